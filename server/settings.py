@@ -1,0 +1,56 @@
+"""The one typed object of settings, and the only reader of the environment.
+
+Every setting is an environment variable `TRANSOM_<NAME>`; every process of the
+system (API server, relay, consumers, CLI) reads the same set.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a Transom process needs to know to start."""
+
+    model_config = SettingsConfigDict(env_prefix="TRANSOM_", extra="ignore", frozen=True)
+
+    # The app.
+    app: Path = Field(Path("examples/inspect"), description="Folder of the app: proto/, methods.py, tasks.py, seed/.")
+    descriptor: Path = Field(Path("descriptor.binpb"), description="The app's compiled FileDescriptorSet.")
+
+    # Where this process listens.
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(50051, description="gRPC port of an API server.")
+    metrics_port: int = Field(0, description="Port of the Prometheus metrics; 0 turns them off.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus metrics.")
+    instance: str = Field("api", description="Name of this process in logs and metrics.")
+
+    # What it works with.
+    postgres: SecretStr = Field(SecretStr("postgresql://transom:transom@127.0.0.1:5432/transom"), description="The primary.")
+    replica: SecretStr | None = Field(None, description="The streaming replica, if there is one.")
+    redis: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis.")
+    amqp: SecretStr = Field(SecretStr("amqp://transom:transom@127.0.0.1:5672/%2F"), description="RabbitMQ.")
+    s3_endpoint: str = Field("http://127.0.0.1:8333", description="S3 as this process reaches it.")
+    s3_public_endpoint: str | None = Field(None, description="S3 as clients reach it, for signed URLs; default s3_endpoint.")
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "transom"
+    s3_access_key: str = "transom"
+    s3_secret_key: SecretStr = SecretStr("transom-secret")
+    smtp: str = Field("127.0.0.1:1025", description="host:port of the SMTP server.")
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_tls: bool = Field(False, description="STARTTLS before anything is said.")
+    mail_from: str = "Transom <transom@localhost>"
+
+    # Limits.
+    page_size: int = Field(50, description="Resources of a page when the caller does not say.")
+    page_size_max: int = Field(1000, description="Larger wishes are lowered to this (AIP-158).")
+    message_bytes_max: int = Field(1 << 20, description="Largest request message.")
+    upload_bytes_max: int = Field(100 << 20, description="Largest file of one upload.")
+    replica_lag_max: float = Field(1.0, description="Seconds behind the primary beyond which the replica is not read.")
+
+    # Life.
+    drain_notice: float = Field(1.5, description="Seconds between health NOT_SERVING and the listener closing.")
+    drain_grace: float = Field(10.0, description="Seconds calls in flight may take to finish.")
+    log_level: str = "info"
