@@ -66,7 +66,7 @@ def compile_app(app: Path) -> bytes:
         export_shared(work / "shared", leaving_out=frozenset(files))
         (work / "buf.yaml").write_text("version: v2\nmodules:\n  - path: app\n  - path: transom\n  - path: shared\n")
         wanted = [*(work / "app").iterdir(), work / "transom" / "transom", *(work / "shared" / p for p in ALWAYS)]
-        command = ["buf", "build", str(work), "--as-file-descriptor-set", "-o", "-#format=binpb"]
+        command = ["buf", "build", str(work), "-o", "-#format=binpb"]
         for path in wanted:
             if path.exists():
                 command += ["--path", str(path)]

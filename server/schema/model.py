@@ -1,0 +1,184 @@
+"""What a schema says, as frozen data: resources, fields, methods, services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+
+from server.schema.names import Pattern
+
+
+class Behavior(StrEnum):
+    """Field behaviours (AIP-203) that the engine enforces."""
+
+    REQUIRED = auto()
+    OUTPUT_ONLY = auto()
+    INPUT_ONLY = auto()
+    IMMUTABLE = auto()
+    IDENTIFIER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One top-level field of a resource and the column it is kept in."""
+
+    number: int
+    name: str
+    descriptor: FieldDescriptor
+    behaviors: frozenset[Behavior]
+    column: str
+    column_type: str
+    default: str | None
+    """The column's default as SQL; None where it may be NULL."""
+
+
+class Managed(StrEnum):
+    """Fields the engine keeps itself, where a resource has them under their standard name (AIP-148, AIP-154)."""
+
+    UID = "uid"
+    ETAG = "etag"
+    CREATE_TIME = "create_time"
+    UPDATE_TIME = "update_time"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One message with `google.api.resource`, and the table it is kept in."""
+
+    message: str
+    type: str
+    patterns: tuple[Pattern, ...]
+    singular: str
+    plural: str
+    name_field: str
+    fields: tuple[Field, ...]
+    managed: frozenset[Managed]
+    table_schema: str
+    table_name: str
+    descriptor: Descriptor
+    comment: str = ""
+
+    def pattern_of(self, name: str) -> Pattern | None:
+        """The pattern that `name` is of, if any."""
+        return next((p for p in self.patterns if p.matches(name)), None)
+
+    def pattern_below(self, parent: str) -> Pattern | None:
+        """The pattern of this resource's names below `parent`, if any."""
+        return next((p for p in self.patterns if p.matches_parent(parent)), None)
+
+
+class Kind(StrEnum):
+    """What a method is, as its descriptor tells."""
+
+    GET = auto()
+    LIST = auto()
+    CREATE = auto()
+    UPDATE = auto()
+    DELETE = auto()
+    CUSTOM = auto()
+    BUILT_IN = auto()
+
+    @property
+    def standard(self) -> bool:
+        """Whether the engine serves it."""
+        return self not in (Kind.CUSTOM, Kind.BUILT_IN)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC.
+
+    The `*_field` names are those of the request message that play a part in a
+    standard method; empty where the request has none.
+    """
+
+    path: str
+    """As on the wire: `/inspect.v1.InspectionService/GetSite`."""
+    name: str
+    kind: Kind
+    request: str
+    response: str
+    client_streaming: bool = False
+    server_streaming: bool = False
+    safe: bool = False
+    """Repeating it has no further effect: the edge may retry it."""
+    resource: Resource | None = None
+    resource_field: str = ""
+    id_field: str = ""
+    items_field: str = ""
+    """Of the response of a List: the repeated field."""
+    fields: frozenset[str] = frozenset()
+    """Names of all fields of the request."""
+    http: tuple[tuple[str, str], ...] = ()
+    """Verb and path template of each REST binding."""
+    why_custom: str = ""
+    """Where its name is that of a standard method but its shape is not: what differs."""
+    comment: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """As in code: `inspect.v1.InspectionService.GetSite`."""
+        return self.path[1:].replace("/", ".")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One proto service."""
+
+    name: str
+    methods: tuple[Method, ...]
+    own: bool
+    """Transom's own, in contrast to the app's."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """All that is served: the app's resources and services, and Transom's own services."""
+
+    pool: DescriptorPool
+    resources: Mapping[str, Resource]
+    """By full name of the message."""
+    services: tuple[Service, ...]
+    behaviors: Mapping[str, frozenset[Behavior]] = field(default_factory=dict)
+    """Of every field of every message that has any, by full name."""
+    warnings: tuple[str, ...] = ()
+    _classes: dict[str, type[Message]] = field(default_factory=dict, repr=False)
+
+    def message_class(self, name: str) -> Any:
+        """The class of the message called `name`. Raises KeyError where there is none."""
+        if name not in self._classes:
+            self._classes[name] = message_factory.GetMessageClass(self.pool.FindMessageTypeByName(name))
+        return self._classes[name]
+
+    def methods(self) -> list[Method]:
+        """Every method of every service."""
+        return [m for s in self.services for m in s.methods]
+
+    def resource_of(self, name: str) -> Resource | None:
+        """The resource whose pattern `name` is of; the first in order of message names where several fit."""
+        return next((r for r in self.resources.values() if r.pattern_of(name)), None)
+
+    def parent_of(self, pattern: Pattern) -> Resource | None:
+        """The stored resource that a name of `pattern` lives below, if it is one of this schema."""
+        for resource in self.resources.values():
+            if any(_shape(p.text) == _shape(pattern.parent) for p in resource.patterns):
+                return resource
+        return None
+
+    def children_of(self, resource: Resource) -> tuple[Resource, ...]:
+        """The resources that live directly below `resource`."""
+        return tuple(
+            r for r in self.resources.values() if any(p.parent and self.parent_of(p) is resource for p in r.patterns)
+        )
+
+
+def _shape(pattern: str) -> tuple[str, ...]:
+    """A pattern without the names of its variables: those may differ between parent and child."""
+    return tuple("*" if s.startswith("{") else s for s in pattern.split("/"))

@@ -1,0 +1,277 @@
+"""Descriptor set → Schema. Pure: the same bytes always give the same schema, or the same refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from server.schema.classification import classified
+from server.schema.columns import column_type, identifier, snake
+from server.schema.compilation import SchemaError
+from server.schema.model import Behavior, Field, Managed, Method, Resource, Schema, Service
+from server.schema.names import Pattern, PatternError
+
+OWN_PACKAGE = "transom."
+SYSTEM_COLUMNS = frozenset({"name"})
+"""Beside these, a column that begins with an underscore is Transom's own."""
+
+_IMAGE_EXTENSION = 8042
+"""Number of buf's `buf_extension` in a file of an image; its field 1 is `is_import`."""
+
+
+def read(descriptor: bytes) -> Schema:
+    """The schema of a compiled app.
+
+    Raises SchemaError, a line for each fault with file, message, field and reason.
+    """
+    files = FileDescriptorSet.FromString(descriptor)
+    pool = DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    return _Reader(pool, files.file).schema()
+
+
+class _Reader:
+    """One reading. Faults are gathered, so that an author sees all at once."""
+
+    def __init__(self, pool: DescriptorPool, files: Iterable[FileDescriptorProto]) -> None:
+        self.pool = pool
+        self.files = list(files)
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+        self.comments: dict[str, str] = {}
+
+    def schema(self) -> Schema:
+        resources: dict[str, Resource] = {}
+        served = [f for f in self.files if not _imported(f)]
+        for file in served:
+            self.comments.update(_comments(file))
+        for file in served:
+            if not file.package.startswith(OWN_PACKAGE):
+                for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values()):
+                    if resource := self._resource(file.name, message):
+                        resources[resource.message] = resource
+        self._check_unique(resources.values())
+        services = tuple(
+            self._service(service, resources, own=file.package.startswith(OWN_PACKAGE))
+            for file in served
+            for service in self.pool.FindFileByName(file.name).services_by_name.values()
+        )
+        if self.faults:
+            raise SchemaError("\n".join(self.faults))
+        behaviors = {
+            field.full_name: found
+            for file in self.files
+            for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values())
+            for field in message.fields
+            if (found := self._behaviors(field))
+        }
+        return Schema(self.pool, resources, services, behaviors, tuple(self.warnings))
+
+    def options(self, descriptor: Any) -> Any:
+        """The options of a descriptor, re-read with this pool's own classes: only these know its extensions."""
+        options = descriptor.GetOptions()
+        if "google/protobuf/descriptor.proto" not in {f.name for f in self.files}:
+            return options
+        kind = message_factory.GetMessageClass(self.pool.FindMessageTypeByName(options.DESCRIPTOR.full_name))
+        return kind.FromString(options.SerializeToString())
+
+    def extension(self, descriptor: Any, name: str) -> Any:
+        """The value of an option, or None where it is not set or not known to this schema."""
+        try:
+            extension = self.pool.FindExtensionByName(name)
+        except KeyError:
+            return None
+        options = self.options(descriptor)
+        if extension.is_repeated:
+            return list(options.Extensions[extension])
+        return options.Extensions[extension] if options.HasExtension(extension) else None
+
+    def _resource(self, file: str, message: Descriptor) -> Resource | None:
+        option = self.extension(message, "google.api.resource")
+        if option is None:
+            return None
+        where = f"{file}: {message.full_name}"
+        name_field = option.name_field or "name"
+        holder = message.fields_by_name.get(name_field)
+        if holder is None or holder.type != FieldDescriptor.TYPE_STRING or holder.is_repeated:
+            # Such messages are described as resources, but not kept as ones (AIP-122 wants a string field `name`).
+            self.warnings.append(f"{where}: not stored: it has no string field {name_field!r}")
+            return None
+        patterns = []
+        for text in option.pattern:
+            if text == "*":
+                continue
+            try:
+                patterns.append(Pattern(text))
+            except PatternError as fault:
+                self.faults.append(f"{where}: google.api.resource: pattern {fault}")
+        if not patterns:
+            if not option.pattern:
+                self.faults.append(f"{where}: google.api.resource: has no pattern")
+            return None
+        singular = option.singular or option.type.rpartition("/")[2][:1].lower() + option.type.rpartition("/")[2][1:]
+        plural = option.plural or patterns[0].collection
+        fields = tuple(self._fields(where, message, name_field))
+        managed = frozenset(m for m in Managed if self._manages(message, m))
+        for m in Managed:
+            if m in message.fields_by_name and m not in managed:
+                self.warnings.append(f"{where}.{m}: not kept by Transom: its type is not the standard one (AIP-148)")
+        return Resource(
+            message=message.full_name,
+            type=option.type,
+            patterns=tuple(patterns),
+            singular=singular,
+            plural=plural,
+            name_field=name_field,
+            fields=fields,
+            managed=managed,
+            table_schema=identifier(message.file.package.replace(".", "_") or "app"),
+            table_name=identifier(snake(plural)),
+            descriptor=message,
+            comment=self.comments.get(message.full_name, ""),
+        )
+
+    def _fields(self, where: str, message: Descriptor, name_field: str) -> Iterable[Field]:
+        taken = set(SYSTEM_COLUMNS)
+        for field in message.fields:
+            behaviors = self._behaviors(field)
+            if field.name == name_field:
+                column, kind, default = "name", "text", None
+            else:
+                column = identifier(field.name)
+                if column in taken or column.startswith("_"):
+                    column = f"f{field.number}_{column.lstrip('_')}"[:63]
+                kind, default = column_type(field)
+            taken.add(column)
+            if Behavior.REQUIRED in behaviors and Behavior.OUTPUT_ONLY in behaviors:
+                self.faults.append(f"{where}.{field.name}: is both REQUIRED and OUTPUT_ONLY: nobody could give it")
+            yield Field(field.number, field.name, field, behaviors, column, kind, default)
+
+    def _behaviors(self, field: FieldDescriptor) -> frozenset[Behavior]:
+        values = self.extension(field, "google.api.field_behavior") or ()
+        if not values:
+            return frozenset()
+        names = self.pool.FindEnumTypeByName("google.api.FieldBehavior").values_by_number
+        known = {b.name: b for b in Behavior}
+        return frozenset(known[n] for v in values if v in names and (n := names[v].name) in known)
+
+    @staticmethod
+    def _manages(message: Descriptor, managed: Managed) -> bool:
+        field = message.fields_by_name.get(managed)
+        if field is None or field.is_repeated:
+            return False
+        if managed in (Managed.UID, Managed.ETAG):
+            return field.type == FieldDescriptor.TYPE_STRING
+        return field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name == "google.protobuf.Timestamp"
+
+    def _check_unique(self, resources: Iterable[Resource]) -> None:
+        tables: dict[tuple[str, str], str] = {}
+        patterns: dict[tuple[str, str], str] = {}
+        for resource in resources:
+            table = (resource.table_schema, resource.table_name)
+            if table in tables:
+                self.faults.append(
+                    f"{resource.descriptor.file.name}: {resource.message}: would share the table {'.'.join(table)} with "
+                    f"{tables[table]}: give them different plurals"
+                )
+            tables[table] = resource.message
+            for pattern in resource.patterns:
+                key = (resource.table_schema, pattern.text)
+                if key in patterns:
+                    self.faults.append(
+                        f"{resource.descriptor.file.name}: {resource.message}: google.api.resource: pattern "
+                        f"{pattern.text!r} is that of {patterns[key]} too"
+                    )
+                patterns[key] = resource.message
+
+    def _service(self, service: Any, resources: dict[str, Resource], own: bool) -> Service:
+        methods = tuple(self._method(m, resources, own) for m in service.methods)
+        return Service(service.full_name, methods, own)
+
+    def _method(self, method: MethodDescriptor, resources: dict[str, Resource], own: bool) -> Method:
+        http = self._http(method)
+        references = {
+            f.name: r.type
+            for f in method.input_type.fields
+            if (r := self.extension(f, "google.api.resource_reference")) is not None and r.type
+        }
+        found = classified(method, resources, references, own=own)
+        safe = found.safe or method.GetOptions().idempotency_level == 1 or (bool(http) and http[0][0] == "get")
+        return Method(
+            path=f"/{method.containing_service.full_name}/{method.name}",
+            name=method.name,
+            kind=found.kind,
+            request=method.input_type.full_name,
+            response=method.output_type.full_name,
+            client_streaming=method.client_streaming,
+            server_streaming=method.server_streaming,
+            safe=safe,
+            resource=found.resource,
+            resource_field=found.resource_field,
+            id_field=found.id_field,
+            items_field=found.items_field,
+            fields=frozenset(f.name for f in method.input_type.fields),
+            http=http,
+            why_custom=found.why_custom,
+            comment=self.comments.get(method.full_name, ""),
+        )
+
+    def _http(self, method: MethodDescriptor) -> tuple[tuple[str, str], ...]:
+        rule = self.extension(method, "google.api.http")
+        if rule is None:
+            return ()
+        out = []
+        for one in (rule, *rule.additional_bindings):
+            verb = one.WhichOneof("pattern")
+            if verb == "custom":
+                out.append((one.custom.kind.lower(), one.custom.path))
+            elif verb:
+                out.append((verb, getattr(one, verb)))
+        return tuple(out)
+
+
+def _imported(file: FileDescriptorProto) -> bool:
+    """Whether the file was only imported, by what buf says of it; Google's and protobuf's own are, where it says nothing."""
+    for field in UnknownFieldSet(file):
+        if field.field_number == _IMAGE_EXTENSION and isinstance(field.data, bytes):
+            return any(f.field_number == 1 and f.data for f in UnknownFieldSet(Empty.FromString(field.data)))
+    return file.package.startswith(("google.api", "google.protobuf", "google.rpc", "google.type", "buf.validate"))
+
+
+def _messages(messages: Iterable[Descriptor]) -> Iterable[Descriptor]:
+    """The messages and all that are nested in them."""
+    for message in messages:
+        yield message
+        yield from _messages(message.nested_types)
+
+
+def _comments(file: FileDescriptorProto) -> dict[str, str]:
+    """Leading comment of every message, field, service and method, by full name."""
+    names: dict[tuple[int, ...], str] = {}
+
+    def walk(message: Any, path: tuple[int, ...], full: str) -> None:
+        names[path] = full
+        for i, field in enumerate(message.field):
+            names[(*path, 2, i)] = f"{full}.{field.name}"
+        for i, nested in enumerate(message.nested_type):
+            walk(nested, (*path, 3, i), f"{full}.{nested.name}")
+
+    for i, message in enumerate(file.message_type):
+        walk(message, (4, i), f"{file.package}.{message.name}")
+    for i, service in enumerate(file.service):
+        names[(6, i)] = f"{file.package}.{service.name}"
+        for j, method in enumerate(service.method):
+            names[(6, i, 2, j)] = f"{file.package}.{service.name}.{method.name}"
+    return {
+        names[tuple(l.path)]: l.leading_comments.strip()
+        for l in file.source_code_info.location
+        if l.leading_comments and tuple(l.path) in names
+    }

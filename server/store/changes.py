@@ -1,0 +1,89 @@
+"""What the engine decides and the store carries out: changes as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from server.schema.model import Resource
+
+Value = str | bytes | None
+"""A column's value: Postgres's text form, or bytes for bytea."""
+
+
+class Act(Enum):
+    """What a change does to its row."""
+
+    INSERT = auto()
+    REPLACE = auto()
+    REMOVE = auto()
+    REMOVE_TREE = auto()
+
+
+class Outcome(Enum):
+    """What became of a change. The values are what the statements answer."""
+
+    DONE = b"done"
+    TAKEN = b"taken"
+    """The name exists already."""
+    ORPHAN = b"orphan"
+    """The parent does not exist."""
+    ABSENT = b"absent"
+    """There is no such row."""
+    CHANGED = b"changed"
+    """It is not at the version that was expected."""
+    OCCUPIED = b"occupied"
+    """It has children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who caused a change, and by which request: goes into the event."""
+
+    caller: str = ""
+    request_id: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row to write, together with its event."""
+
+    act: Act
+    resource: Resource
+    name: str
+    verb: str
+    origin: Origin
+    payload: bytes = b""
+    version: int = 0
+    """The row's version after the change."""
+    expected: int | None = None
+    """The version it must have before; None where any will do."""
+    time: str = ""
+    """When, RFC 3339."""
+    values: tuple[Value, ...] = ()
+    """Of the fields' columns, in order, without the name's."""
+    parent: str = ""
+    owner: str = ""
+    uid: str = ""
+    kept_parent: Resource | None = None
+    """The resource that the parent is kept as, where it must exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A resource as it is stored."""
+
+    name: str
+    payload: bytes
+    version: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What to read of a collection: at most `size` rows below `parent` whose names come after `after`."""
+
+    parent: str
+    after: str
+    size: int

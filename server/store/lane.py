@@ -1,0 +1,42 @@
+"""A few pipelined connections to one Postgres server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from server.store.binary import int8
+from server.store.pipeline import Pipeline, Result, Step
+
+_MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
+
+
+class Lane:
+    """Runs go to the connection with the fewest under way."""
+
+    def __init__(self, dsn: str, name: str, connections: int) -> None:
+        self.connections = tuple(Pipeline(dsn, name) for _ in range(connections))
+
+    async def open(self) -> None:
+        """Connects all. Raises Unavailable where the server cannot be reached."""
+        for connection in self.connections:
+            await connection.open()
+
+    async def close(self) -> None:
+        """Closes all."""
+        for connection in self.connections:
+            await connection.close()
+
+    async def run(self, steps: Sequence[Step]) -> list[Result]:
+        """As Pipeline.run."""
+        return await min(self.connections, key=lambda c: c.pending).run(steps)
+
+    async def run_and_mark(self, steps: Sequence[Step]) -> tuple[list[Result], int]:
+        """As run, and the position in the log (LSN, bytes) that surely holds what was committed."""
+        connection = min(self.connections, key=lambda c: c.pending)
+        results, [mark] = await connection.run_both(steps, [_MARK])
+        return results, int8(mark.get_value(0, 0))
+
+    @property
+    def pending(self) -> int:
+        """Runs under way, for the metrics."""
+        return sum(c.pending for c in self.connections)

@@ -1,0 +1,247 @@
+"""Pipelined Postgres for the hot path: libpq under an event loop, many requests on one connection.
+
+Everything is sent as prepared statements in binary; each `run` ends in one Sync and is therefore one transaction of
+its own: it fails or succeeds whole, and its failure touches no neighbour. Source of the protocol's promises:
+PostgreSQL documentation, "Pipeline Mode" (libpq) and "Pipelining" (frontend/backend protocol).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import pq
+
+from server.errors import Unavailable
+from server.store.translation import refusal_of, refusal_of_result
+
+Result = pq.abc.PGresult
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
+_DONE = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
+_BINARY = int(pq.Format.BINARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement of a run: its text, and its parameters in Postgres's binary form."""
+
+    statement: bytes
+    parameters: Sequence[bytes | None]
+
+
+class _Run:
+    """What is under way: who waits for it, and what has come."""
+
+    __slots__ = ("failure", "future", "prepares", "results")
+
+    def __init__(self, future: asyncio.Future[list[Result]] | None, prepares: bytes = b"") -> None:
+        self.future = future
+        self.prepares = prepares
+        """The statement that this run only prepares, if that is all it does."""
+        self.results: list[Result] = []
+        self.failure: Exception | None = None
+
+
+class Pipeline:
+    """One connection in pipeline mode. Not for use by more than one event loop."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._connection: psycopg.AsyncConnection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._runs: deque[_Run] = deque()
+        self._prepared: dict[bytes, bytes] = {}
+        self._names = 0
+        self._within = False
+        self._flushing = False
+        self._writing = False
+        self._closed = False
+        self._fd = -1
+
+    @property
+    def pending(self) -> int:
+        """Runs that are under way."""
+        return len(self._runs)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
+    async def open(self) -> None:
+        """Connects. Raises Unavailable where the server cannot be reached within 5 s."""
+        if self._connection is None and not self._closed:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._connect())
+            await asyncio.shield(self._opening)
+
+    async def _connect(self) -> None:
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                self._dsn,
+                autocommit=True,
+                connect_timeout=5,
+                application_name=self._name,
+                options="-c statement_timeout=10s -c lock_timeout=3s -c idle_in_transaction_session_timeout=30s "
+                "-c timezone=UTC -c jit=off",
+            )
+        except psycopg.OperationalError as away:
+            raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
+        libpq = connection.pgconn
+        libpq.nonblocking = 1
+        libpq.enter_pipeline_mode()
+        self._connection = connection
+        self._prepared.clear()
+        self._within = False
+        self._fd = libpq.socket
+        asyncio.get_running_loop().add_reader(self._fd, self._readable)
+
+    async def close(self) -> None:
+        """Closes the connection; what is under way fails with Unavailable."""
+        self._closed = True
+        if self._opening is not None:
+            with contextlib.suppress(Exception):
+                await self._opening
+        self._lost(None)
+
+    async def run(self, steps: Sequence[Step]) -> list[Result]:
+        """The results of `steps`, one each, run in order as one transaction.
+
+        Raises a Refusal for what Postgres refused (nothing was changed then), and Unavailable where the connection
+        was lost: with reason DATABASE_AWAY nothing was sent, with OUTCOME_UNKNOWN it may have been carried out.
+        """
+        if self._connection is None:
+            await self.open()
+        return await self._send(steps)
+
+    async def run_both(self, first: Sequence[Step], second: Sequence[Step]) -> tuple[list[Result], list[Result]]:
+        """As run, for two transactions, the second after the first; both are sent at once. Raises for either."""
+        if self._connection is None:
+            await self.open()
+        one, two = self._send(first), self._send(second)
+        try:
+            return await one, await two
+        finally:
+            for future in (one, two):
+                if future.done() and not future.cancelled():
+                    future.exception()  # what one of them raised is the answer; the other's is not a stray
+
+    def _send(self, steps: Sequence[Step]) -> asyncio.Future[list[Result]]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Result]] = loop.create_future()
+        if self._connection is None:
+            future.set_exception(Unavailable("The database cannot be reached.", reason="DATABASE_AWAY"))
+            return future
+        libpq = self._connection.pgconn
+        try:
+            for step in steps:
+                if step.statement not in self._prepared:
+                    self._prepare(libpq, step.statement)
+            for step in steps:
+                libpq.send_query_prepared(
+                    self._prepared[step.statement],
+                    step.parameters,
+                    param_formats=[_BINARY] * len(step.parameters),
+                    result_format=_BINARY,
+                )
+            libpq.pipeline_sync()
+        except psycopg.OperationalError as lost:
+            self._lost(lost)
+            future.set_exception(Unavailable("The database cannot be reached.", reason="DATABASE_AWAY"))
+            return future
+        self._runs.append(_Run(future))
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        return future
+
+    def _prepare(self, libpq: pq.abc.PGconn, statement: bytes) -> None:
+        # A run of its own: whatever happens to the run that needs it first, those behind it find it prepared.
+        name = self._prepared[statement] = b"s%d" % self._names
+        self._names += 1
+        libpq.send_prepare(name, statement)
+        libpq.pipeline_sync()
+        self._runs.append(_Run(None, statement))
+
+    def _flush(self) -> None:
+        """Writes what this turn of the loop queued, all at once."""
+        self._flushing = False
+        if self._connection is None:
+            return
+        try:
+            rest = self._connection.pgconn.flush()
+        except psycopg.OperationalError as lost:
+            self._lost(lost)
+            return
+        if rest and not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().add_writer(self._fd, self._writable)
+
+    def _writable(self) -> None:
+        assert self._connection is not None
+        try:
+            rest = self._connection.pgconn.flush()
+        except psycopg.OperationalError as lost:
+            self._lost(lost)
+            return
+        if not rest:
+            self._writing = False
+            asyncio.get_running_loop().remove_writer(self._fd)
+
+    def _readable(self) -> None:
+        assert self._connection is not None
+        libpq = self._connection.pgconn
+        try:
+            libpq.consume_input()
+            while self._connection is not None and not libpq.is_busy():
+                result = libpq.get_result()
+                if result is None:
+                    # One None ends the results of a statement; a second says that nothing more has arrived.
+                    if not self._within:
+                        return
+                    self._within = False
+                elif result.status == _SYNC:
+                    self._finished()
+                else:
+                    self._within = True
+                    self._arrived(result)
+        except psycopg.OperationalError as lost:
+            self._lost(lost)
+
+    def _arrived(self, result: Result) -> None:
+        run = self._runs[0]
+        if result.status in _DONE:
+            run.results.append(result)
+        elif result.status != pq.ExecStatus.PIPELINE_ABORTED and run.failure is None:
+            run.failure = refusal_of_result(result)
+
+    def _finished(self) -> None:
+        run = self._runs.popleft()
+        if run.future is None:
+            if run.failure is not None:
+                self._prepared.pop(run.prepares, None)
+        elif run.future.done():
+            pass  # the one who asked has gone
+        elif run.failure is not None:
+            run.future.set_exception(run.failure)
+        else:
+            run.future.set_result(run.results)
+
+    def _lost(self, cause: Exception | None) -> None:
+        """The connection is gone: everything under way fails, the next run connects again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._fd)
+            loop.remove_writer(self._fd)
+            self._writing = False
+            connection.pgconn.finish()
+        runs, self._runs = list(self._runs), deque()
+        for run in runs:
+            if run.future is not None and not run.future.done():
+                run.future.set_exception(refusal_of(cause))

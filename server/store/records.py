@@ -1,0 +1,262 @@
+"""Resources as rows: what the engine reads and writes, batched.
+
+Reads of one kind that arrive together share a statement, and so do writes; a batch that fails is tried again one
+change at a time, so that nobody fails for a neighbour's sake. Every write's row and event commit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, LiteralString, cast
+
+from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg import Error as PostgresError
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from server.errors import Refusal, Stale, Unavailable
+from server.schema.model import Resource, Schema
+from server.store import binary
+from server.store.changes import Act, Change, Outcome, Page, Row, Value
+from server.store.freshness import Freshness
+from server.store.gathering import Gathering
+from server.store.lane import Lane
+from server.store.pipeline import Result, Step
+from server.store.statements import LEADS, Statements
+from server.store.translation import refusal_of
+
+READ_BATCH, PAGE_BATCH, WRITE_BATCH = 256, 32, 64
+"""Requests that share a statement at most."""
+
+WRITE_BATCH_BYTES = 8 << 20
+"""Payload of a shared writing statement at most; what is larger goes alone."""
+
+
+class Records:
+    """The tables of a schema. One per process and event loop."""
+
+    def __init__(self, schema: Schema, primary: Lane, replica: Lane | None, pool: AsyncConnectionPool, freshness: Freshness) -> None:
+        self._pool = pool
+        self._primary = primary
+        self._replica = replica
+        self._freshness = freshness
+        self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
+        lanes = {False: primary, True: replica or primary}
+        self._fetches = {
+            (m, stale): Gathering(self._fetcher(s, lane), size=READ_BATCH, lanes=len(lane.connections))
+            for m, s in self._statements.items()
+            for stale, lane in lanes.items()
+        }
+        self._pages = {
+            (m, stale): Gathering(self._pager(s, lane), size=PAGE_BATCH, lanes=len(lane.connections))
+            for m, s in self._statements.items()
+            for stale, lane in lanes.items()
+        }
+        self._writes: dict[tuple[str, Act, str], Gathering[Change, tuple[Outcome, int]]] = {}
+
+    async def get(self, resource: Resource, name: str, reader: str) -> Row | None:
+        """The row called `name`, as fresh as `reader` may expect (their own writes, always); None where there is none."""
+        if self._replica is not None and await self._freshness.suffices(reader):
+            try:
+                return await self._fetches[resource.message, True].ask(name)
+            except Unavailable:
+                self._freshness.failed()
+        return await self.latest(resource, name)
+
+    async def latest(self, resource: Resource, name: str) -> Row | None:
+        """As get, but from the primary: what a write is decided on."""
+        return await self._fetches[resource.message, False].ask(name)
+
+    async def page(self, resource: Resource, page: Page, reader: str) -> list[tuple[str, bytes]]:
+        """Name and payload of the rows of a page, in order of names."""
+        if self._replica is not None and await self._freshness.suffices(reader):
+            try:
+                return await self._pages[resource.message, True].ask(page)
+            except Unavailable:
+                self._freshness.failed()
+        return await self._pages[resource.message, False].ask(page)
+
+    async def write(self, change: Change) -> Outcome:
+        """Carries out one change, together with others that arrive now. What is DONE is committed.
+
+        Raises Unavailable with reason OUTCOME_UNKNOWN where the connection was lost on the way.
+        """
+        if change.act is Act.REMOVE_TREE:
+            outcome, lsn = await self._remove_tree(change)
+        else:
+            outcome, lsn = await self._writer(change).ask(change)
+        if outcome is Outcome.DONE:
+            await self._freshness.written(change.origin.caller, lsn)
+        return outcome
+
+    async def commit(self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> list[Outcome]:
+        """Carries out all changes and the extra statements (SQL with %s, parameters) in one transaction, or none.
+
+        Answers an outcome for each change: all DONE, and it is committed; else nothing was done.
+        """
+        outcomes: list[Outcome] = []
+        try:
+            async with self._pool.connection() as connection:
+                async with connection.transaction():
+                    for text, parameters in extra:
+                        await connection.execute(cast(LiteralString, text), parameters)
+                    for change in changes:
+                        outcomes.append(await self._carry_out(connection, change))
+                        if outcomes[-1] is not Outcome.DONE:
+                            raise _Undo
+                row = await (await connection.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint as lsn")).fetchone()
+        except _Undo:
+            return outcomes
+        except PoolTimeout as away:
+            raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
+        except PostgresError as error:
+            raise refusal_of(error) from error
+        for caller in {c.origin.caller for c in changes}:
+            await self._freshness.written(caller, cast(dict[str, int], row)["lsn"])
+        return outcomes
+
+    async def _carry_out(self, connection: AsyncConnection, change: Change) -> Outcome:
+        cursor = AsyncRawCursor(connection)
+        for statement, below in self._steps(change):
+            parameters = (
+                [f"{change.name}/", f"{change.name}0"] if below
+                else [[change.name]] if statement == self._statements[change.resource.message].lock
+                else [[v] for v in _lead(change)] + [[v] for v in _values(change)]
+            )
+            await cursor.execute(cast(LiteralString, statement.decode()), parameters)
+        row = await cursor.fetchone()
+        assert row is not None
+        return Outcome(str(next(iter(row.values())) if isinstance(row, dict) else row[0]).encode())
+
+    def _steps(self, change: Change) -> list[tuple[bytes, bool]]:
+        statements = self._statements[change.resource.message]
+        match change.act:
+            case Act.INSERT:
+                return [(statements.insert[change.kept_parent.message if change.kept_parent else None], False)]
+            case Act.REPLACE:
+                return [(statements.replace, False)]
+            case Act.REMOVE:
+                return [(statements.lock, False), (statements.remove, False)]
+            case Act.REMOVE_TREE:
+                return statements.remove_tree
+
+    def _writer(self, change: Change) -> Gathering[Change, tuple[Outcome, int]]:
+        key = (change.resource.message, change.act, change.kept_parent.message if change.kept_parent else "")
+        gathering = self._writes.get(key)
+        if gathering is None:
+            gathering = self._writes[key] = Gathering(
+                self._write_batch, size=WRITE_BATCH, lanes=len(self._primary.connections), key=lambda c: c.name
+            )
+        return gathering
+
+    async def _write_batch(self, changes: list[Change]) -> Sequence[tuple[Outcome, int] | Exception]:
+        """All in one statement; where Postgres refuses that, each alone. Never again where the outcome is not known."""
+        if len(changes) > 1 and sum(len(c.payload) for c in changes) > WRITE_BATCH_BYTES:
+            return await self._one_by_one(changes)
+        try:
+            return await self._written(changes)
+        except Unavailable:
+            raise
+        except Refusal as refusal:
+            if len(changes) == 1 and not isinstance(refusal, Stale):
+                raise
+            return await self._one_by_one(changes)
+
+    async def _one_by_one(self, changes: list[Change]) -> Sequence[tuple[Outcome, int] | Exception]:
+        out: list[tuple[Outcome, int] | Exception] = []
+        for change in changes:
+            try:
+                out += await self._written([change])
+            except Refusal as refusal:
+                out.append(refusal)
+        return out
+
+    async def _written(self, changes: list[Change]) -> list[tuple[Outcome, int]]:
+        arrays = _arrays([_lead(c) for c in changes]) + _arrays([_values(c) for c in changes])
+        names = [binary.text_array([c.name for c in changes])]
+        lock = self._statements[changes[0].resource.message].lock
+        steps = [Step(s, names if s == lock else arrays) for s, _ in self._steps(changes[0])]
+        results, lsn = await self._primary.run_and_mark(steps)
+        return [(Outcome(_bytes(results[-1].get_value(i, 0))), lsn) for i in range(len(changes))]
+
+    async def _remove_tree(self, change: Change) -> tuple[Outcome, int]:
+        statements = self._statements[change.resource.message]
+        arrays, names = _arrays([_lead(change)]), [binary.text_array([change.name])]
+        reach = [f"{change.name}/".encode(), f"{change.name}0".encode()]
+        steps = [
+            Step(text, reach if below else names if text == statements.lock else arrays)
+            for text, below in statements.remove_tree
+        ]
+        results, lsn = await self._primary.run_and_mark(steps)
+        return Outcome(_bytes(results[-1].get_value(0, 0))), lsn
+
+    @staticmethod
+    def _fetcher(statements: Statements, lane: Lane) -> Callable[[list[str]], Awaitable[list[Row | None]]]:
+        async def fetch(names: list[str]) -> list[Row | None]:
+            [result] = await lane.run([Step(statements.fetch, [binary.text_array(list(dict.fromkeys(names)))])])
+            value = result.get_value
+            found: dict[str, Row] = {}
+            for i in range(result.ntuples):
+                name = _bytes(value(i, 0)).decode()
+                found[name] = Row(name, _bytes(value(i, 1)), binary.int8(value(i, 2)), _bytes(value(i, 3)).decode())
+            return [found.get(name) for name in names]
+
+        return fetch
+
+    @staticmethod
+    def _pager(statements: Statements, lane: Lane) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes]]]]]:
+        async def read(pages: list[Page]) -> list[list[tuple[str, bytes]]]:
+            parameters = [
+                binary.text_array([p.parent for p in pages]),
+                binary.text_array([p.after for p in pages]),
+                binary.int4_array([p.size for p in pages]),
+            ]
+            [result] = await lane.run([Step(statements.page, parameters)])
+            value = result.get_value
+            out: list[list[tuple[str, bytes]]] = [[] for _ in pages]
+            for i in range(result.ntuples):
+                out[binary.int4(value(i, 0)) - 1].append((_bytes(value(i, 1)).decode(), _bytes(value(i, 2))))
+            return out
+
+        return read
+
+
+class _Undo(Exception):
+    """Rolls the transaction back."""
+
+
+def _lead(change: Change) -> list[Value]:
+    """The values of the leading columns that the statement of this act takes (`statements.LEADS`)."""
+    known: dict[str, Value] = {
+        "name": change.name,
+        "parent": change.parent,
+        "owner": change.owner,
+        "uid": change.uid,
+        "version": str(change.version),
+        "expected": None if change.expected is None else str(change.expected),
+        "at": change.time,
+        "payload": change.payload,
+        "verb": change.verb,
+        "caller": change.origin.caller,
+        "request_id": change.origin.request_id,
+        "traceparent": change.origin.traceparent,
+    }
+    return [known[column] for column in LEADS[change.act]]
+
+
+def _values(change: Change) -> Sequence[Value]:
+    return change.values if change.act in (Act.INSERT, Act.REPLACE) else ()
+
+
+def _arrays(rows: Sequence[Sequence[Value]]) -> list[bytes]:
+    """Rows of values → one array parameter a column; bytes make a bytea[], anything else a text[]."""
+    out = []
+    for column in zip(*rows, strict=True):
+        if any(isinstance(v, bytes) for v in column):
+            out.append(binary.bytea_array(cast(Sequence[bytes | None], column)))
+        else:
+            out.append(binary.text_array(cast(Sequence[str | None], column)))
+    return out
+
+
+def _bytes(value: bytes | None) -> bytes:
+    return value or b""

@@ -1,0 +1,188 @@
+"""The SQL of a table, written once per resource at start.
+
+Every writing statement takes arrays, one element a change, and answers one Outcome for each in the order asked; the
+row and its event are written by the same statement. Rows are locked in the order of their names, so that two batches
+cannot wait for each other. A parent is held with FOR KEY SHARE while a child is made, and locked FOR UPDATE before
+it is looked at for children: neither can miss the other.
+"""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from server.schema.model import Resource, Schema
+from server.store.changes import Act
+
+_ORIGIN = ("verb", "caller", "request_id", "traceparent")
+INSERT_LEAD = ("name", "parent", "owner", "uid", "version", "at", "payload", *_ORIGIN)
+REPLACE_LEAD = ("name", "expected", "version", "at", "payload", *_ORIGIN)
+REMOVE_LEAD = ("name", "expected", *_ORIGIN)
+
+_NOTED = """noted as (
+  insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
+  select {message}, a.verb, a.name, {payload}, a.caller, a.request_id, a.traceparent
+  from asked a join {rows} r using (name) {more} order by a.i)"""
+
+
+def columns(resource: Resource) -> list[tuple[str, str]]:
+    """Name and type of the columns of the resource's fields, without the name's, in the order of Change.values."""
+    return [(f.column, f.column_type) for f in resource.fields if f.column != "name"]
+
+
+class Statements:
+    """The statements of one resource's table."""
+
+    def __init__(self, schema: Schema, resource: Resource) -> None:
+        self.resource = resource
+        self._schema = schema
+        self._table = sql.Identifier(resource.table_schema, resource.table_name)
+        self._columns = columns(resource)
+        self.fetch = self._text(
+            "select name, _payload, _version, _owner from {table} where name = any($1::text[])"
+        )
+        self.page = self._text(
+            """select q.i::int, t.name, t._payload
+            from unnest($1::text[], $2::text[], $3::int[]) with ordinality as q(parent, after, size, i)
+            cross join lateral (
+              select name, _payload from {table} where _parent = q.parent and name > q.after
+              order by name limit q.size) t
+            order by q.i, t.name"""
+        )
+        self.insert = {None: self._insert(None)}
+        for pattern in resource.patterns:
+            if pattern.parent and (parent := schema.parent_of(pattern)):
+                self.insert[parent.message] = self._insert(parent)
+        self.replace = self._replace()
+        self.lock = self._text("select 1 from {table} where name = any($1::text[]) order by name for update")
+        self.remove = self._remove()
+        self.remove_tree = self._remove_tree()
+
+    def _text(self, text: str, **parts: sql.Composable) -> bytes:
+        return sql.SQL(text).format(table=self._table, **parts).as_bytes(None)
+
+    def _asked(self, lead: tuple[str, ...], fields: bool) -> sql.Composable:
+        """The arrays as rows: the leading columns are text (bytea: the payload), the fields' as the column wants them."""
+        names = [*lead, *(f"c{i}" for i in range(len(self._columns)) if fields)]
+        types = ["bytea" if n == "payload" else "text" for n in lead]
+        types += ["bytea" if kind == "bytea" else "text" for _, kind in self._columns if fields]
+        arrays = [sql.SQL("${}::{}[]").format(sql.SQL(str(i + 1)), sql.SQL(t)) for i, t in enumerate(types)]
+        return sql.SQL("asked as materialized (select * from unnest({}) with ordinality as a({}, i))").format(
+            sql.SQL(", ").join(arrays), sql.SQL(", ").join(map(sql.Identifier, names))
+        )
+
+    def _values(self) -> list[sql.Composable]:
+        return [sql.SQL("a.{}::{}").format(sql.Identifier(f"c{i}"), sql.SQL(t)) for i, (_, t) in enumerate(self._columns)]
+
+    def _noted(self, rows: str, payload: str, more: str = "") -> sql.Composable:
+        return sql.SQL(_NOTED).format(
+            message=sql.Literal(self.resource.message), rows=sql.SQL(rows), payload=sql.SQL(payload), more=sql.SQL(more)
+        )
+
+    def _insert(self, parent: Resource | None) -> bytes:
+        held = join = sql.SQL("")
+        orphan: sql.Composable = sql.SQL("false")
+        if parent is not None:
+            held = sql.SQL(
+                ", held as materialized (select p.name from {} p where p.name = any($2::text[]) order by p.name for key share)"
+            ).format(sql.Identifier(parent.table_schema, parent.table_name))
+            join = sql.SQL("join held h on h.name = a.parent")
+            orphan = sql.SQL("not exists (select 1 from held h where h.name = a.parent)")
+        return self._text(
+            """with {asked}{held}, made as (
+              insert into {table} (name, _parent, _owner, _uid, _version, _create_time, _update_time, _payload{names})
+              select a.name, a.parent, a.owner, a.uid::uuid, a.version::bigint, a.at::timestamptz, a.at::timestamptz,
+                a.payload{values}
+              from asked a {join} order by a.name
+              on conflict (name) do nothing returning name), {noted}
+            select case when m.name is not null then 'done' when {orphan} then 'orphan' else 'taken' end
+            from asked a left join made m using (name) order by a.i""",
+            asked=self._asked(INSERT_LEAD, fields=True),
+            held=held,
+            join=join,
+            orphan=orphan,
+            names=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(c)) for c, _ in self._columns),
+            values=sql.SQL("").join(sql.SQL(", {}").format(v) for v in self._values()),
+            noted=self._noted("made", "a.payload"),
+        )
+
+    def _replace(self) -> bytes:
+        sets = sql.SQL("").join(
+            sql.SQL(", {} = {}").format(sql.Identifier(c), v) for (c, _), v in zip(self._columns, self._values(), strict=True)
+        )
+        return self._text(
+            """with {asked}, locked as materialized (
+              select t.name, t._version from {table} t where t.name = any($1::text[]) order by t.name for no key update),
+            changed as (
+              update {table} t set _version = a.version::bigint, _update_time = a.at::timestamptz, _payload = a.payload{sets}
+              from asked a join locked l using (name)
+              where t.name = a.name and (a.expected is null or l._version = a.expected::bigint) returning t.name), {noted}
+            select case when c.name is not null then 'done' when l.name is null then 'absent' else 'changed' end
+            from asked a left join changed c using (name) left join locked l using (name) order by a.i""",
+            asked=self._asked(REPLACE_LEAD, fields=True),
+            sets=sets,
+            noted=self._noted("changed", "a.payload"),
+        )
+
+    def _remove(self) -> bytes:
+        children = [sql.Identifier(c.table_schema, c.table_name) for c in self._schema.children_of(self.resource)]
+        occupied = sql.SQL(" or ").join(
+            sql.SQL("exists (select 1 from {} c where c._parent = t.name)").format(c) for c in children
+        )
+        return self._text(
+            """with {asked}, found as materialized (
+              select t.name, t._version, t._payload, {occupied} as occupied from {table} t where t.name = any($1::text[])),
+            gone as (
+              delete from {table} t using asked a join found f using (name)
+              where t.name = a.name and not f.occupied and (a.expected is null or f._version = a.expected::bigint)
+              returning t.name), {noted}
+            select case when g.name is not null then 'done' when f.name is null then 'absent'
+              when a.expected is not null and f._version <> a.expected::bigint then 'changed' else 'occupied' end
+            from asked a left join gone g using (name) left join found f using (name) order by a.i""",
+            asked=self._asked(REMOVE_LEAD, fields=False),
+            occupied=occupied if children else sql.SQL("false"),
+            noted=self._noted("gone", "f._payload", "join found f using (name)"),
+        )
+
+    def _remove_tree(self) -> list[tuple[bytes, bool]]:
+        """Statements of one transaction, and whether each takes the name's range (else the change itself).
+
+        Top down everything is locked, level by level, each with a snapshot of its own: once a level is locked, nobody
+        can add below it. Then, bottom up, everything goes, if the resource is still at the version expected.
+        """
+        below = self._descendants()
+        steps = [(self.lock, False)]
+        for resource in below:
+            table = sql.Identifier(resource.table_schema, resource.table_name)
+            text = "select 1 from {below} where name >= $1 and name < $2 order by name for update"
+            steps.append((self._text(text, below=table), True))
+        for resource in reversed(below):
+            steps.append((self._remove_below(resource), False))
+        return [*steps, (self.remove, False)]
+
+    def _remove_below(self, resource: Resource) -> bytes:
+        # `0` is the character after `/`: in "C" order, all that is below a/b lies between a/b/ and a/b0.
+        return self._text(
+            """with {asked}, gone as (
+              delete from {below} b using asked a join {table} t using (name)
+              where b.name >= a.name || '/' and b.name < a.name || '0'
+                and (a.expected is null or t._version = a.expected::bigint)
+              returning b.name, b._payload, a.caller, a.request_id, a.traceparent)
+            insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
+            select {message}, 'deleted', name, _payload, caller, request_id, traceparent from gone order by name""",
+            asked=self._asked(REMOVE_LEAD, fields=False),
+            below=sql.Identifier(resource.table_schema, resource.table_name),
+            message=sql.Literal(resource.message),
+        )
+
+    def _descendants(self) -> list[Resource]:
+        """All resources below this one, nearest first."""
+        out: list[Resource] = []
+        level = [self.resource]
+        while level:
+            level = [c for r in level for c in self._schema.children_of(r) if c is not self.resource and c not in out]
+            level = list({c.message: c for c in level}.values())
+            out += level
+        return out
+
+
+LEADS = {Act.INSERT: INSERT_LEAD, Act.REPLACE: REPLACE_LEAD, Act.REMOVE: REMOVE_LEAD, Act.REMOVE_TREE: REMOVE_LEAD}
