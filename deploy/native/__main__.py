@@ -1,0 +1,46 @@
+"""The supervisor as a process of its own: `python -m deploy.native STATE LOCK [attached]`, started by `stack.Stack`.
+
+LOCK is the inherited descriptor of the state's lock. An attached one ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+from . import process
+from .binaries import servers
+from .place import Place
+from .ports import claim
+from .supervisor import Supervisor
+from .topology import Topology
+
+
+async def main(state: Path, attached: bool) -> bool:
+    """Runs the stack that the plan in `state` describes; False where it did not start."""
+    place = Place(state)
+    plan = json.loads(place.plan.read_text())
+    ports, held = claim(place.ports, plan["edge_port"], running=bool(process.left(place)))
+    with held:
+        topology = Topology(place, ports, Path(plan["app"]), servers(Path(plan["home"])))
+        about = {"edge": f"http://127.0.0.1:{ports['edge']}", "app": plan["app"], "state": str(state)}
+        supervisor = Supervisor(place, topology.programs(plan["parts"]), about)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, supervisor.stop)
+        if attached:
+            loop.run_in_executor(None, _until_end_of_input, loop, supervisor)
+        return await supervisor.run()
+
+
+def _until_end_of_input(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    loop.call_soon_threadsafe(supervisor.stop)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if asyncio.run(main(Path(sys.argv[1]), "attached" in sys.argv[3:])) else 1)

@@ -1,0 +1,137 @@
+"""Where one stack keeps what: the folder `.transom/<edge port>/`, its secrets, and what must lie elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from .files import folder, replace
+from .machine import User, reachable, unprivileged
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Passwords of one stack, made at random once. Never printed, never logged."""
+
+    postgres: str
+    superuser: str
+    replication: str
+    redis: str
+    amqp: str
+    s3_access_key: str
+    s3_secret_key: str
+    cookie: str
+
+    @classmethod
+    def of(cls, file: Path) -> Secrets:
+        """The secrets kept in `file` (readable by its owner alone), made where they are missing."""
+        names = [f.name for f in fields(cls)]
+        known = json.loads(file.read_text()) if file.exists() else {}
+        if missing := [name for name in names if name not in known]:
+            known |= {name: secrets.token_hex(16) for name in missing}
+            replace(file, json.dumps(known), mode=0o600)
+        return cls(**{name: known[name] for name in names})
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The state folder of one stack."""
+
+    state: Path
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "log"
+
+    @property
+    def run(self) -> Path:
+        """Who runs: a file per process."""
+        return self.state / "run"
+
+    @property
+    def ports(self) -> Path:
+        return self.state / "ports.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the stack consists of: written by who starts it, read by the supervisor."""
+        return self.state / "plan.json"
+
+    @property
+    def status(self) -> Path:
+        return self.state / "status.json"
+
+    @property
+    def descriptor(self) -> Path:
+        return self.state / "descriptor.binpb"
+
+    @property
+    def envoy(self) -> Path:
+        return self.state / "envoy.yaml"
+
+    @property
+    def seeded(self) -> Path:
+        """There once the app's seed was loaded completely."""
+        return self.state / "seeded"
+
+    @property
+    def mark(self) -> tuple[str, str]:
+        """Environment entry that every process of this stack carries."""
+        return "TRANSOM_STACK", str(self.state)
+
+    def make(self) -> None:
+        """Makes the folders."""
+        folder(self.state, mode=0o755)
+        folder(self.logs)
+        folder(self.run)
+
+    def secrets(self) -> Secrets:
+        return Secrets.of(self.state / "secrets.json")
+
+    def data(self, name: str, owner: User | None = None) -> Path:
+        """Data folder of one server, made, with no one but `owner` let in.
+
+        Where `owner` could not walk to it (a clone below /root), it lies in /var/lib and is linked from here.
+        """
+        path = self.state / name
+        if not reachable(path, owner):
+            path = elsewhere(path)
+        return folder(path, owner=owner)
+
+    def lock(self) -> int | None:
+        """Makes this process the one supervisor of the stack until the descriptor is closed; None if there is one."""
+        descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+
+def elsewhere(path: Path) -> Path:
+    """A folder that everybody can walk to and that `path` is made a link to; removed with the link by `files.remove`."""
+    if path.is_symlink() and path.is_dir():
+        return path.resolve()
+    digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
+    target = folder(Path("/var/lib") / f"transom-{digest}", mode=0o755)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    return target
+
+
+def shared_root(home: Path) -> Path:
+    """Folder of the unpacked servers that all stacks below `home` use."""
+    path = home / "root"
+    return path if reachable(path, unprivileged()) else elsewhere(path)

@@ -1,0 +1,122 @@
+"""One running process: started, found again after its supervisor died, watched, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import replace
+from .machine import birth
+from .place import PROJECT, Place
+from .program import Program
+
+
+@dataclass
+class Process:
+    """A process known by number and birth, so that a signal never reaches a stranger."""
+
+    pid: int
+    born: str
+    fingerprint: str
+    started: float
+    child: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def spawn(cls, program: Program, place: Place) -> Process:
+        """Starts `program` as leader of its own group, its output appended to its log, and writes down who it is."""
+        user = program.user
+        drop = {"user": user.uid, "group": user.gid, "extra_groups": []} if user else {}
+        name, value = place.mark
+        with open(place.logs / f"{program.name}.log", "ab") as log:
+            child = subprocess.Popen(  # type: ignore[call-overload]
+                list(program.command),
+                env={**program.env, name: value},
+                cwd="/" if user else PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **drop,
+            )
+        self = cls(child.pid, birth(child.pid) or "", program.fingerprint, time.time(), child)
+        record = {"pid": self.pid, "born": self.born, "fingerprint": self.fingerprint, "started": self.started}
+        replace(_file(place, program.name), json.dumps(record))
+        return self
+
+    @classmethod
+    def found(cls, name: str, place: Place) -> Process | None:
+        """The process of that name that an earlier supervisor left running, if it still does."""
+        try:
+            record = json.loads(_file(place, name).read_text())
+            self = cls(int(record["pid"]), record["born"], record["fingerprint"], float(record["started"]))
+        except (OSError, ValueError, KeyError):
+            return None
+        return self if self.alive() else None
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        if self.child is not None and self.child.poll() is not None:
+            return False
+        return bool(self.born) and birth(self.pid) == self.born
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs, or where it was not our child."""
+        return self.child.poll() if self.child is not None else None
+
+    async def exited(self) -> None:
+        """Returns when it is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            while self.alive():
+                await asyncio.sleep(0.2)
+            return
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        loop.add_reader(descriptor, gone.set)
+        try:
+            if self.alive():
+                await gone.wait()
+            while self.alive():  # the last thread of a group may need a moment
+                await asyncio.sleep(0.01)
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Sends a signal to it, or to its whole group; to nobody if it is gone."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(self.pid, number)
+
+    async def stop(self, number: signal.Signals, grace: float) -> None:
+        """Ends it: `number` first, SIGKILL to its group after `grace` seconds."""
+        self.signal(number)
+        try:
+            await asyncio.wait_for(self.exited(), grace)
+        except TimeoutError:
+            self.signal(signal.SIGKILL, group=True)
+            await self.exited()
+
+
+def forget(name: str, place: Place) -> None:
+    """Removes the note of who ran under that name."""
+    _file(place, name).unlink(missing_ok=True)
+
+
+def left(place: Place) -> dict[str, Process]:
+    """Everything that runs by the notes in `place`, by name."""
+    names = [file.stem for file in place.run.glob("*.json")]
+    return {name: process for name in names if (process := Process.found(name, place))}
+
+
+def _file(place: Place, name: str) -> Path:
+    return place.run / f"{name}.json"

@@ -1,0 +1,132 @@
+"""Transom itself on this machine: schema, tables and seed as steps, then API servers, consumers and the edge.
+
+Only commands are known here; nothing of the product is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from .place import Place
+from .ports import Ports, listening
+from .program import Program
+from .servers import Servers
+
+
+class Product:
+    """The processes of the product, as programs."""
+
+    def __init__(
+        self, place: Place, ports: Ports, servers: Servers, app: Path, env: Mapping[str, str], count: int
+    ) -> None:
+        self.place, self.ports, self.servers, self.app = place, ports, servers, app
+        self.names = [f"api-{i}" for i in range(1, count + 1)]
+        path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"])
+        self.env = {**env, "PATH": path, "LANG": "C.UTF-8", "HOME": str(place.state), "PYTHONUNBUFFERED": "1"}
+
+    def programs(self) -> list[Program]:
+        """Steps, servers, consumers, edge."""
+        stores = ("primary", "redis", "s3")
+        api_needs = ("migrate", "seed", "replica", *stores)
+        return [
+            self._step("schema", ["build", "--descriptor", str(self.place.descriptor), *self._edge()], ()),
+            self._step("migrate", ["migrate"], ("schema", "primary")),
+            self._seed(("migrate", *stores)),
+            *(self._api(name, api_needs) for name in self.names),
+            self._consumer("relay", ("migrate", "seed", "rabbitmq")),
+            self._consumer("work", ("migrate", "seed", "rabbitmq", "mail", *stores)),
+            self._envoy(),
+        ]
+
+    def _transom(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "server.cli", *words]
+
+    def _step(self, name: str, words: list[str], needs: tuple[str, ...]) -> Program:
+        return Program(name=name, command=self._transom(*words), env=self.env, needs=needs, once=True)
+
+    def _seed(self, needs: tuple[str, ...]) -> Program:
+        """Loads the seed once in the life of the state folder; nothing to do is a step, too."""
+        seeded = self.place.seeded
+        wanted = not seeded.exists() and (self.app / "seed").is_dir()
+        return Program(
+            name="seed",
+            command=self._transom("seed") if wanted else ["/bin/true"],
+            env=self.env,
+            needs=needs,
+            after=seeded.touch,
+            once=True,
+        )
+
+    def _api(self, name: str, needs: tuple[str, ...]) -> Program:
+        port = self.ports[name]
+        env = self.env | {
+            "TRANSOM_INSTANCE": name,
+            "TRANSOM_PORT": str(port),
+            "TRANSOM_METRICS_PORT": str(self.ports[f"{name}-metrics"]),
+            # Half of grpc's own cost on this many cores is its event engine: the poller it replaces is cheaper.
+            "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client",
+        }
+        return Program(
+            name=name,
+            command=[sys.executable, "-m", "server"],
+            env=env,
+            needs=needs,
+            address=f"127.0.0.1:{port}",
+            ready=lambda: listening(port),
+            grace=20,  # it says that it leaves, waits for the edge to notice, and lets calls finish
+        )
+
+    def _consumer(self, name: str, needs: tuple[str, ...]) -> Program:
+        port = self.ports[f"{name}-metrics"]
+        return Program(
+            name=name,
+            command=[sys.executable, "-m", "consumers", name],
+            env=self.env | {"TRANSOM_INSTANCE": name, "TRANSOM_METRICS_PORT": str(port)},
+            needs=needs,
+            address=f"127.0.0.1:{port}/metrics",
+            ready=lambda: listening(port),
+            grace=15,
+        )
+
+    def _edge(self) -> list[str]:
+        servers = [part for name in self.names for part in ("--server", f"127.0.0.1:{self.ports[name]}")]
+        ports = ["--edge-port", str(self.ports["edge"]), "--admin-port", str(self.ports["envoy-admin"])]
+        return ["--envoy", str(self.place.envoy), *ports, *servers]
+
+    def _envoy(self) -> Program:
+        command = [str(self.servers.envoy), "-c", str(self.place.envoy), "--disable-hot-restart"]
+        return Program(
+            name="envoy",
+            command=[*command, "--concurrency", "2", "-l", "warning"],
+            env=self.servers.env(),
+            needs=("schema", *self.names),
+            address=f"http://127.0.0.1:{self.ports['edge']}",
+            ready=lambda: healthy(self.ports["envoy-admin"]) >= set(self._addresses()),
+            grace=5,
+        )
+
+    def _addresses(self) -> list[str]:
+        return [f"127.0.0.1:{self.ports[name]}" for name in self.names]
+
+
+def healthy(admin_port: int) -> set[str]:
+    """Addresses (host:port) of the servers that the edge sends calls to; none if the edge does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/clusters?format=json", timeout=2) as reply:
+            clusters = json.load(reply)["cluster_statuses"]
+    except (OSError, ValueError, KeyError):
+        return set()
+    found = set()
+    for cluster in clusters:
+        for host in cluster.get("host_statuses", []):
+            address = host["address"].get("socket_address", {})
+            status = host["health_status"]
+            bad = [name for name, value in status.items() if name.startswith("failed") and value]
+            if status.get("eds_health_status") == "HEALTHY" and not bad:
+                found.add(f"{address.get('address')}:{address.get('port_value')}")
+    return found

@@ -1,0 +1,223 @@
+"""The way in: start, look at and stop one stack.
+
+    stack = Stack(Path("/tmp/x"), parts=COMPONENTS)
+    with stack.running():
+        stack.env["TRANSOM_POSTGRES"]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from . import process
+from .binaries import servers
+from .files import remove, replace
+from .logs import tail
+from .machine import birth
+from .place import PROJECT, Place
+from .ports import Ports, remembered
+from .topology import COMPONENTS, EVERYTHING, Topology
+
+__all__ = ["COMPONENTS", "EVERYTHING", "Stack", "StackFailed"]
+
+HOME = PROJECT / ".transom"
+"""Where stacks and unpacked servers are kept unless told otherwise."""
+
+Status = dict[str, Any]
+Report = Callable[[Status], None]
+
+
+class StackFailed(Exception):
+    """The stack did not start, or did not stop; the text says which part, and shows the end of its log."""
+
+
+class Stack:
+    """One stack in the folder `state`, running or not."""
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        edge_port: int = 0,
+        app: Path = PROJECT / "examples" / "inspect",
+        parts: Sequence[str] = EVERYTHING,
+        home: Path = HOME,
+    ) -> None:
+        self.place = Place(state.absolute())
+        self.edge_port, self.app, self.parts, self.home = edge_port, app.absolute(), tuple(parts), home
+
+    @property
+    def ports(self) -> Ports:
+        """Its ports; there are none before its first start."""
+        ports = remembered(self.place.ports)
+        if ports is None:
+            raise StackFailed(f"{self.place.state}: no stack was ever started here")
+        return ports
+
+    @property
+    def topology(self) -> Topology:
+        return Topology(self.place, self.ports, self.app, servers(self.home))
+
+    @property
+    def env(self) -> dict[str, str]:
+        """TRANSOM_* for a process of the product on this stack. Holds passwords."""
+        return self.topology.env()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Address of each process, by name."""
+        return {p["name"]: p["address"] for p in self.status()["processes"]}
+
+    @property
+    def edge(self) -> str:
+        """URL of the edge."""
+        return f"http://127.0.0.1:{self.ports['edge']}"
+
+    @property
+    def mailbox(self) -> str:
+        """URL of the mail catcher."""
+        return f"http://127.0.0.1:{self.ports['mailbox']}"
+
+    def status(self) -> Status:
+        """What the supervisor last said; phase "stopped" if there is none, whatever it said last."""
+        try:
+            said: Status = json.loads(self.place.status.read_text())
+        except (OSError, ValueError):
+            return {"phase": "stopped", "processes": [], "error": ""}
+        if said["phase"] in ("starting", "ready", "stopping") and birth(said["pid"]) != said["born"]:
+            said["phase"] = "abandoned"  # the supervisor was killed; its processes may be alive
+            for told in said["processes"]:
+                if not process.Process.found(told["name"], self.place):
+                    told |= {"pid": None, "state": "stopped"}
+        return said
+
+    def start(
+        self, *, attached: bool = False, report: Report = lambda _: None, progress: Callable[[str], None] = lambda _: None
+    ) -> bool:
+        """Starts what does not run yet and returns once all is ready; False if all was.
+
+        The stack stays until `stop`; with `attached` it goes when this process does, however that ends.
+        `progress` hears of downloads, `report` of every change of status. Raises StackFailed.
+        """
+        self.place.make()
+        servers(self.home, progress)
+        plan = {"edge_port": self.edge_port, "app": str(self.app), "parts": list(self.parts), "home": str(self.home)}
+        lock = self.place.lock()
+        if lock is None:
+            running = json.loads(self.place.plan.read_text())
+            if running != plan:
+                raise StackFailed(
+                    f"a stack with app {running['app']} runs in {self.place.state}; stop it first, or use another port"
+                )
+            self._wait_ready(None, report)
+            return False
+        replace(self.place.plan, json.dumps(plan))
+        self.place.status.unlink(missing_ok=True)
+        # The lock is handed over by inheritance: at no moment can another start get in between.
+        with open(self.place.logs / "supervisor.log", "ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "deploy.native", str(self.place.state), str(lock), *(["attached"] * attached)],
+                cwd=PROJECT,
+                stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock],
+                start_new_session=True,
+            )
+        os.close(lock)
+        self._child = child  # keeps the pipe open, and with it an attached stack
+        self._wait_ready(child, report)
+        return True
+
+    def _wait_ready(self, child: subprocess.Popen[bytes] | None, report: Report) -> None:
+        last = None
+        while True:
+            gone = child is not None and child.poll() is not None
+            status = self.status()
+            if status != last and status["processes"]:
+                report(status)
+                last = status
+            if status["phase"] == "ready":
+                return
+            if status["phase"] == "failed" or gone:
+                end = "\n".join(tail(self.place.logs / "supervisor.log", 15))
+                raise StackFailed(status["error"] or f"the supervisor ended:\n{end}")
+            if child is None and (lock := self.place.lock()) is not None:
+                os.close(lock)
+                raise StackFailed("the stack was stopped while it started")
+            time.sleep(0.05)
+
+    def stop(self, *, report: Report = lambda _: None) -> bool:
+        """Stops everything and returns once it has; False if nothing ran."""
+        if not self.place.state.exists():
+            return False
+        status = self.status()
+        if status["phase"] in ("starting", "ready", "stopping"):
+            os.kill(status["pid"], signal.SIGTERM)
+        elif not process.left(self.place):
+            return False
+        elif (lock := self.place.lock()) is not None:
+            # Nobody watches over them any more: a supervisor of nothing ends what is left.
+            replace(self.place.plan, json.dumps(json.loads(self.place.plan.read_text()) | {"parts": []}))
+            command = [sys.executable, "-m", "deploy.native", str(self.place.state), str(lock), "attached"]
+            with open(self.place.logs / "supervisor.log", "ab") as log:
+                subprocess.run(
+                    command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock], check=False
+                )
+            os.close(lock)
+        until = time.monotonic() + 60
+        while (lock := self.place.lock()) is None:
+            report(self.status())
+            if time.monotonic() > until:
+                raise StackFailed("the stack has not stopped after 60 s")
+            if child := getattr(self, "_child", None):
+                child.poll()
+            time.sleep(0.05)
+        os.close(lock)
+        return True
+
+    def clean(self) -> None:
+        """Stops the stack and removes all it has kept."""
+        self.stop()
+        if self.place.state.exists():
+            for path in self.place.state.iterdir():
+                remove(path)
+            remove(self.place.state)
+
+    @contextmanager
+    def running(self) -> Iterator[Stack]:
+        """The stack, for as long as the block lasts; then it is gone, with its state."""
+        try:
+            self.start(attached=True)
+            yield self
+        finally:
+            self.clean()
+
+
+def _main(word: str, state: Path) -> None:
+    """Components for an experiment: `python -m deploy.native.stack up|down|clean STATE`; `up` prints export lines."""
+    stack = Stack(state, parts=COMPONENTS)
+    if word == "up":
+        stack.start(progress=lambda said: print(said, file=sys.stderr))
+        for name, value in stack.env.items():
+            print(f"export {name}={shlex.quote(value)}")
+    elif word == "down":
+        stack.stop()
+    elif word == "clean":
+        stack.clean()
+    else:
+        sys.exit(_main.__doc__)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,248 @@
+"""Starts programs in order, keeps them running, stops them in reverse. Says what it does in `status.json`.
+
+If the supervisor itself is killed, its processes live on, writing to their logs; the next supervisor finds them by
+the notes they left, keeps those that are still what it would start, and replaces the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .files import replace
+from .logs import rotate, tail
+from .machine import birth, marked
+from .place import Place
+from .process import Process, forget, left
+from .program import Program
+
+BACKOFF_MAX = 10.0
+"""Longest pause before a restart, in seconds."""
+STABLE = 30.0
+"""Seconds a process must live for its past failures to be forgiven."""
+FIRST_TRIES = 3
+"""So often may a process fail before it was ever ready; then the start as a whole has failed."""
+
+
+class Failed(Exception):
+    """A program could not be started; the text says which and shows the end of its log."""
+
+
+@dataclass
+class Kept:
+    """One program and what is known of its process."""
+
+    program: Program
+    state: str = "waiting"  # waiting, starting, ready, restarting, done, stopped, failed
+    process: Process | None = None
+    restarts: int = 0
+    took: float = 0.0
+    """Seconds from its start until it was ready."""
+    first_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Keeps the programs of one stack."""
+
+    def __init__(self, place: Place, programs: Sequence[Program], about: Mapping[str, object]) -> None:
+        self.place = place
+        self.about = dict(about)
+        self.phase = "starting"
+        self.error = ""
+        self.kept = {program.name: Kept(program) for program in programs}
+        self._stopping = asyncio.Event()
+        self._since = time.time()
+        for kept in self.kept.values():
+            for need in kept.program.needs:
+                if need not in self.kept:
+                    raise ValueError(f"{kept.program.name} needs {need}, which is not part of this stack")
+
+    def stop(self) -> None:
+        """Asks for the end; `run` then returns once everything has stopped."""
+        self._stopping.set()
+
+    async def run(self) -> bool:
+        """Runs until `stop` is asked for; False where the start failed, after everything was stopped again."""
+        await self._take_over()
+        self._tell()
+        keepers = [asyncio.create_task(self._keep(kept)) for kept in self.kept.values()]
+        rotation = asyncio.create_task(self._rotate())
+        try:
+            await self._until_ready(keepers)
+            if not self._stopping.is_set():
+                self.phase = "ready"
+                self._tell()
+                await self._stopping.wait()
+        except Failed as failed:
+            self.error = str(failed)
+            self._stopping.set()
+        finally:
+            self.phase = "stopping"
+            self._tell()
+            for task in [*keepers, rotation]:
+                task.cancel()
+            await asyncio.gather(*keepers, rotation, return_exceptions=True)
+            await asyncio.gather(*(self._end(kept) for kept in self.kept.values()))
+            self.phase = "failed" if self.error else "stopped"
+            self._tell()
+        return not self.error
+
+    async def _take_over(self) -> None:
+        """Adopts what an earlier supervisor left running; ends what is no longer wanted."""
+        unwanted = []
+        for name, process in left(self.place).items():
+            kept = self.kept.get(name)
+            if kept and not kept.program.once and kept.program.fingerprint == process.fingerprint:
+                kept.process = process
+            else:
+                unwanted.append((name, process, kept.program if kept else None))
+        for name, process, program in unwanted:
+            number, grace = (program.stop_signal, program.grace) if program else (signal.SIGTERM, 10.0)
+            await process.stop(number, grace)
+            forget(name, self.place)
+        known = {kept.process.pid for kept in self.kept.values() if kept.process}
+        for pid in marked("=".join(self.place.mark)):
+            # Children of those we know share their group; any other process of this stack was started in the very
+            # moment in which its supervisor died, before the note was written.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if pid != os.getpid() and os.getpgid(pid) not in known and os.getpgid(pid) != os.getpgid(0):
+                    os.kill(pid, signal.SIGTERM)
+
+    async def _until_ready(self, keepers: Sequence[asyncio.Task[None]]) -> None:
+        ready = asyncio.gather(*(kept.first_ready.wait() for kept in self.kept.values()))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([ready, stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
+            while not ready.done() and not stopping.done():
+                for keeper in keepers:
+                    if keeper.done():
+                        keeper.result()  # raises Failed; a step that is done is no failure
+                await asyncio.wait(
+                    [ready, stopping, *(k for k in keepers if not k.done())], return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            ready.cancel()
+            stopping.cancel()
+            await asyncio.gather(ready, stopping, return_exceptions=True)
+
+    async def _keep(self, kept: Kept) -> None:
+        """Has the program running for as long as the stack lives; raises Failed if it never gets ready."""
+        program = kept.program
+        for need in program.needs:
+            await self.kept[need].first_ready.wait()
+        failures = 0
+        while True:
+            begun = time.monotonic()
+            try:
+                if kept.process is None or not kept.process.alive():
+                    self._now(kept, "starting")
+                    await asyncio.to_thread(program.prepare)
+                    kept.process = Process.spawn(program, self.place)
+                await self._ready(kept)
+            except Exception as problem:
+                failures += 1
+                if not kept.first_ready.is_set() and (failures >= FIRST_TRIES or program.once):
+                    self._now(kept, "failed")
+                    raise Failed(self._said(program, problem)) from problem
+            else:
+                kept.took = time.monotonic() - begun
+                kept.first_ready.set()
+                if program.once:
+                    self._now(kept, "done")
+                    return
+                self._now(kept, "ready")
+                assert kept.process is not None
+                await kept.process.exited()
+                failures = 1 if time.monotonic() - begun > STABLE else failures + 1
+            if kept.process and kept.process.alive():
+                await kept.process.stop(program.stop_signal, program.grace)
+            kept.process = None
+            kept.restarts += 1
+            self._now(kept, "restarting")
+            await asyncio.sleep(min(BACKOFF_MAX, 0.1 * 2**failures))
+
+    async def _ready(self, kept: Kept) -> None:
+        """Returns once the process is ready (a step: once it has done its work); raises Failed if it will not be."""
+        program, process = kept.program, kept.process
+        assert process is not None
+        exited = asyncio.create_task(process.exited())
+        pause = 0.02
+        try:
+            async with asyncio.timeout(program.patience):
+                if program.once:
+                    await exited
+                    if process.code:
+                        raise Failed(f"ended with {process.code}")
+                    return
+                while not exited.done() and not await asyncio.to_thread(program.ready):
+                    await asyncio.wait([exited], timeout=pause)
+                    pause = min(0.2, pause * 1.3)
+                if exited.done():
+                    raise Failed(f"ended with {process.code} before it was ready")
+                await asyncio.to_thread(program.after)
+        except TimeoutError:
+            raise Failed(f"was not ready after {program.patience:.0f} s") from None
+        finally:
+            exited.cancel()
+            await asyncio.gather(exited, return_exceptions=True)
+
+    async def _end(self, kept: Kept) -> None:
+        """Stops one program after all that need it."""
+        name, program = kept.program.name, kept.program
+        for other in self.kept.values():
+            if name in other.program.needs:
+                await other.over.wait()
+        if kept.process is not None:
+            await kept.process.stop(program.stop_signal, program.grace)
+            kept.process = None
+        forget(name, self.place)
+        if kept.state not in ("failed", "done"):
+            self._now(kept, "stopped")
+        kept.over.set()
+
+    async def _rotate(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            await asyncio.to_thread(rotate, self.place.logs)
+
+    def _said(self, program: Program, problem: Exception) -> str:
+        reason = str(problem) or type(problem).__name__
+        end = "\n".join(f"  {line}" for line in tail(self.place.logs / f"{program.name}.log", 15))
+        return f"{program.name}: {reason}" + (f"\n{end}" if end else "")
+
+    def _now(self, kept: Kept, state: str) -> None:
+        kept.state = state
+        self._tell()
+
+    def _tell(self) -> None:
+        processes = []
+        for name, kept in self.kept.items():
+            processes.append(
+                {
+                    "name": name,
+                    "state": kept.state,
+                    "address": kept.program.address,
+                    "step": kept.program.once,
+                    "pid": kept.process.pid if kept.process else None,
+                    "started": kept.process.started if kept.process else None,
+                    "restarts": kept.restarts,
+                    "took": round(kept.took, 3),
+                }
+            )
+        status = {
+            "phase": self.phase,
+            "error": self.error,
+            "pid": os.getpid(),
+            "born": birth(os.getpid()),
+            "since": self._since,
+            **self.about,
+            "processes": processes,
+        }
+        replace(self.place.status, json.dumps(status))

@@ -1,0 +1,68 @@
+"""The whole stack as programs, and what each must know of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .mail import Mail
+from .place import Place
+from .ports import Ports
+from .postgres import Postgres
+from .product import Product
+from .program import Program
+from .rabbitmq import RabbitMQ
+from .redis import Redis
+from .s3 import BUCKET, REGION, S3
+from .servers import Servers
+
+COMPONENTS = ("primary", "replica", "redis", "epmd", "rabbitmq", "s3", "mail")
+PRODUCT = ("schema", "migrate", "seed", "api", "relay", "work", "envoy")
+EVERYTHING = (*COMPONENTS, *PRODUCT)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One stack: where it lies, on which ports, with which app."""
+
+    place: Place
+    ports: Ports
+    app: Path
+    servers: Servers
+    api_servers: int = 3
+
+    def programs(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
+        """The programs of the parts named."""
+        secrets = self.place.secrets()
+        built = [
+            *Postgres(self.place, self.ports, secrets, self.servers).programs(),
+            *Redis(self.place, self.ports, secrets, self.servers).programs(),
+            *RabbitMQ(self.place, self.ports, secrets, self.servers).programs(),
+            *S3(self.place, self.ports, secrets, self.servers).programs(),
+            *Mail(self.place, self.ports).programs(),
+            *Product(self.place, self.ports, self.servers, self.app, self.env(), self.api_servers).programs(),
+        ]
+        return [p for p in built if p.name in parts or p.name.rpartition("-")[0] in parts]
+
+    def env(self) -> dict[str, str]:
+        """TRANSOM_* for every process of the product. Holds passwords: never print it."""
+        secrets = self.place.secrets()
+        postgres = Postgres(self.place, self.ports, secrets, self.servers)
+        s3 = S3(self.place, self.ports, secrets, self.servers)
+        return {
+            "TRANSOM_APP": str(self.app),
+            "TRANSOM_DESCRIPTOR": str(self.place.descriptor),
+            "TRANSOM_HOST": "127.0.0.1",
+            "TRANSOM_METRICS_HOST": "127.0.0.1",
+            "TRANSOM_POSTGRES": postgres.url("primary"),
+            "TRANSOM_REPLICA": postgres.url("replica"),
+            "TRANSOM_REDIS": Redis(self.place, self.ports, secrets, self.servers).url,
+            "TRANSOM_AMQP": RabbitMQ(self.place, self.ports, secrets, self.servers).url,
+            "TRANSOM_S3_ENDPOINT": s3.endpoint,
+            "TRANSOM_S3_REGION": REGION,
+            "TRANSOM_S3_BUCKET": BUCKET,
+            "TRANSOM_S3_ACCESS_KEY": secrets.s3_access_key,
+            "TRANSOM_S3_SECRET_KEY": secrets.s3_secret_key,
+            "TRANSOM_SMTP": Mail(self.place, self.ports).smtp,
+        }
