@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from . import process
@@ -32,12 +34,13 @@ async def main(state: Path, attached: bool) -> bool:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)
         if attached:
-            loop.run_in_executor(None, _until_end_of_input, loop, supervisor)
+            # A thread of its own, which nobody waits for: it may sit in a read for ever.
+            threading.Thread(target=_until_end_of_input, args=(loop, supervisor), daemon=True).start()
         return await supervisor.run()
 
 
 def _until_end_of_input(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1024):
         pass
     loop.call_soon_threadsafe(supervisor.stop)
 
