@@ -66,8 +66,8 @@ class Records:
         """As get, but from the primary: what a write is decided on."""
         return await self._fetches[resource.message, False].ask(name)
 
-    async def page(self, resource: Resource, page: Page, reader: str) -> list[tuple[str, bytes]]:
-        """Name and payload of the rows of a page, in order of names."""
+    async def page(self, resource: Resource, page: Page, reader: str) -> list[tuple[str, bytes, int]]:
+        """Name, payload and version of the rows of a page, in order of names."""
         if self._replica is not None and await self._freshness.suffices(reader):
             try:
                 return await self._pages[resource.message, True].ask(page)
@@ -203,8 +203,8 @@ class Records:
         return fetch
 
     @staticmethod
-    def _pager(statements: Statements, lane: Lane) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes]]]]]:
-        async def read(pages: list[Page]) -> list[list[tuple[str, bytes]]]:
+    def _pager(statements: Statements, lane: Lane) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
+        async def read(pages: list[Page]) -> list[list[tuple[str, bytes, int]]]:
             parameters = [
                 binary.text_array([p.parent for p in pages]),
                 binary.text_array([p.after for p in pages]),
@@ -212,9 +212,9 @@ class Records:
             ]
             [result] = await lane.run([Step(statements.page, parameters)])
             value = result.get_value
-            out: list[list[tuple[str, bytes]]] = [[] for _ in pages]
+            out: list[list[tuple[str, bytes, int]]] = [[] for _ in pages]
             for i in range(result.ntuples):
-                out[binary.int4(value(i, 0)) - 1].append((_bytes(value(i, 1)).decode(), _bytes(value(i, 2))))
+                out[binary.int4(value(i, 0)) - 1].append((_bytes(value(i, 1)).decode(), _bytes(value(i, 2)), binary.int8(value(i, 3))))
             return out
 
         return read

@@ -41,10 +41,10 @@ class Statements:
             "select name, _payload, _version, _owner from {table} where name = any($1::text[])"
         )
         self.page = self._text(
-            """select q.i::int, t.name, t._payload
+            """select q.i::int, t.name, t._payload, t._version
             from unnest($1::text[], $2::text[], $3::int[]) with ordinality as q(parent, after, size, i)
             cross join lateral (
-              select name, _payload from {table} where _parent = q.parent and name > q.after
+              select name, _payload, _version from {table} where _parent = q.parent and name > q.after
               order by name limit q.size) t
             order by q.i, t.name"""
         )

@@ -1,0 +1,75 @@
+"""An app's folder → its functions."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.apps.declarations import MARK, Implements, Task
+from server.schema.compilation import SchemaError
+from server.schema.model import Kind, Schema
+
+PACKAGE = "transom_app"
+"""The name under which the folder is imported."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The functions of an app."""
+
+    methods: dict[str, Implements]
+    """By full name of the method."""
+    tasks: tuple[Task, ...]
+
+
+def load(folder: Path, schema: Schema) -> App:
+    """The functions of the app in `folder`: those of methods.py and tasks.py, where these files are there.
+
+    Raises SchemaError, a line each, for a function that is for no custom method or no resource of the schema, or where
+    two are for the same; and whatever importing the files raises.
+    """
+    _package(folder)
+    declared = list(_declared(folder))
+    faults = []
+    custom = {m.full_name for m in schema.methods() if m.kind is Kind.CUSTOM}
+    methods: dict[str, Implements] = {}
+    tasks: dict[str, Task] = {}
+    for one in declared:
+        if isinstance(one, Implements):
+            if one.method not in custom:
+                faults.append(f"methods.py: {one.method} is not a custom method of the schema")
+            elif one.method in methods:
+                faults.append(f"methods.py: {one.method} is implemented twice")
+            methods[one.method] = one
+        else:
+            if one.resource_type not in schema.resources:
+                faults.append(f"tasks.py: {one.name}: {one.resource_type} is not a resource of the schema")
+            elif one.name in tasks:
+                faults.append(f"tasks.py: there are two tasks called {one.name}")
+            tasks[one.name] = one
+    if faults:
+        raise SchemaError("\n".join(faults))
+    return App(methods, tuple(tasks.values()))
+
+
+def _package(folder: Path) -> None:
+    package = types.ModuleType(PACKAGE)
+    package.__path__ = [str(folder.resolve())]
+    for name in [n for n in sys.modules if n == PACKAGE or n.startswith(f"{PACKAGE}.")]:
+        del sys.modules[name]
+    sys.modules[PACKAGE] = package
+
+
+def _declared(folder: Path) -> Iterable[Implements | Task]:
+    for file in ("methods", "tasks"):
+        if (folder / f"{file}.py").exists():
+            module = importlib.import_module(f"{PACKAGE}.{file}")
+            for value in vars(module).values():
+                mark = getattr(value, MARK, None)
+                if isinstance(mark, Implements | Task) and mark.function.__module__ == module.__name__:
+                    yield mark

@@ -1,0 +1,281 @@
+"""What an app's function sees of the system: a unit of work.
+
+It reads at once and gathers what shall change; all of it commits in one transaction when the function has returned,
+and only if nothing that was read and changed was changed by others meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import orjson
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from server.caller import Caller
+from server.engine.identity import etag_of, fresh_id
+from server.engine.resources import Call as Calling
+from server.engine.resources import Resources, absent, refusal
+from server.errors import Invalid, Stale
+from server.schema.model import Resource, Schema
+from server.store.changes import Change, Outcome, Page, Row
+
+LIST_MAX = 10_000
+"""Resources that `list` answers at most; a collection that is larger is refused rather than cut."""
+
+CHANGES_MAX = 500
+"""Changes of one unit of work."""
+
+RECIPIENT_CHARS, SUBJECT_CHARS, TEXT_CHARS, ATTACHMENTS_MAX = 254, 500, 1 << 20, 10
+"""Bounds of a mail."""
+
+
+class Files(Protocol):
+    """The files, as an app's function needs them."""
+
+    async def store(self, id: str, filename: str, content_type: str, data: bytes, owner: str) -> Any: ...
+    async def read(self, name: str) -> bytes: ...
+
+
+class Accounts(Protocol):
+    """The accounts, as an app's function needs them."""
+
+    async def email_of(self, user: str) -> str | None: ...
+
+
+class Contended(Stale):
+    """What was read was changed by others before it could be committed: decide again."""
+
+    reason = "CONCURRENT_CHANGE"
+    retry_after = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One committed change, as a task receives it."""
+
+    id: str
+    """Identity: the same when the event is delivered again."""
+    position: int
+    resource_type: str
+    verb: str
+    name: str
+    resource: Any
+    """The resource as it was after that change; before it, where it was deleted."""
+    caller: str
+    request_id: str
+    traceparent: str
+    time: datetime
+
+    @classmethod
+    def of(cls, event: Any, schema: Schema) -> Event:
+        """From the message on the wire (transom.events.v1.Event)."""
+        return cls(
+            id=event.id,
+            position=event.position,
+            resource_type=event.resource_type,
+            verb=event.verb,
+            name=event.name,
+            resource=schema.message_class(event.resource_type).FromString(event.payload),
+            caller=event.caller,
+            request_id=event.request_id,
+            traceparent=event.traceparent,
+            time=event.create_time.ToDatetime(tzinfo=UTC),
+        )
+
+
+class Work:
+    """One unit of work. Not for use after `commit`."""
+
+    def __init__(self, call: Calling, resources: Resources, files: Files, accounts: Accounts) -> None:
+        self._call = call
+        self._resources = resources
+        self._files = files
+        self._accounts = accounts
+        self._rows: dict[str, Row] = {}
+        self._changes: list[Change] = []
+        self._statements: list[tuple[str, Sequence[Any]]] = []
+
+    @property
+    def caller(self) -> Caller:
+        """Who acts."""
+        return self._call.caller
+
+    @property
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return datetime.now(UTC)
+
+    async def get(self, name: str) -> Any:
+        """The resource called `name`, as it is now, changes gathered here included. Raises Invalid, NotFound."""
+        resource = self._of(name)
+        row = self._rows.get(name) if any(c.name == name for c in self._changes) else None
+        row = row or await self._resources.records.latest(resource, name)
+        if row is None:
+            raise absent(resource, name)
+        self._rows[name] = row
+        return self._resources.decisions.parse(resource, row.payload)
+
+    async def list(self, type: str, parent: str = "") -> list[Any]:
+        """All resources of the message `type` directly below `parent`, in order of their names.
+
+        Raises Invalid for a type that is none, or more than LIST_MAX resources.
+        """
+        resource = self._typed(type)
+        self._resources.decisions.below(resource, parent)
+        out: list[Any] = []
+        after = ""
+        while True:
+            rows = await self._resources.records.page(resource, Page(parent, after, 1000), self._call.caller.name)
+            for name, payload, version in rows:
+                self._rows.setdefault(name, Row(name, payload, version, ""))
+                out.append(self._resources.decisions.parse(resource, payload))
+            if len(rows) < 1000:
+                return out
+            if len(out) >= LIST_MAX:
+                raise Invalid(f"{parent or type} holds more than {LIST_MAX} resources; that is too many for one unit of work.")
+            after = rows[-1][0]
+
+    def create(self, type: str, parent: str, id: str, fields: Mapping[str, Any], event: str = "created") -> Any:
+        """The resource as it will be; OUTPUT_ONLY fields may be given. An empty `id` asks for a fresh one. Raises Invalid."""
+        resource = self._typed(type)
+        message = self._message(resource, fields)
+        self._gather(
+            self._resources.decisions.create(
+                resource, message, parent=parent, id=id, owner=self.caller.name, origin=self._call.origin, trusted=True, verb=event
+            )
+        )
+        return message
+
+    def update(self, message: Any, fields: Mapping[str, Any], event: str = "updated", etag: str = "") -> Any:
+        """`message`, which was read here, as it will be with `fields`; OUTPUT_ONLY and IMMUTABLE ones may be given.
+
+        `fields` speak ProtoJSON: enums by name, timestamps as text; a datetime or a message does too, and None clears.
+        An `etag` that is given and is not the resource's raises Stale. Raises Invalid.
+        """
+        resource = self._typed(message.DESCRIPTOR.full_name)
+        name = getattr(message, resource.name_field)
+        row = self._rows.get(name)
+        if row is None:
+            raise ValueError(f"{name} was not read in this unit of work: get it first")
+        paths = [_field_name(resource, key) for key in fields]
+        result, change = self._resources.decisions.update(
+            resource, row, self._message(resource, fields), paths, etag=etag, origin=self._call.origin, trusted=True, verb=event
+        )
+        if change is not None:
+            self._gather(change)
+        return result
+
+    def delete(self, message: Any, force: bool = False) -> None:
+        """Deletes `message`, which was read here; with `force`, what is below it too."""
+        resource = self._typed(message.DESCRIPTOR.full_name)
+        row = self._rows[getattr(message, resource.name_field)]
+        etag = etag_of(row.version)
+        self._gather(self._resources.decisions.delete(resource, row.name, etag=etag, force=force, origin=self._call.origin))
+
+    def mail(self, to: str, subject: str, text: str, attachments: Sequence[str] = ()) -> None:
+        """Queues a mail; it is sent once this work is committed. `attachments` are names of files. Raises Invalid."""
+        for field, value, most in (("to", to, RECIPIENT_CHARS), ("subject", subject, SUBJECT_CHARS), ("text", text, TEXT_CHARS)):
+            if not value or len(value) > most or "\0" in value or (field != "text" and ("\n" in value or "\r" in value)):
+                raise Invalid.field(field, f"must be 1 to {most} characters, on one line but for the text")
+        if len(attachments) > ATTACHMENTS_MAX:
+            raise Invalid.field("attachments", f"must be at most {ATTACHMENTS_MAX}")
+        id = fresh_id(int(self.now.timestamp() * 1e6))
+        self._statements += [
+            (
+                "insert into transom.mails (id, recipient, subject, body, attachments) values (%s, %s, %s, %s, %s::jsonb)",
+                [id, to, subject, text, orjson.dumps(list(attachments)).decode()],
+            ),
+            (
+                "insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent) "
+                "values ('transom.mails.v1.Mail', 'created', %s, '', %s, %s, %s)",
+                [f"mails/{id}", self.caller.name, self._call.request_id, self._call.traceparent],
+            ),
+        ]
+
+    async def store_file(self, id: str, filename: str, content_type: str, data: bytes, owner: str = "") -> str:
+        """Keeps `data` as a file and answers its name. At once, not with the commit: an `id` that was given before
+        answers the file of then, so a function that runs again makes no second one."""
+        file = await self._files.store(id, filename, content_type, data, owner or self.caller.name)
+        return str(file.name)
+
+    async def read_file(self, name: str) -> bytes:
+        """The bytes of a file. Raises NotFound."""
+        return await self._files.read(name)
+
+    async def email_of(self, user: str) -> str | None:
+        """The address of `users/{user}`; None where there is no such account."""
+        return await self._accounts.email_of(user)
+
+    async def commit(self, extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> None:
+        """Does all that was gathered, and the `extra` statements, in one transaction, or nothing.
+
+        Raises Contended where something was changed by others since it was read here, AlreadyExists, NotFound,
+        Precondition.
+        """
+        if not self._changes and not self._statements and not extra:
+            return
+        outcomes = await self._resources.records.commit(self._changes, [*extra, *self._statements])
+        for change, outcome in zip(self._changes, outcomes, strict=False):
+            if outcome in (Outcome.CHANGED, Outcome.ABSENT):
+                raise Contended(f"{change.name} was changed meanwhile; retry.", metadata={"name": change.name})
+            if outcome is not Outcome.DONE:
+                raise refusal(change, outcome)
+
+    def _gather(self, change: Change) -> None:
+        if len(self._changes) >= CHANGES_MAX:
+            raise Invalid(f"A unit of work may make at most {CHANGES_MAX} changes.")
+        self._changes.append(change)
+        self._rows[change.name] = Row(change.name, change.payload, change.version, change.owner)
+
+    def _typed(self, type: str) -> Resource:
+        resource = self._resources.schema.resources.get(type)
+        if resource is None:
+            raise Invalid.field("type", f"{type} is not a resource of this schema")
+        return resource
+
+    def _of(self, name: str) -> Resource:
+        resource = self._resources.schema.resource_of(name)
+        if resource is None:
+            raise Invalid.field("name", "is not the name of a resource of this schema", "INVALID_NAME")
+        return resource
+
+    def _message(self, resource: Resource, fields: Mapping[str, Any]) -> Any:
+        message = self._resources.schema.message_class(resource.message)()
+        plain = {}
+        for key, value in fields.items():
+            name = _field_name(resource, key)
+            if isinstance(value, datetime):
+                getattr(message, name).FromDatetime(value.astimezone(UTC))
+            elif isinstance(value, Message):
+                getattr(message, name).CopyFrom(value)
+            elif value is not None:
+                plain[key] = value
+        try:
+            json_format.ParseDict(plain, message, descriptor_pool=self._resources.schema.pool)
+        except json_format.ParseError as fault:
+            raise Invalid(f"The fields for {resource.message} are wrong: {fault}") from fault
+        return message
+
+
+class Call(Work):
+    """One call of a custom method: a unit of work with the request that asks for it."""
+
+    def __init__(
+        self, call: Calling, resources: Resources, files: Files, accounts: Accounts, request: Any, response: type[Any]
+    ) -> None:
+        super().__init__(call, resources, files, accounts)
+        self.request = request
+        """The request message; what is REQUIRED is there, and its constraints hold."""
+        self.response = response
+        """The class of the response message."""
+
+
+def _field_name(resource: Resource, key: str) -> str:
+    for field in resource.descriptor.fields:
+        if key in (field.name, field.json_name):
+            return field.name
+    raise Invalid.field(key, f"is not a field of {resource.message}")

@@ -1,0 +1,230 @@
+"""What a write shall do, decided in pure code: a request and what is stored → a Change, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.message import Message
+
+from server.engine import masks
+from server.engine.behaviors import Behaviors
+from server.engine.columns import Columns
+from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
+from server.engine.validation import Validation
+from server.errors import Invalid, Stale, Violation
+from server.schema.model import Managed, Resource, Schema
+from server.schema.names import Pattern, id_fault, name_fault
+from server.store.changes import Act, Change, Origin, Row
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Clock = Callable[[], int]
+"""Microseconds since 1970, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request that carries a resource, so that constraints on either are checked together, with paths from it."""
+
+    message: Any
+    resource_field: str = ""
+
+    def prefixed(self, violations: Sequence[Violation]) -> list[Violation]:
+        """Violations of the resource, with paths from the request."""
+        if not self.resource_field:
+            return list(violations)
+        return [Violation(f"{self.resource_field}.{v.field}", v.description, v.reason) for v in violations]
+
+
+class Decisions:
+    """The decisions of one schema. Pure but for the clock and the dice."""
+
+    def __init__(self, schema: Schema, clock: Clock) -> None:
+        self.schema = schema
+        self.behaviors = Behaviors(schema)
+        self._validation = Validation()
+        self._clock = clock
+        self._columns = {m: Columns(r) for m, r in schema.resources.items()}
+
+    def parse(self, resource: Resource, payload: bytes) -> Any:
+        """The message of a stored payload."""
+        return self.schema.message_class(resource.message).FromString(payload)
+
+    def check_request(self, message: Message) -> None:
+        """Raises Invalid for a request that lacks what is REQUIRED or violates its constraints."""
+        violations = [*self.behaviors.missing(message), *self._validation.violations(message)]
+        if violations:
+            raise Invalid.fields(violations)
+
+    def check_name(self, resource: Resource, name: str, field: str = "name") -> None:
+        """Raises Invalid where `name` is not one of the resource's patterns."""
+        if not name:
+            raise Invalid.field(field, "is required", "REQUIRED")
+        fault = name_fault(name)
+        if fault is None and resource.pattern_of(name) is None:
+            fault = f"must look like {' or '.join(p.text for p in resource.patterns)}"
+        if fault is not None:
+            raise Invalid.field(field, fault, "INVALID_NAME")
+
+    def below(self, resource: Resource, parent: str) -> Pattern:
+        """The pattern of the resource's names below `parent`. Raises Invalid where there is none."""
+        fault = name_fault(parent)
+        pattern = resource.pattern_below(parent)
+        if fault is None and pattern is None:
+            wanted = sorted({p.parent for p in resource.patterns if p.parent})
+            fault = f"must look like {' or '.join(wanted)}" if wanted else "must be empty"
+        if fault is not None or pattern is None:
+            raise Invalid.field("parent", fault or "is wrong", "INVALID_PARENT")
+        return pattern
+
+    def create(
+        self,
+        resource: Resource,
+        message: Any,
+        *,
+        parent: str,
+        id: str,
+        owner: str,
+        origin: Origin,
+        asked: Asked | None = None,
+        id_field: str = "id",
+        trusted: bool = False,
+        verb: str = "created",
+    ) -> Change:
+        """The change that makes `message` a resource below `parent`, called `id` or, where that is empty, by a fresh id.
+
+        `message` becomes what will be stored. With `trusted`, OUTPUT_ONLY fields are kept as given (but for those the
+        engine manages). Raises Invalid.
+        """
+        now = self._clock()
+        pattern = self.below(resource, parent)
+        if not id and not pattern.singleton:
+            id = self._named(resource, pattern, message, parent) or fresh_id(now)
+        elif not pattern.singleton and (fault := id_fault(id)):
+            raise Invalid.field(id_field, fault, "INVALID_ID")
+        name = pattern.child(parent, id)
+        if fault := name_fault(name):
+            raise Invalid.field(id_field, fault, "INVALID_NAME")
+        if not trusted:
+            self.behaviors.clear(message)
+        setattr(message, resource.name_field, name)
+        uid = fresh_uid()
+        if Managed.UID in resource.managed:
+            message.uid = uid
+        if Managed.CREATE_TIME in resource.managed:
+            message.create_time.FromMicroseconds(now)
+        self._stamp(resource, message, now, now)
+        self._check(message, asked)
+        return Change(
+            act=Act.INSERT,
+            resource=resource,
+            name=name,
+            verb=verb,
+            origin=origin,
+            payload=message.SerializeToString(deterministic=True),
+            version=now,
+            time=_rfc3339(now),
+            values=self._columns[resource.message].values(message),
+            parent=parent,
+            owner=owner,
+            uid=uid,
+            kept_parent=self._kept(pattern),
+        )
+
+    def update(
+        self,
+        resource: Resource,
+        row: Row,
+        message: Any,
+        paths: Sequence[str] | None,
+        *,
+        etag: str,
+        origin: Origin,
+        asked: Asked | None = None,
+        trusted: bool = False,
+        verb: str = "updated",
+    ) -> tuple[Any, Change | None]:
+        """What `row` becomes when it takes over `paths` of `message`, and the change that does it; None where nothing changes.
+
+        `paths` None takes over what is populated (AIP-134). Raises Invalid, and Stale where `etag` is given and is not
+        the row's.
+        """
+        if etag and version_of(etag) != row.version:
+            raise Stale("The resource changed since it was read; read it again and retry.", resource=(resource.type, row.name))
+        stored = self.parse(resource, row.payload)
+        result = self.parse(resource, row.payload)
+        kept = {resource.name_field, *(m for m in resource.managed)}
+        skip = frozenset(kept if trusted else kept | self.behaviors.hidden(resource))
+        masks.apply(result, message, masks.implied(message) if paths is None else list(paths), skip)
+        if not trusted:
+            self.behaviors.restore(result, stored)
+            if violations := self.behaviors.changed(result, stored):
+                raise Invalid.fields((asked or Asked(result)).prefixed(violations))
+        if result == stored:
+            return stored, None
+        version = row.version + 1
+        now = self._clock()
+        self._stamp(resource, result, version, now)
+        self._check(result, asked)
+        return result, Change(
+            act=Act.REPLACE,
+            resource=resource,
+            name=row.name,
+            verb=verb,
+            origin=origin,
+            payload=result.SerializeToString(deterministic=True),
+            version=version,
+            expected=row.version,
+            time=_rfc3339(now),
+            values=self._columns[resource.message].values(result),
+        )
+
+    def delete(self, resource: Resource, name: str, *, etag: str, force: bool, origin: Origin) -> Change:
+        """The change that removes `name`; with `force`, all that is below it too."""
+        return Change(
+            act=Act.REMOVE_TREE if force else Act.REMOVE,
+            resource=resource,
+            name=name,
+            verb="deleted",
+            origin=origin,
+            expected=version_of(etag) if etag else None,
+        )
+
+    def _named(self, resource: Resource, pattern: Pattern, message: Any, parent: str) -> str:
+        """The id of the name that the message brings itself, if it is one below `parent`."""
+        name = getattr(message, resource.name_field)
+        if not name or not pattern.matches(name) or pattern.parent_of(name) != parent:
+            return ""
+        return str(name.rpartition("/")[2])
+
+    def _kept(self, pattern: Pattern) -> Resource | None:
+        return self.schema.parent_of(pattern) if pattern.parent else None
+
+    @staticmethod
+    def _stamp(resource: Resource, message: Any, version: int, now: int) -> None:
+        if Managed.ETAG in resource.managed:
+            message.etag = etag_of(version)
+        if Managed.UPDATE_TIME in resource.managed:
+            message.update_time.FromMicroseconds(now)
+
+    def _check(self, message: Any, asked: Asked | None) -> None:
+        """Constraints of the resource as it would be stored and, with it in its place, of the request that asks for it."""
+        asked = asked or Asked(message)
+        violations = asked.prefixed(self.behaviors.missing(message))
+        whole = message
+        if asked.resource_field:
+            whole = type(asked.message)()
+            whole.CopyFrom(asked.message)
+            getattr(whole, asked.resource_field).CopyFrom(message)
+            named = {v.field for v in violations}
+            violations += [v for v in self.behaviors.missing(whole) if v.field not in named]
+        violations += self._validation.violations(whole)
+        if violations:
+            raise Invalid.fields(violations)
+
+
+def _rfc3339(micros: int) -> str:
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat()

@@ -1,0 +1,38 @@
+"""What identifies a resource beyond its name: ids, uids, versions and the etags made of them."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_TIME_BITS, _RANDOM_BITS = 44, 56
+
+
+def fresh_id(now: int) -> str:
+    """An id for a resource made at `now` (microseconds since 1970): 20 characters that sort by time.
+
+    44 bits of milliseconds and 56 random ones, 5 to a character in an alphabet that keeps the order; the first
+    character is a letter, as AIP-122 would have it, until the year 2422.
+    """
+    bits = (now // 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
+    text = "".join(_DIGITS[bits >> shift & 31] for shift in range(_TIME_BITS + _RANDOM_BITS - 5, -1, -5))
+    return chr(ord("a") + int(text[0], 32)) + text[1:]
+
+
+def fresh_uid() -> str:
+    """A uid (AIP-148): a UUID4, never given twice, not even for a name that is used again."""
+    return str(uuid.uuid4())
+
+
+def etag_of(version: int) -> str:
+    """The etag (AIP-154) of a version."""
+    return f"{version:x}"
+
+
+def version_of(etag: str) -> int:
+    """The version of an etag; -1, which none has, for what is no etag."""
+    try:
+        return int(etag.strip('"'), 16) if len(etag) <= 20 else -1
+    except ValueError:
+        return -1

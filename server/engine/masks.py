@@ -1,0 +1,86 @@
+"""Field masks (AIP-134, AIP-161): which parts of a resource an update touches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from server.engine.behaviors import copy_field, is_empty
+from server.errors import Invalid
+from server.schema.columns import is_map
+
+PATHS_MAX = 500
+"""Paths of one mask."""
+
+
+def implied(message: Message) -> list[str]:
+    """The mask of an update that gives none: every field that is populated (AIP-134)."""
+    return [one.name for one, _ in message.ListFields()]
+
+
+def apply(target: Message, source: Message, paths: Sequence[str], skip: frozenset[str]) -> None:
+    """Gives `target` what `source` has at each path; what `source` lacks there is cleared. `*` is every field.
+
+    Fields named in `skip` stay as they are at any path into them: they are not the client's to set. A path ends
+    at a field or at one key of a map; it leads through singular messages only.
+
+    Raises Invalid for a path that leads nowhere.
+    """
+    if len(paths) > PATHS_MAX:
+        raise Invalid.field("update_mask", f"must have at most {PATHS_MAX} paths", "TOO_MANY_PATHS")
+    if "*" in paths:
+        if len(paths) > 1:
+            raise Invalid.field("update_mask", "'*' must stand alone", "INVALID_PATH")
+        paths = [one.name for one in target.DESCRIPTOR.fields]
+    for path in paths:
+        segments = path.split(".")
+        _check(target.DESCRIPTOR, segments, path)
+        if segments[0] not in skip:
+            _apply(target, source, segments)
+
+
+def _check(descriptor: Descriptor, segments: Sequence[str], path: str) -> None:
+    head, *rest = segments
+    one = descriptor.fields_by_name.get(head)
+    if one is None:
+        raise Invalid.field("update_mask", f"{path!r} is not a field of {descriptor.name}", "INVALID_PATH")
+    if not rest:
+        return
+    if is_map(one):
+        if len(rest) > 1:
+            raise Invalid.field("update_mask", f"{path!r} leads into the value of a map; name its key only", "INVALID_PATH")
+        if one.message_type.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
+            raise Invalid.field("update_mask", f"{path!r} names a key of a map whose keys are not strings", "INVALID_PATH")
+    elif one.is_repeated or one.message_type is None:
+        raise Invalid.field("update_mask", f"{path!r} leads into {head!r}, which is no singular message", "INVALID_PATH")
+    else:
+        _check(one.message_type, rest, path)
+
+
+def _apply(target: Any, source: Any, segments: Sequence[str]) -> None:
+    head, *rest = segments
+    one = target.DESCRIPTOR.fields_by_name[head]
+    if not rest:
+        if is_empty(source, one):
+            target.ClearField(head)
+        else:
+            copy_field(target, source, one)
+    elif is_map(one):
+        _apply_key(getattr(target, head), getattr(source, head), rest[0], one)
+    elif source.HasField(head):
+        _apply(getattr(target, head), getattr(source, head), rest)
+    elif target.HasField(head):
+        _apply(getattr(target, head), type(getattr(target, head))(), rest)
+
+
+def _apply_key(target: Any, source: Any, key: str, one: FieldDescriptor) -> None:
+    if key not in source:
+        if key in target:
+            del target[key]
+    elif one.message_type.fields_by_name["value"].message_type is not None:
+        target[key].CopyFrom(source[key])
+    else:
+        target[key] = source[key]
