@@ -1,0 +1,80 @@
+"""`python -m edge`: renders Envoy's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge.rendering import DEFAULT_SERVERS, TEMPLATE, render
+from server.schema.compilation import SchemaError
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise click.BadParameter(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option(
+    "--descriptor",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    envvar="TRANSOM_DESCRIPTOR",
+    show_envvar=True,
+    help="The app's compiled FileDescriptorSet.",
+)
+@click.option("--descriptor-path", help="Where Envoy finds it, if it is not there.")
+@click.option("--servers", default=",".join(f"{h}:{p}" for h, p in DEFAULT_SERVERS), help="API servers, host:port,…")
+@click.option("--host", "edge_host", default="0.0.0.0", help="Address to listen on.")
+@click.option("--port", "edge_port", default=8080, help="Port to listen on.")
+@click.option("--admin-port", default=9901, help="Port of Envoy's admin interface, on loopback.")
+@click.option("--origins", default="*", help="Web origins that may call, separated by commas; * for any.")
+@click.option("--request-bytes", default=1 << 20, help="Largest request that does not stream.")
+@click.option("--deadline", default=30.0, help="Seconds a call that does not stream may take.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help=f"File to write instead of standard output. {TEMPLATE.name} itself may be named.",
+)
+def main(
+    descriptor: Path,
+    descriptor_path: str | None,
+    servers: str,
+    edge_host: str,
+    edge_port: int,
+    admin_port: int,
+    origins: str,
+    request_bytes: int,
+    deadline: float,
+    output: Path | None,
+) -> None:
+    """Renders Envoy's configuration from envoy.yaml and the schema."""
+    try:
+        text = render(
+            descriptor.read_bytes(),
+            descriptor_path or str(descriptor),
+            edge_port=edge_port,
+            edge_host=edge_host,
+            admin_port=admin_port,
+            servers=[_address(s) for s in servers.split(",")],
+            origins=origins.split(","),
+            request_bytes=request_bytes,
+            deadline=deadline,
+        )
+    except SchemaError as fault:
+        raise click.ClickException(str(fault)) from fault
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        # Written beside and moved: Envoy, or a reader, never meets half a file.
+        beside = output.with_name(f".{output.name}.new")
+        beside.write_text(text)
+        beside.replace(output)
+
+
+if __name__ == "__main__":
+    main()

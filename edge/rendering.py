@@ -1,0 +1,150 @@
+"""envoy.yaml at the top level, filled in for one app and one place.
+
+The file is the configuration and its manual. What differs from place to place stands in it between `# >>> name` and
+`# <<<`; rendering replaces these parts and leaves every other line, comments too, as it is. Filled in with the
+defaults for examples/inspect it gives the file itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge import failures
+from edge.yaml_text import yaml_text
+from server.schema.model import Method, Schema
+from server.schema.reading import read
+
+TEMPLATE = Path(__file__).parents[1] / "envoy.yaml"
+
+DEFAULT_SERVERS = (("127.0.0.1", 50051), ("127.0.0.1", 50052), ("127.0.0.1", 50053))
+
+IGNORED_PARAMETERS = ("alt", "fields", "key", "prettyPrint", "quotaUser", "xgafv")
+"""System parameters that Google's clients append to any REST call; known as `$alt` and as `alt`."""
+
+_PART = re.compile(r"^( *)# >>> (\w+)\n(?:.*\n)*?^ *# <<<$", re.MULTILINE)
+
+
+def render(
+    descriptor: bytes,
+    descriptor_path: str,
+    *,
+    edge_port: int = 8080,
+    edge_host: str = "0.0.0.0",
+    admin_port: int = 9901,
+    servers: Sequence[tuple[str, int]] = DEFAULT_SERVERS,
+    origins: Sequence[str] = ("*",),
+    request_bytes: int = 1 << 20,
+    deadline: float = 30.0,
+) -> str:
+    """The text of Envoy's configuration for the app that `descriptor` describes.
+
+    `descriptor_path` is where Envoy will find those same bytes. `servers` are
+    addresses, or host names that are resolved again and again. `origins` are
+    the web origins that may call, `*` for any. `deadline` is in seconds, for
+    one call that does not stream.
+
+    Raises SchemaError where the descriptor is not a schema.
+    """
+    schema = read(descriptor)
+    methods = schema.methods()
+    parts = {
+        "admin": yaml_text({"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}),
+        "listener": yaml_text({"socket_address": {"address": edge_host, "port_value": edge_port}}),
+        "failures": failures.mappers(),
+        "origins": yaml_text({"allow_origin_string_match": [{"exact": o} for o in origins]}),
+        "welcome": yaml_text({"inline_string": _welcome(schema)}),
+        "deadline": yaml_text({"timeout": _seconds(deadline)}),
+        "arrival": yaml_text({"max_stream_duration": _seconds(2 * deadline)}),
+        "routes": _routes(schema),
+        "schema": yaml_text({"proto_descriptor": descriptor_path, "services": [s.name for s in schema.services]}),
+        "ignored": yaml_text({"ignored_query_parameters": _ignored(methods)}),
+        "translated": yaml_text({"max_request_body_size": request_bytes}),
+        "buffered": yaml_text({"max_request_bytes": request_bytes}),
+        "servers": yaml_text(_endpoints(servers)),
+    }
+    return _filled(TEMPLATE.read_text(), parts)
+
+
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    """The template with its parts replaced. Raises ValueError where template and parts do not name the same ones."""
+    found = {match[2] for match in _PART.finditer(template)}
+    if found != set(parts):
+        raise ValueError(f"{TEMPLATE.name}: parts that differ from what is rendered: {sorted(found ^ set(parts))}")
+
+    def fill(match: re.Match[str]) -> str:
+        indent, name = match[1], match[2]
+        return f"{indent}# >>> {name}\n{textwrap.indent(parts[name], indent)}{indent}# <<<"
+
+    return _PART.sub(fill, template)
+
+
+def _routes(schema: Schema) -> str:
+    """For each service a route of its streams and one of its safe methods; what is left over changes something."""
+    lines = []
+    for service in schema.services:
+        streams = [m for m in service.methods if m.client_streaming or m.server_streaming]
+        safe = [m for m in service.methods if m.safe and m not in streams]
+        if streams:
+            lines += [_match(service.name, streams), "  route: *stream", "  typed_per_filter_config: *unbuffered"]
+        if safe:
+            lines += [_match(service.name, safe), "  route: *safe"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _match(service: str, methods: Iterable[Method]) -> str:
+    names = "|".join(sorted(m.name for m in methods))
+    # Broken at the bars, as YAML's double quotes allow, so that a line can be read.
+    wrapped = textwrap.wrap(names.replace("|", "| "), 90, break_long_words=False, break_on_hyphens=False)
+    text = "\\\n    ".join(line.replace("| ", "|") for line in wrapped)
+    return f'- match: {{safe_regex: {{regex: "/{service.replace(".", "[.]")}/({text})"}}}}'
+
+
+def _ignored(methods: Iterable[Method]) -> list[str]:
+    """The parameters to ignore: those with a `$` always, others where no request has a field of that name."""
+    fields = {field for method in methods for field in method.fields}
+    fields |= {re.sub(r"_(.)", lambda m: m[1].upper(), field) for field in fields}
+    plain = [name for name in IGNORED_PARAMETERS if name not in fields]
+    # Envoy compares names as they come; clients write `$` both plainly and escaped.
+    return [*plain, *(f"{sign}{name}" for sign in ("$", "$.", "%24", "%24.") for name in IGNORED_PARAMETERS)]
+
+
+def _welcome(schema: Schema) -> str:
+    """The JSON that GET / answers. `%` begins a command to Envoy; a proto name has none."""
+    names = [s.name for s in schema.services]
+    return json.dumps({"services": names, "health": "/healthz", "reflection": "grpc.reflection.v1.ServerReflection"})
+
+
+def _endpoints(servers: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The cluster's part that says where its servers are."""
+    return {
+        "type": "STATIC" if all(_is_ip(host) for host, _ in servers) else "STRICT_DNS",
+        "load_assignment": {
+            "cluster_name": "servers",
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+                        for host, port in servers
+                    ]
+                }
+            ],
+        },
+    }
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}s"
