@@ -1,0 +1,345 @@
+"""The relay: committed events, from the outbox (transom.events) to the broker, in order, none lost.
+
+What holds, whatever is killed and whenever:
+- Every committed event gets one `position`; positions are dense and increase. For one resource they are in commit
+  order: an event's id is taken while the resource's row is locked, and a snapshot that sees an event sees all that
+  was committed before its id was taken. A transaction in flight is never waited for and never skipped: its events
+  get their positions once they are visible.
+- Every event is published at least once: `published` moves only over what the broker has confirmed, in sequence.
+- The first copy of each event reaches a queue in the order of positions, but for a queue that refused an event
+  because it was full: that one gets it after others that were under way, at most BATCH. After a crash, a lost
+  connection or a refusal the unconfirmed are published again, so a queue may see a stretch of events twice. Consumers
+  tell by the event's id.
+- One relay is active: it holds an advisory lock on the very connection its statements go through. If that connection
+  is lost, so is the lock and the ability to move `published`; the batch under way may still arrive, as second copies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import pika
+import psycopg
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from psycopg.rows import TupleRow
+from transom.events.v1.event_pb2 import Event
+
+from consumers import topology
+from consumers.waiting import Backoff, either
+from server.store.broker import BrokerLost, Channel, Connection, PublishRefused, connect
+
+log = structlog.get_logger("relay")
+
+LOCK = 0x72656C6179
+"""Key of the advisory lock of the active relay ("relay")."""
+
+BATCH = 500
+"""Most events numbered, read, or waiting for a confirm at one time."""
+BATCH_BYTES = 8 << 20
+"""Most payload of one batch; a single larger event goes alone."""
+POLL = 1.0
+"""Seconds after which the outbox is looked at without having been told to, and a standby asks for the lock again."""
+CONFIRM = 30.0
+"""Seconds the broker may take to confirm a batch before it is taken for lost."""
+SWEEP = 60.0
+"""Seconds between two deletions of what is past its time."""
+SWEEP_ROWS = 1000
+"""Rows of one deletion."""
+DEPTH_MAX = 100_000
+"""The outbox's depth is counted up to here."""
+
+# Numbering: one statement, so that positions and the place they were taken from move together or not at all.
+_NUMBER: LiteralString = """
+    with next as (
+        select id, row_number() over (order by id) as step
+        from (select id from transom.events where position is null order by id limit %(batch)s) as waiting
+    ), given as (
+        update transom.events set position = relay.numbered + next.step
+        from next, transom.relay where events.id = next.id
+    ), moved as (
+        update transom.relay set numbered = numbered + (select count(*) from next)
+        where exists (select from next)
+    )
+    select count(*) from next"""
+
+# octet_length reads a stored size, not the bytes.
+_READ: LiteralString = """
+    select id, position, resource_type, verb, name, payload, caller, request_id, traceparent, create_time
+    from (
+        select *, sum(octet_length(payload)) over (order by position) - octet_length(payload) as before
+        from (
+            select * from transom.events
+            where position > (select published from transom.relay) order by position limit %(batch)s
+        ) as next
+    ) as sized
+    where before < %(bytes)s order by position"""
+
+_PUBLISHED: LiteralString = "update transom.relay set published = %s where published < %s"
+
+_MEASURE: LiteralString = """
+    select numbered - published + (
+               select count(*) from (select from transom.events where position is null limit %s) as waiting),
+           coalesce(extract(epoch from clock_timestamp() - least(
+               (select create_time from transom.events where position is null order by id limit 1),
+               (select create_time from transom.events where position > published order by position limit 1))), 0)
+    from transom.relay"""
+
+# Only the lowest positions are looked at: they are the oldest, and a look that finds nothing stays cheap.
+_FORGET_EVENTS: LiteralString = """
+    delete from transom.events where id in (
+        select id from (
+            select id, create_time from transom.events
+            where position <= (select published from transom.relay) order by position limit %s
+        ) as oldest
+        where create_time < clock_timestamp() - make_interval(days => %s))"""
+
+_FORGET_INBOX: LiteralString = """
+    delete from transom.inbox where (handler, event_id) in (
+        select handler, event_id from transom.inbox
+        where done_time < clock_timestamp() - make_interval(days => %s) order by done_time limit %s)"""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """How long what is done is kept, in days."""
+
+    events: int = 7
+    """Published events, for whoever follows the log."""
+    inbox: int = 30
+    """What consumers have done: longer than any message may lie in the broker and come again."""
+
+
+class RelayMetrics:
+    """What the relay says of itself. Only the active one measures the outbox."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        to: dict[str, Any] = {} if registry is None else {"registry": registry}
+        self.active = Gauge("transom_relay_active", "1 in the relay that publishes, 0 in those that stand by.", **to)
+        self.connected = Gauge("transom_relay_broker_connected", "1 while there is a connection to the broker.", **to)
+        self.depth = Gauge("transom_outbox_events", f"Events not yet confirmed by the broker, up to {DEPTH_MAX}.", **to)
+        self.age = Gauge("transom_outbox_oldest_seconds", "Age of the oldest of them.", **to)
+        self.published = Counter("transom_relay_published", "Events confirmed by the broker.", **to)
+        self.refused = Counter("transom_relay_refused", "Batches in which the broker refused an event.", **to)
+        self.confirm = Histogram(
+            "transom_relay_confirm_seconds",
+            "From a batch's first publish to its last confirm.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            **to,
+        )
+
+
+class Relay:
+    """One relay process. `run` returns after `stop` was set."""
+
+    def __init__(
+        self,
+        postgres: str,
+        amqp: str,
+        handlers: list[tuple[str, str]],
+        metrics: RelayMetrics,
+        *,
+        instance: str = "relay",
+        keeping: Keeping | None = None,
+    ) -> None:
+        self._postgres = postgres
+        self._amqp = amqp
+        self._handlers = handlers
+        self._metrics = metrics
+        self._instance = instance
+        self._keeping = keeping or Keeping()
+        self._broker: Connection | None = None
+        self._channel: Channel | None = None
+        self._broker_backoff = Backoff()
+        self._try_broker = 0.0
+        self._measured = self._swept = -SWEEP
+        self.stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Relays, or stands by, until `stop` is set; outlives Postgres and the broker being away."""
+        backoff = Backoff()
+        while not self.stop.is_set():
+            try:
+                async with await self._database() as database:
+                    if await self._elected(database):
+                        log.info("relay is active")
+                        self._metrics.active.set(1)
+                        backoff.reset()
+                        await self._relay(database)
+            except psycopg.Error as error:
+                log.warning("the database is away", error=type(error).__name__, sqlstate=error.sqlstate)
+                await either(self.stop, backoff.next())
+            finally:
+                self._metrics.active.set(0)
+                await self._hang_up()
+
+    async def _database(self) -> psycopg.AsyncConnection[TupleRow]:
+        connection = await psycopg.AsyncConnection.connect(
+            self._postgres, autocommit=True, application_name=f"transom-{self._instance}"[:63], connect_timeout=5,
+            keepalives_idle=10, keepalives_interval=5, keepalives_count=3,
+        )  # fmt: skip
+        # The server, too, must notice a relay whose machine is gone: only then does it give the lock to another.
+        await connection.execute("set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3")
+        return connection
+
+    async def _elected(self, database: psycopg.AsyncConnection[TupleRow]) -> bool:
+        """Waits for the lock; False where `stop` came first."""
+        while not self.stop.is_set():
+            row = await (await database.execute("select pg_try_advisory_lock(%s)", [LOCK])).fetchone()
+            if row and row[0]:
+                return True
+            await either(self.stop, POLL)
+        return False
+
+    async def _relay(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
+        await database.execute("listen transom_events")
+        while not self.stop.is_set():
+            numbered = await self._number(database)
+            published = await self._publish(database) if await self._ready() else 0
+            await self._measure(database)
+            await self._sweep(database)
+            idle = numbered < BATCH and not published
+            async for _ in database.notifies(timeout=POLL if idle else 0, stop_after=1):
+                pass
+
+    async def _number(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
+        row = await (await database.execute(_NUMBER, {"batch": BATCH})).fetchone()
+        return row[0] if row else 0
+
+    async def _publish(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
+        """Publishes the next batch; how many events were confirmed in sequence."""
+        cursor = await database.execute(_READ, {"batch": BATCH, "bytes": BATCH_BYTES}, binary=True)
+        events = [_event(row) for row in await cursor.fetchall()]
+        if not events or self._channel is None:
+            return 0
+        start = time.monotonic()
+        waiting, trouble = _send(self._channel, events)
+        await self._settled(database, waiting)
+        self._metrics.confirm.observe(time.monotonic() - start)
+        last, first_trouble = _confirmed(events, waiting)
+        trouble = first_trouble or trouble
+        if last:
+            await database.execute(_PUBLISHED, [last, last])
+        done = last - events[0].position + 1 if last else 0
+        self._metrics.published.inc(done)
+        if trouble is None:
+            self._broker_backoff.reset()
+            return done
+        log.warning("events were not confirmed and will be published again", after=last, error=trouble.message)
+        if isinstance(trouble, PublishRefused):
+            self._metrics.refused.inc()
+            await either(self.stop, self._broker_backoff.next())
+        else:
+            await self._hang_up()
+        return done
+
+    async def _settled(self, database: psycopg.AsyncConnection[TupleRow], waiting: list[asyncio.Future[None]]) -> None:
+        """Returns when all are settled, when CONFIRM seconds went by in which the broker could have, or on `stop`."""
+        left: set[asyncio.Future[None]] = set(waiting)
+        deadline = time.monotonic() + CONFIRM
+        while left and not self.stop.is_set():
+            _, left = await asyncio.wait(left, timeout=POLL)
+            await self._measure(database)
+            if self._broker is not None and self._broker.blocked:
+                deadline = time.monotonic() + CONFIRM
+            elif time.monotonic() > deadline:
+                return
+
+    async def _ready(self) -> bool:
+        """Whether there is a broker to publish to; makes the connection where it is time to try."""
+        if self._channel is not None and self._broker is not None and not self._broker.lost.is_set():
+            return True
+        await self._hang_up()
+        if time.monotonic() < self._try_broker:
+            return False
+        try:
+            self._broker = await connect(self._amqp, self._instance, timeout=5)
+            self._channel = await self._broker.channel()
+            async with asyncio.timeout(CONFIRM):
+                await topology.declare(self._channel, self._handlers)
+        except (BrokerLost, TimeoutError) as error:
+            await self._hang_up()
+            wait = self._broker_backoff.next()
+            self._try_broker = time.monotonic() + wait
+            log.warning("the broker is away; events wait in the outbox", error=str(error), retry_in=round(wait, 2))
+            return False
+        log.info("connected to the broker", handlers=len(self._handlers))
+        self._metrics.connected.set(1)
+        return True
+
+    async def _hang_up(self) -> None:
+        self._metrics.connected.set(0)
+        broker, self._broker, self._channel = self._broker, None, None
+        if broker is not None:
+            await broker.close()
+
+    async def _measure(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
+        if time.monotonic() - self._measured < POLL:
+            return
+        self._measured = time.monotonic()
+        row = await (await database.execute(_MEASURE, [DEPTH_MAX])).fetchone()
+        if row:
+            self._metrics.depth.set(row[0])
+            self._metrics.age.set(float(row[1]))
+
+    async def _sweep(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
+        if time.monotonic() - self._swept < SWEEP:
+            return
+        events = await database.execute(_FORGET_EVENTS, [SWEEP_ROWS, self._keeping.events])
+        inbox = await database.execute(_FORGET_INBOX, [self._keeping.inbox, SWEEP_ROWS])
+        if max(events.rowcount, inbox.rowcount) < SWEEP_ROWS:  # else there is more: go on at the next turn
+            self._swept = time.monotonic()
+
+
+def _event(row: TupleRow) -> Event:
+    identity, position, resource_type, verb, name, payload, caller, request_id, traceparent, create_time = row
+    event = Event(
+        id=str(identity),
+        position=position,
+        resource_type=resource_type,
+        verb=verb,
+        name=name,
+        payload=bytes(payload),
+        caller=caller,
+        request_id=request_id,
+        traceparent=traceparent,
+    )
+    event.create_time.FromDatetime(create_time)
+    return event
+
+
+def _send(channel: Channel, events: list[Event]) -> tuple[list[asyncio.Future[None]], BrokerLost | None]:
+    """Publishes the events in their order, as far as there is a connection."""
+    waiting: list[asyncio.Future[None]] = []
+    for event in events:
+        properties = pika.BasicProperties(
+            message_id=event.id,
+            content_type="application/x-protobuf",
+            delivery_mode=2,
+            timestamp=event.create_time.seconds,
+        )
+        # AMQP's limit for a key is 255 bytes; no handler can be bound to a longer one.
+        key = f"{event.resource_type}.{event.verb}".encode()[:255].decode(errors="ignore")
+        try:
+            waiting.append(channel.publish(topology.EVENTS, key, event.SerializeToString(), properties))
+        except BrokerLost as lost:
+            return waiting, lost
+    return waiting, None
+
+
+def _confirmed(
+    events: list[Event], waiting: list[asyncio.Future[None]]
+) -> tuple[int, BrokerLost | PublishRefused | None]:
+    """The position up to which all were confirmed (0: none), and what was wrong with the next."""
+    last = 0
+    for event, confirmed in zip(events, waiting, strict=False):
+        if not confirmed.done():
+            return last, BrokerLost("The broker did not confirm in time.")
+        error = confirmed.exception()
+        if isinstance(error, BrokerLost | PublishRefused):
+            return last, error
+        last = event.position
+    return last, None

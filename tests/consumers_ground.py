@@ -1,0 +1,288 @@
+"""What the tests of relay, runner and mail stand on: a database of their own, a broker they may harm, a listener."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec
+from urllib.parse import urlsplit, urlunsplit
+
+import pika
+import psycopg
+from transom.events.v1.event_pb2 import Event
+
+from consumers import topology
+from deploy.native.stack import Stack
+from server.store import migrations
+from server.store.broker import Channel, Connection, Delivery, connect
+
+PROJECT = Path(__file__).parents[1]
+DEADLINE = 30.0
+"""Seconds until a test gives up waiting."""
+TAP = "test.tap"
+
+
+P = ParamSpec("P")
+
+
+def asynchronous(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Runs a test's coroutine on a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 2 * DEADLINE))
+
+    return run
+
+
+async def eventually(true: Callable[[], Any], *, within: float = DEADLINE) -> None:
+    """Returns once `true()` is; fails after `within` seconds."""
+    until = time.monotonic() + within
+    while not await asyncio.to_thread(true):
+        assert time.monotonic() < until, f"not true within {within:g} s"
+        await asyncio.sleep(0.01)
+
+
+class Ground:
+    """One test's database, and the broker emptied of what consumers left there."""
+
+    def __init__(self, components: Stack, postgres: str, folder: Path) -> None:
+        self.env = {**components.env, "TRANSOM_POSTGRES": postgres}
+        self.env.pop("TRANSOM_REPLICA", None)
+        self.postgres = postgres
+        self.amqp = components.env["TRANSOM_AMQP"]
+        self.mailbox = components.mailbox
+        self.folder = folder
+        self.queues: set[str] = set()
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @classmethod
+    @contextmanager
+    def on(cls, components: Stack, folder: Path) -> Iterator[Ground]:
+        """A ground; its database, queues and processes go with the block."""
+        admin = components.env["TRANSOM_POSTGRES"]
+        name = f"t_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"create database {name}")
+        ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder)
+        try:
+            with psycopg.connect(ground.postgres) as connection:
+                for file in sorted(migrations.FOLDER.glob("*.sql")):
+                    connection.execute(file.read_bytes())
+            ground._clear_broker()
+            yield ground
+        finally:
+            for process in ground._processes:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+            ground._clear_broker()
+            with psycopg.connect(admin, autocommit=True) as connection:
+                connection.execute(f"drop database {name} with (force)")
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """What a query answers."""
+        with psycopg.connect(self.postgres, autocommit=True) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """The one value a query answers."""
+        return self.rows(sql, parameters)[0][0]
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Runs a statement and commits it."""
+        with psycopg.connect(self.postgres, autocommit=True) as connection:
+            connection.execute(sql, parameters)
+
+    def events(self, count: int, resource_type: str = "test.v1.Thing", verb: str = "created", request_id: str = "") -> None:
+        """Commits that many events, as one write would."""
+        self.execute(
+            "with written as (insert into transom.events (resource_type, verb, name, payload, request_id, traceparent)"
+            " select %s, %s, 'things/' || n, '', %s, %s from generate_series(1, %s) n returning 1)"
+            " select pg_notify('transom_events', '') from (select count(*) from written) as done",
+            [resource_type, verb, request_id, TRACE if request_id else "", count],
+        )
+
+    def start(self, command: str, *, metrics_port: int = 0, **env: str) -> subprocess.Popen[bytes]:
+        """A process of `python -m consumers`; its log is in the test's folder."""
+        own = {"TRANSOM_METRICS_PORT": str(metrics_port), "TRANSOM_INSTANCE": f"{command}-{len(self._processes)}"}
+        with open(self.folder / f"{command}.log", "ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "consumers", command],
+                env={**os.environ, **self.env, **own, **env},
+                cwd=PROJECT,
+                stdout=output,
+                stderr=output,
+            )
+        self._processes.append(process)
+        return process
+
+    def log(self, command: str) -> str:
+        """What processes of that command have logged."""
+        return (self.folder / f"{command}.log").read_text()
+
+    @staticmethod
+    def ports(count: int) -> list[int]:
+        """Ports nobody listens on."""
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+        numbers = [s.getsockname()[1] for s in sockets]
+        for s in sockets:
+            s.close()
+        return numbers
+
+    @staticmethod
+    def metric(port: int, name: str) -> float | None:
+        """The value of a metric, with its labels as they are written; None where there is none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as reply:
+                lines = reply.read().decode().splitlines()
+        except OSError:
+            return None
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), None)
+
+    def parked(self) -> list[tuple[bytes, dict[str, Any]]]:
+        """Body and headers of what lies in the dead-letter queue; it is taken out."""
+        with self._channel() as channel:
+            found = []
+            while True:
+                method, properties, body = channel.basic_get(topology.DEAD, auto_ack=True)
+                if method is None:
+                    return found
+                found.append((body, properties.headers or {}))
+
+    def send(self, queue: str, body: bytes, headers: dict[str, Any] | None = None) -> None:
+        """Puts a message into a queue, past the relay."""
+        with self._channel() as channel:
+            channel.confirm_delivery()
+            channel.basic_publish("", queue, body, pika.BasicProperties(headers=headers, delivery_mode=2), mandatory=True)
+
+    def waiting(self, queue: str) -> int:
+        """How many messages are ready in a queue."""
+        with self._channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        connection = pika.BlockingConnection(pika.URLParameters(self.amqp))
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def _clear_broker(self) -> None:
+        names = [TAP, topology.DEAD, *(rung.name for rung in topology.LADDER), topology.queue_of("transom.mail")]
+        with self._channel() as channel:
+            for queue in [*names, *self.queues]:
+                channel.queue_delete(queue)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Tap:
+    """Hears every event that is published, in the order in which one queue gets them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.events: list[Event] = []
+
+    @classmethod
+    async def on(cls, amqp: str) -> Tap:
+        """A tap that hears all that is published from now on."""
+        tap = cls(await connect(amqp, "tap"))
+        channel: Channel = await tap._connection.channel()
+        await channel.exchange(topology.EVENTS, "topic")
+        await channel.queue(TAP, {"x-queue-type": "quorum"})
+        await channel.bind(TAP, topology.EVENTS, "#")
+        await channel.consume(TAP, 1000, tap._heard)
+        return tap
+
+    def _heard(self, delivery: Delivery) -> None:
+        self.events.append(Event.FromString(delivery.body))
+        delivery.ack()
+
+    async def until(self, count: int) -> None:
+        """Returns once that many were heard."""
+        await eventually(lambda: len(self.events) >= count)
+
+    async def close(self) -> None:
+        """Hears no more."""
+        await self._connection.close()
+
+
+class Line:
+    """A TCP line to the broker that can be cut."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._open = True
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listens."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Resets every connection and refuses new ones."""
+        self._open = False
+        for writer in [*self._writers]:
+            writer.transport.abort()
+
+    async def mend(self) -> None:
+        """Lets connections through again."""
+        self._open = True
+
+    async def stop(self) -> None:
+        """Ends it."""
+        await self.cut()
+        if self._server:
+            self._server.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._open:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        pair = {writer, far_writer}
+        self._writers |= pair
+        try:
+            await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+        except OSError:
+            pass
+        finally:
+            self._writers -= pair
+            for end in pair:
+                end.transport.abort()
+
+    @staticmethod
+    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def cut_off(amqp: str) -> AsyncIterator[tuple[str, Line]]:
+    """The broker's URL by way of a line that can be cut, and the line."""
+    parts = urlsplit(amqp)
+    line = Line(parts.hostname or "127.0.0.1", parts.port or 5672)
+    await line.start()
+    login = parts.netloc.rpartition("@")[0]
+    try:
+        yield urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{line.port}")), line
+    finally:
+        await line.stop()
