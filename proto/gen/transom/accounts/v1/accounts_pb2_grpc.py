@@ -78,7 +78,8 @@ class AccountsServiceServicer:
         """Makes an account and signs it in.
 
         ALREADY_EXISTS where the address has an account; INVALID_ARGUMENT where the
-        address is none or the password is shorter than 8 or longer than 256 characters.
+        address is none or the password is shorter than 8 or longer than 256 characters. RESOURCE_EXHAUSTED, with the
+        time to wait, where too many passwords are being checked at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,13 +89,15 @@ class AccountsServiceServicer:
         """Signs in with a password.
 
         UNAUTHENTICATED (reason WRONG_CREDENTIALS), alike for an unknown address and a wrong password.
+        RESOURCE_EXHAUSTED, with the time to wait, where too many passwords are being checked at once.
+        An account has at most 100 sessions: one more ends the oldest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SignOut(self, request, context):
-        """Ends the session that makes this call.
+        """Ends the session that makes this call. UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a service key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,7 +119,7 @@ class AccountsServiceServicer:
 
     def RevokeSession(self, request, context):
         """Ends one of the caller's sessions. NOT_FOUND for a session that is not the caller's.
-        Effective on every server within 5 seconds.
+        Effective at once on the server that answers, on every other within 5 seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

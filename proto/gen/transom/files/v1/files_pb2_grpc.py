@@ -29,7 +29,14 @@ if _version_not_supported:
 class FilesServiceStub:
     """An upload has three steps: CreateUpload answers a signed URL, the client
     PUTs the bytes there with the headers it was given, CompleteUpload checks
-    what arrived. Only then can the file be read.
+    what arrived. Only then can the file be read. An upload that is not completed
+    within 24 hours of its announcement is removed.
+
+    A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
+    (or has a service key) and knows the name may look at the file and read its
+    bytes: a resource that names a file shows it to all who can read the resource.
+    Only its owner, service keys aside, may complete, list or delete it; for
+    everybody else these answer NOT_FOUND. Nobody's calls answer UNAUTHENTICATED.
     """
 
     def __init__(self, channel):
@@ -73,14 +80,22 @@ class FilesServiceStub:
 class FilesServiceServicer:
     """An upload has three steps: CreateUpload answers a signed URL, the client
     PUTs the bytes there with the headers it was given, CompleteUpload checks
-    what arrived. Only then can the file be read.
+    what arrived. Only then can the file be read. An upload that is not completed
+    within 24 hours of its announcement is removed.
+
+    A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
+    (or has a service key) and knows the name may look at the file and read its
+    bytes: a resource that names a file shows it to all who can read the resource.
+    Only its owner, service keys aside, may complete, list or delete it; for
+    everybody else these answer NOT_FOUND. Nobody's calls answer UNAUTHENTICATED.
     """
 
     def CreateUpload(self, request, context):
         """Announces a file and answers where to PUT its bytes.
 
         INVALID_ARGUMENT where the size is 0 or above the limit of this installation (100 MiB by default), the
-        content type is none, or the checksum is not 32 bytes.
+        content type is none, or the checksum is not 32 bytes. RESOURCE_EXHAUSTED where the caller has 1000 uploads that
+        are not completed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,14 +105,16 @@ class FilesServiceServicer:
         """Checks the bytes that arrived and makes the file readable. Calling it again answers the same file.
 
         FAILED_PRECONDITION with reason UPLOAD_MISSING where nothing arrived, SIZE_MISMATCH, CHECKSUM_MISMATCH or
-        CONTENT_TYPE_MISMATCH where something else arrived than was announced.
+        CONTENT_TYPE_MISMATCH where something else arrived than was announced, UPLOAD_CHANGED where other bytes arrived
+        during the check. The PUT may then be made again, while its URL is good, and completed. What was checked is what
+        is read from then on: a later PUT to the same URL changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFile(self, request, context):
-        """What is known of a file. NOT_FOUND for a file of somebody else.
+        """What is known of a file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,14 +128,15 @@ class FilesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFile(self, request, context):
-        """Deletes a file and its bytes.
+        """Deletes a file and its bytes. Where S3 is away the file is gone at once and its bytes are as soon as it is back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDownloadUrl(self, request, context):
-        """A URL that anybody may read the bytes from, for a while. FAILED_PRECONDITION before the upload is complete.
+        """A URL that anybody may read the bytes from, for 15 minutes. Its response carries the file's content type and, as
+        Content-Disposition, its filename. FAILED_PRECONDITION (UPLOAD_INCOMPLETE) before the upload is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,7 +186,14 @@ def add_FilesServiceServicer_to_server(servicer, server):
 class FilesService:
     """An upload has three steps: CreateUpload answers a signed URL, the client
     PUTs the bytes there with the headers it was given, CompleteUpload checks
-    what arrived. Only then can the file be read.
+    what arrived. Only then can the file be read. An upload that is not completed
+    within 24 hours of its announcement is removed.
+
+    A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
+    (or has a service key) and knows the name may look at the file and read its
+    bytes: a resource that names a file shows it to all who can read the resource.
+    Only its owner, service keys aside, may complete, list or delete it; for
+    everybody else these answer NOT_FOUND. Nobody's calls answer UNAUTHENTICATED.
     """
 
     @staticmethod

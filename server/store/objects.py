@@ -1,0 +1,220 @@
+"""S3: the bytes of files. The one place that knows boto3."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from server.errors import Internal, NotFound, Precondition, Unavailable
+from server.store.threads import Threads
+
+T = TypeVar("T")
+
+WORKERS = 8
+"""Calls to S3 at once."""
+
+WAITING = 64
+"""Calls that wait for their turn; above that one is refused."""
+
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+_CHANGED = frozenset({"412", "PreconditionFailed"})
+
+
+class ObjectMissing(NotFound):
+    """There is no such object."""
+
+    reason = "OBJECT_MISSING"
+
+
+class ObjectChanged(Precondition):
+    """The object is not the one that was looked at."""
+
+    reason = "OBJECT_CHANGED"
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What S3 says of an object. `version` changes with its bytes; `sha256` is None where S3 was given none."""
+
+    size_bytes: int
+    sha256: bytes | None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPut:
+    """Where to PUT, and the headers that must be sent with it."""
+
+    url: str
+    headers: dict[str, str]
+
+
+class Objects:
+    """One bucket of S3.
+
+    Calls run in WORKERS threads and raise Unavailable where S3 does not
+    answer. `public_endpoint` is what clients reach: signed URLs lead there.
+    """
+
+    def __init__(
+        self, *, endpoint: str, public_endpoint: str | None, region: str, bucket: str, access_key: str, secret_key: str
+    ) -> None:
+        def client(url: str) -> Any:
+            return boto3.session.Session().client(
+                "s3",
+                endpoint_url=url,
+                region_name=region,
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                config=Config(
+                    signature_version="s3v4",
+                    s3={"addressing_style": "path"},
+                    connect_timeout=2,
+                    read_timeout=20,
+                    retries={"total_max_attempts": 2, "mode": "standard"},
+                    max_pool_connections=WORKERS,
+                    # Otherwise boto3 signs a CRC of its own into URLs, which no client would send.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
+
+        self._client = client(endpoint)
+        self._signer = client(public_endpoint) if public_endpoint and public_endpoint != endpoint else self._client
+        self._bucket = bucket
+        self._threads = Threads("objects", workers=WORKERS, waiting=WAITING, full="Too many file calls at this moment.")
+
+    async def prepare(self) -> None:
+        """Makes the bucket where it is missing, and lets browsers of any origin PUT and GET by signed URL."""
+        await self._run(self._prepare)
+
+    def signed_put(
+        self, key: str, content_type: str, size_bytes: int, sha256: bytes | None, life: timedelta
+    ) -> SignedPut:
+        """Allows whoever holds it to PUT exactly this much of this type, and these bytes where `sha256` is given."""
+        parameters = {"Bucket": self._bucket, "Key": key, "ContentType": content_type, "ContentLength": size_bytes}
+        headers = {"content-type": content_type, "content-length": str(size_bytes)}
+        if sha256 is not None:
+            headers["x-amz-checksum-sha256"] = parameters["ChecksumSHA256"] = base64.b64encode(sha256).decode()
+        return SignedPut(self._signed("put_object", parameters, life), headers)
+
+    def signed_get(self, key: str, content_type: str, disposition: str, life: timedelta) -> str:
+        """A URL that anybody may read the object from, as this type and with this Content-Disposition."""
+        parameters = {
+            "Bucket": self._bucket,
+            "Key": key,
+            "ResponseContentType": content_type,
+            "ResponseContentDisposition": disposition,
+        }
+        return self._signed("get_object", parameters, life)
+
+    async def look(self, key: str) -> Object:
+        """What there is. Raises ObjectMissing."""
+        head = await self._run(lambda: self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED"))
+        checksum = head.get("ChecksumSHA256")
+        return Object(head["ContentLength"], base64.b64decode(checksum) if checksum else None, head["ETag"])
+
+    async def beginning(self, key: str, version: str, size_bytes: int) -> bytes:
+        """The first `size_bytes` bytes of that version. Raises ObjectMissing, ObjectChanged."""
+        return await self._run(
+            lambda: self._client.get_object(
+                Bucket=self._bucket, Key=key, IfMatch=version, Range=f"bytes=0-{size_bytes - 1}"
+            )["Body"].read(size_bytes)
+        )
+
+    async def read(self, key: str, most: int) -> bytes:
+        """All bytes of an object, but never more than `most`. Raises ObjectMissing."""
+        return await self._run(lambda: self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read(most))
+
+    async def write(self, key: str, data: bytes, content_type: str) -> None:
+        """Writes an object, in place of what is there."""
+        await self._run(
+            lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
+        )
+
+    async def copy(self, source: str, version: str, target: str, content_type: str) -> None:
+        """Copies that version of `source` within S3. Raises ObjectMissing, ObjectChanged."""
+        await self._run(
+            lambda: self._client.copy_object(
+                Bucket=self._bucket,
+                Key=target,
+                CopySource={"Bucket": self._bucket, "Key": source},
+                CopySourceIfMatch=version,
+                MetadataDirective="REPLACE",
+                ContentType=content_type,
+            )
+        )
+
+    async def delete(self, *keys: str) -> None:
+        """Deletes objects; those that are not there count as deleted."""
+        for key in keys:
+            await self._run(partial(self._client.delete_object, Bucket=self._bucket, Key=key))
+
+    def close(self) -> None:
+        """Ends the threads and connections."""
+        self._threads.close()
+        self._client.close()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        with _translated():
+            return await self._threads.run(work)
+
+    def _signed(self, method: str, parameters: dict[str, Any], life: timedelta) -> str:
+        with _translated():
+            url: str = self._signer.generate_presigned_url(
+                method, Params=parameters, ExpiresIn=int(life.total_seconds())
+            )
+            return url
+
+    def _prepare(self) -> None:
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+            try:
+                self._client.create_bucket(Bucket=self._bucket)
+            except (self._client.exceptions.BucketAlreadyOwnedByYou, self._client.exceptions.BucketAlreadyExists):
+                pass  # another process was faster
+        rule = {
+            "AllowedOrigins": ["*"],  # the signature is the permission, not the page
+            "AllowedMethods": ["GET", "HEAD", "PUT"],
+            "AllowedHeaders": ["*"],
+            "ExposeHeaders": ["ETag", "Content-Length", "Content-Disposition"],
+            "MaxAgeSeconds": 3600,
+        }
+        self._client.put_bucket_cors(Bucket=self._bucket, CORSConfiguration={"CORSRules": [rule]})
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Speaks our errors in place of botocore's."""
+    try:
+        yield
+    except ClientError as refused:
+        code = refused.response.get("Error", {}).get("Code", "")
+        status = refused.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        if code in _MISSING:
+            raise ObjectMissing("There are no such bytes.") from refused
+        if code in _CHANGED:
+            raise ObjectChanged("The bytes changed meanwhile.") from refused
+        if status >= 500 or status == 429:
+            raise _away() from refused
+        raise Internal("The file store refused a call.") from refused
+    except HTTPClientError as away:  # no connection, no answer, or an answer that broke off
+        raise _away() from away
+    except BotoCoreError as broken:
+        raise Internal("The file store could not be called.") from broken
+
+
+def _away() -> Unavailable:
+    return Unavailable("The file store is away for now.", reason="FILES_UNAVAILABLE", retry_after=2.0)

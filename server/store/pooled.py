@@ -1,0 +1,42 @@
+"""A statement on a pooled connection: for what is not on the hot path."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+from server.errors import Unavailable
+from server.store.translation import refusal_of
+
+Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[Any]]
+Row = TypeVar("Row")
+
+PATIENCE = 3.0
+"""Seconds to wait for a connection of the pool."""
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, row: type[Row]) -> AsyncIterator[AsyncCursor[Row]]:
+    """A cursor whose rows are `row`s, in a transaction that commits when the block ends without an error.
+
+    Speaks our errors in place of psycopg's: Unavailable where the database is
+    away, what `refusal_of` makes of it otherwise.
+    """
+    try:
+        async with (
+            pool.connection(PATIENCE) as connection,
+            connection.cursor(row_factory=class_row(row)) as cursor,
+        ):
+            yield cursor
+    except psycopg.OperationalError as away:
+        if away.sqlstate is None:  # no word of the server's: the pool or the network
+            raise Unavailable("The database is away for now.", reason="DATABASE_AWAY") from away
+        raise refusal_of(away) from away
+    except psycopg.Error as refused:
+        raise refusal_of(refused) from refused

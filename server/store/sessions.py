@@ -1,0 +1,169 @@
+"""Rows of transom.sessions: the truth about who is signed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from server.store.pooled import Pool, transaction
+
+PER_ACCOUNT = 100
+"""Live sessions of one account; one more ends the oldest."""
+
+# Account and first session come together or not at all. No row comes back where the address is taken.
+_SIGN_UP = """
+with fresh as (
+    insert into transom.users (id, email, email_key, display_name, password_hash)
+    values (%(user)s, %(email)s, %(email_key)s, %(display_name)s, %(password_hash)s)
+    on conflict (email_key) do nothing
+    returning id, create_time
+)
+insert into transom.sessions (id, user_id, token_hash, device, create_time, expire_time)
+select %(session)s, fresh.id, %(token_hash)s, %(device)s, fresh.create_time, fresh.create_time + %(lifetime)s
+from fresh
+returning id, user_id, device, create_time, expire_time, token_hash
+"""
+
+# Sign-ins of one account wait for each other here, so that the count below is exact.
+_LOCK = "select id from transom.users where id = %s for no key update"
+
+_SIGN_IN = """
+insert into transom.sessions (id, user_id, token_hash, device, expire_time)
+values (%(session)s, %(user)s, %(token_hash)s, %(device)s, clock_timestamp() + %(lifetime)s)
+returning id, user_id, device, create_time, expire_time, token_hash
+"""
+
+_TRIM = """
+delete from transom.sessions where id in (
+    select id from transom.sessions where user_id = %(user)s
+    order by create_time desc, id desc offset %(most)s
+) or (user_id = %(user)s and expire_time <= now())
+returning id, user_id, device, create_time, expire_time, token_hash
+"""
+
+_ONE = """
+select id, user_id, device, create_time, expire_time, token_hash
+from transom.sessions where id = %s and user_id = %s
+"""
+
+_PAGE = """
+select id, user_id, device, create_time, expire_time, token_hash
+from transom.sessions
+where user_id = %(user)s and expire_time > now()
+  and (%(time)s::timestamptz is null or (create_time, id) < (%(time)s, %(id)s))
+order by create_time desc, id desc limit %(limit)s
+"""
+
+_DELETE = "delete from transom.sessions where id = %s and user_id = %s"
+
+# A bounded bite, so that the sweep holds no locks for long; rows others work on are theirs.
+_SWEEP = """
+delete from transom.sessions where id in (
+    select id from transom.sessions where expire_time <= now() limit %s for update skip locked
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session as it is kept."""
+
+    id: str
+    user_id: str
+    device: str
+    create_time: datetime
+    expire_time: datetime
+    token_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a new session is made of."""
+
+    id: str
+    token_hash: bytes
+    device: str
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """What a new account is made of."""
+
+    id: str
+    email: str
+    email_key: str
+    display_name: str
+    password_hash: str
+
+
+class StoredSessions:
+    """Sessions in Postgres."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def sign_up(self, account: NewAccount, session: NewSession) -> StoredSession | None:
+        """Makes an account and its first session, together; None where the address has an account."""
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(
+                _SIGN_UP,
+                {
+                    "user": account.id,
+                    "email": account.email,
+                    "email_key": account.email_key,
+                    "display_name": account.display_name,
+                    "password_hash": account.password_hash,
+                    **_parameters(session),
+                },
+            )
+            return await cursor.fetchone()
+
+    async def sign_in(self, user: str, session: NewSession) -> tuple[StoredSession | None, Sequence[bytes]]:
+        """Makes a session of the account `user`; with it, the token hashes of those that ended to make room.
+
+        None where the account is gone.
+        """
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(_LOCK, [user])
+            if cursor.rowcount == 0:
+                return None, ()
+            await cursor.execute(_SIGN_IN, {"user": user, **_parameters(session)})
+            made = await cursor.fetchone()
+            await cursor.execute(_TRIM, {"user": user, "most": PER_ACCOUNT})
+            return made, [ended.token_hash for ended in await cursor.fetchall()]
+
+    async def one(self, id: str, user: str) -> StoredSession | None:
+        """The session `id`, where it is one of `user`'s."""
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(_ONE, [id, user])
+            return await cursor.fetchone()
+
+    async def page(self, user: str, after: tuple[datetime, str] | None, limit: int) -> list[StoredSession]:
+        """At most `limit` live sessions of `user`, newest first, that come after the one made then and named so."""
+        time, id = after or (None, None)
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(_PAGE, {"user": user, "time": time, "id": id, "limit": limit})
+            return await cursor.fetchall()
+
+    async def delete(self, id: str, user: str) -> bool:
+        """Ends the session `id` of `user`; False where there is none."""
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(_DELETE, [id, user])
+            return cursor.rowcount > 0
+
+    async def sweep(self, limit: int = 1000) -> int:
+        """Deletes at most `limit` sessions that have expired; how many it were."""
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(_SWEEP, [limit])
+            return cursor.rowcount
+
+
+def _parameters(session: NewSession) -> dict[str, object]:
+    return {
+        "session": session.id,
+        "token_hash": session.token_hash,
+        "device": session.device,
+        "lifetime": session.lifetime,
+    }

@@ -1,0 +1,234 @@
+"""What a token stands for: Redis first, Postgres where Redis does not know.
+
+Postgres is the truth; an entry in Redis is a copy of it that lives ENTRY seconds. An ended token must not come back
+to life through a copy, whatever happens at the same time:
+
+1. Before the row is deleted, a mark takes the place of the copy (`ending`). A mark says: ask Postgres, keep no copy.
+2. The row is deleted.
+3. The mark is written again, so that its time counts from the deletion.
+
+A reader who saw the row before 2 and writes its copy after 1 finds the mark and leaves it (copies are only added,
+never replaced), and MARK is longer than a look-up may take. Killed after 1, the session is as alive as it was; killed
+after 2, the mark is there. Where Redis cannot be reached, the mark is owed and written as soon as it can; only if
+the process also dies before that can a copy outlive its row, and then for at most ENTRY seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+
+from server.errors import Unavailable
+from server.store.breaker import Breaker
+from server.store.gathering import Gathering
+from server.store.pooled import Pool, transaction
+from server.store.redis import Redis, RedisAway
+
+ENTRY = 60
+"""Seconds a copy lives in Redis: the longest that an ended token can live on, under the worst of circumstances."""
+
+MARK = 60
+"""Seconds a mark lives. Longer than any look-up takes (PATIENCE, LONGEST, and Redis' TIMEOUT)."""
+
+OWED = 10_000
+"""Marks that are owed at most while Redis is away; above that the oldest is given up, and ENTRY bounds its copy."""
+
+PATIENCE = 1.0
+"""Seconds the primary is given where there is a replica to ask instead."""
+
+LONGEST = 5.0
+"""Seconds a look-up in Postgres may take."""
+
+TOGETHER = 500
+"""Tokens looked up in one call."""
+
+_MARKED = b"ended"
+
+_FIND = """
+select token_hash, 'users/' || user_id as caller, 'sessions/' || id as session, '' as role,
+       extract(epoch from expire_time)::float8 as expire
+from transom.sessions where token_hash = any(%(digests)s) and expire_time > now()
+union all
+select token_hash, 'keys/' || id, '', role, null
+from transom.keys where token_hash = any(%(digests)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a token stands for, as it was at `seen`."""
+
+    caller: str
+    """Resource name: `users/...` or `keys/...`."""
+    session: str
+    """`sessions/...`; empty for a key."""
+    role: str
+    """Of a key; empty for a user."""
+    expire: float | None
+    """Unix time after which it is nobody's; None for never."""
+    seen: float
+    """Monotonic time at which the look-up began."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    token_hash: bytes
+    caller: str
+    session: str
+    role: str
+    expire: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    """Redis has no copy; `marked` where it says why."""
+
+    marked: bool
+
+
+class Tokens:
+    """Finds tokens by their SHA-256. `replica` is read only while the primary is away."""
+
+    def __init__(self, pool: Pool, redis: Redis, replica: Pool | None = None) -> None:
+        self._pool = pool
+        self._redis = redis
+        self._replica = replica
+        self._primary = Breaker(pause=1.0)
+        # However many ask, each is asked for once in a call, and no store is asked faster than it answers.
+        self._copies: Gathering[bytes, Known | _Absent] = Gathering(self._from_redis, size=TOGETHER)
+        self._rows: Gathering[bytes, Known | None] = Gathering(self._from_postgres, size=TOGETHER)
+        self._marked: Gathering[bytes, Known | None] = Gathering(self._from_primary, size=TOGETHER)
+        self._owed: dict[bytes, float] = {}
+        self._paying: asyncio.Task[None] | None = None
+
+    async def find(self, digest: bytes) -> Known | None:
+        """What the token with this SHA-256 stands for; None where it is nobody's (any more).
+
+        Raises Unavailable where neither Redis nor Postgres can say.
+        """
+        copy = await self._copies.ask(digest)
+        if isinstance(copy, Known):
+            return copy
+        return await (self._marked if copy.marked else self._rows).ask(digest)
+
+    @asynccontextmanager
+    async def ending(self, digests: Iterable[bytes]) -> AsyncIterator[None]:
+        """Within this block the tokens' rows are deleted; no copy of them survives it, here or elsewhere."""
+        digests = list(digests)
+        await self._mark(digests)
+        try:
+            yield
+        finally:  # also after an error: the deletion may have happened all the same
+            await self._mark(digests)
+
+    async def aclose(self) -> None:
+        """Tries a last time to write the marks that are owed."""
+        if self._paying is not None:
+            self._paying.cancel()
+            await asyncio.gather(self._paying, return_exceptions=True)
+        if self._owed:
+            await self._write(self._owed)
+
+    async def _from_redis(self, asked: list[bytes]) -> list[Known | _Absent]:
+        seen = time.monotonic()
+        digests = list(set(asked))
+        try:
+            values = await self._redis.get([_key(digest) for digest in digests])
+        except RedisAway:
+            return [_Absent(marked=False)] * len(asked)
+        found = {digest: _opened(value, seen) for digest, value in zip(digests, values, strict=True)}
+        return [found[digest] for digest in asked]
+
+    async def _from_postgres(self, asked: list[bytes]) -> list[Known | None]:
+        seen = time.monotonic()
+        if self._replica is None or not self._primary.open:
+            try:
+                rows = await _rows(self._pool, asked, LONGEST if self._replica is None else PATIENCE)
+                await self._copy(rows)
+                return _answers(asked, rows, seen)
+            except Unavailable:
+                if self._replica is None:
+                    raise
+                self._primary.failed()
+        return _answers(asked, await _rows(self._replica, asked, LONGEST), seen)
+
+    async def _from_primary(self, asked: list[bytes]) -> list[Known | None]:
+        """For what is marked: the replica may not have heard of its end, and no copy is kept."""
+        seen = time.monotonic()
+        return _answers(asked, await _rows(self._pool, asked, LONGEST), seen)
+
+    async def _copy(self, rows: list[_Row]) -> None:
+        now = time.time()
+        copies = {}
+        for row in rows:
+            left = ENTRY if row.expire is None else min(ENTRY, row.expire - now)
+            if left > 0.001:
+                copies[_key(row.token_hash)] = (_sealed(row), int(left * 1000))
+        if copies:
+            with contextlib.suppress(RedisAway):
+                await self._redis.add(copies)
+
+    async def _mark(self, digests: list[bytes]) -> None:
+        if digests and not await self._write(digests):
+            until = time.monotonic() + ENTRY + 10  # then every copy made before has gone by itself
+            for digest in digests:
+                self._owed[digest] = until
+                if len(self._owed) > OWED:
+                    del self._owed[next(iter(self._owed))]
+            if self._paying is None or self._paying.done():
+                self._paying = asyncio.create_task(self._pay())
+
+    async def _write(self, digests: Iterable[bytes]) -> bool:
+        try:
+            await self._redis.set({_key(digest): _MARKED for digest in digests}, MARK)
+        except RedisAway:
+            return False
+        return True
+
+    async def _pay(self) -> None:
+        while self._owed:
+            await asyncio.sleep(0.5)
+            now = time.monotonic()
+            due = {digest for digest, until in self._owed.items() if until > now}
+            if due and not await self._write(due):
+                continue
+            for digest in [digest for digest in self._owed if digest in due or self._owed[digest] <= now]:
+                del self._owed[digest]
+
+
+async def _rows(pool: Pool, digests: Iterable[bytes], patience: float) -> list[_Row]:
+    try:
+        async with asyncio.timeout(patience), transaction(pool, _Row) as cursor:
+            await cursor.execute(_FIND, {"digests": list(set(digests))})
+            return await cursor.fetchall()
+    except TimeoutError as slow:
+        raise Unavailable("The database took too long.", reason="DATABASE_SLOW") from slow
+
+
+def _answers(asked: list[bytes], rows: list[_Row], seen: float) -> list[Known | None]:
+    found = {row.token_hash: Known(row.caller, row.session, row.role, row.expire, seen) for row in rows}
+    return [found.get(digest) for digest in asked]
+
+
+def _key(digest: bytes) -> str:
+    return f"transom:token:{digest.hex()}"
+
+
+def _sealed(row: _Row) -> bytes:
+    return orjson.dumps([row.caller, row.session, row.role, row.expire])
+
+
+def _opened(value: bytes | None, seen: float) -> Known | _Absent:
+    if value is None or value == _MARKED:
+        return _Absent(marked=value is not None)
+    try:
+        caller, session, role, expire = orjson.loads(value)
+    except ValueError:  # written by another version: as good as nothing
+        return _Absent(marked=False)
+    return Known(caller, session, role, expire, seen)
