@@ -1,15 +1,42 @@
-"""Who makes the call that is being served: written by one interceptor, read in services, an argument below them."""
+"""The call that is being served: who makes it, and what the edge said of it.
+
+Written by the interceptors, read in services; below, it is an argument.
+"""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 
+from grpc import StatusCode
+
 from server.caller import NOBODY, Caller
 
-CALLER: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
-"""Set by the authentication interceptor, for one call."""
+
+class Current:
+    """One call, from its first interceptor to its last."""
+
+    __slots__ = ("authorization", "caller", "code", "method", "reason", "request_id", "traceparent")
+
+    def __init__(self, method: str = "", authorization: str | None = None, request_id: str = "", traceparent: str = "") -> None:
+        self.method = method
+        self.authorization = authorization
+        self.request_id = request_id
+        self.traceparent = traceparent
+        self.caller: Caller = NOBODY
+        self.code = StatusCode.OK
+        """How it ended, once it has."""
+        self.reason = ""
+        """Why it was refused, if it was."""
+
+
+CURRENT: ContextVar[Current] = ContextVar("current", default=Current())  # noqa: B039 - never written to outside a call
+
+
+def current() -> Current:
+    """The call that is being served."""
+    return CURRENT.get()
 
 
 def caller() -> Caller:
     """Who makes the call that is being served; NOBODY outside of one."""
-    return CALLER.get()
+    return CURRENT.get().caller

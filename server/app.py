@@ -1,0 +1,244 @@
+"""Settings → the running parts, and the API server made of them. This file alone knows every class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import Gauge
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+from transom.accounts.v1 import accounts_pb2_grpc
+from transom.files.v1 import files_pb2_grpc
+
+from server.apps.loading import App, load
+from server.engine.accounts import Accounts
+from server.engine.authentication import Authentication as Callers
+from server.engine.files import Files
+from server.engine.keys import Keys
+from server.engine.resources import Resources
+from server.errors import Unavailable
+from server.interceptors.authentication import Authentication
+from server.interceptors.chain import Chain
+from server.interceptors.errors import Errors
+from server.interceptors.lines import Lines
+from server.interceptors.observe import Observe
+from server.schema.model import Schema
+from server.schema.reading import read
+from server.services.accounts import AccountsService
+from server.services.custom import CustomMethods, unimplemented
+from server.services.files import FilesService
+from server.services.reflection import add_reflection
+from server.services.standard import StandardMethods
+from server.settings import Settings
+from server.store.accounts import StoredAccounts
+from server.store.files import StoredFiles
+from server.store.freshness import Freshness
+from server.store.keys import StoredKeys
+from server.store.lane import Lane
+from server.store.marks import RedisMarks
+from server.store.objects import Objects
+from server.store.passwords import Passwords
+from server.store.pooled import Pool
+from server.store.records import Records
+from server.store.redis import Redis
+from server.store.sessions import StoredSessions
+from server.store.tokens import Tokens
+
+LANE_CONNECTIONS = 2
+"""Pipelined connections to each Postgres server: while one batch is under way, the next one forms."""
+POOL_CONNECTIONS = 4
+"""Connections for what is not on the hot path."""
+START_SECONDS = 60
+"""How long a start waits for Postgres."""
+
+log = structlog.get_logger("app")
+LAG = Gauge("transom_replica_lag_seconds", "How far the replica is behind, at most, as this process knows.")
+PENDING = Gauge("transom_database_batches_in_flight", "Batches under way.", ["server"])
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every process of Transom is made of, opened."""
+
+    settings: Settings
+    schema: Schema
+    resources: Resources
+    accounts: Accounts
+    files: Files
+    keys: Keys
+    callers: Callers
+    pool: Pool
+    app: App
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Parts]:
+    """The parts, closed again at the end.
+
+    Raises SchemaError for a schema or an app that cannot be served, Unavailable where Postgres cannot be reached in
+    time. Everything else may be away.
+    """
+    schema = read(settings.descriptor.read_bytes())
+    async with AsyncExitStack() as stack:
+        app = load(settings.app, schema)
+        dsn = settings.postgres.get_secret_value()
+        primary = Lane(dsn, settings.instance, LANE_CONNECTIONS)
+        stack.push_async_callback(primary.close)
+        await _patiently(primary)
+        pool = await stack.enter_async_context(_pool(dsn, settings.instance))
+        redis = Redis(settings.redis.get_secret_value())
+        stack.push_async_callback(redis.aclose)
+        replica, replica_pool = None, None
+        if settings.replica is not None:
+            replica = Lane(settings.replica.get_secret_value(), settings.instance, LANE_CONNECTIONS)
+            stack.push_async_callback(replica.close)
+            replica_pool = await stack.enter_async_context(_pool(settings.replica.get_secret_value(), settings.instance))
+        freshness = Freshness(RedisMarks(redis), primary, replica, settings.replica_lag_max)
+        await freshness.open()
+        stack.push_async_callback(freshness.close)
+        LAG.set_function(lambda: freshness.lag if replica else 0.0)
+        PENDING.labels("primary").set_function(lambda: primary.pending)
+        if replica is not None:
+            PENDING.labels("replica").set_function(lambda: replica.pending)
+        records = Records(schema, primary, replica, pool, freshness)
+        resources = Resources(
+            schema, records, lambda: time.time_ns() // 1000, settings.page_size, settings.page_size_max
+        )
+        sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
+        tokens = Tokens(pool, redis, replica_pool)
+        stack.push_async_callback(tokens.aclose)
+        callers = Callers(tokens)
+        passwords = Passwords()
+        stack.callback(passwords.close)
+        accounts = Accounts(StoredAccounts(pool), StoredSessions(pool), passwords, tokens, callers, **sizes)
+        objects = Objects(
+            endpoint=settings.s3_endpoint,
+            public_endpoint=settings.s3_public_endpoint,
+            region=settings.s3_region,
+            bucket=settings.s3_bucket,
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key.get_secret_value(),
+        )
+        stack.callback(objects.close)
+        files = Files(StoredFiles(pool), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
+        keys = Keys(StoredKeys(pool), tokens)
+        yield Parts(settings, schema, resources, accounts, files, keys, callers, pool, app)
+
+
+async def _patiently(primary: Lane) -> None:
+    """Waits for Postgres: at the start of a whole system, everything comes up at once."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return await primary.open()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            log.info("waiting for postgres")
+            await asyncio.sleep(0.5)
+
+
+def _pool(dsn: str, name: str) -> Pool:
+    return AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=POOL_CONNECTIONS,
+        timeout=5,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={
+            "row_factory": dict_row,
+            "application_name": name,
+            "connect_timeout": 5,
+            "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC",
+        },
+        open=False,
+    )
+
+
+class ApiServer:
+    """The gRPC server of one process."""
+
+    def __init__(self, parts: Parts) -> None:
+        settings = parts.settings
+        self._parts = parts
+        self._lines = Lines(settings.instance, enabled=settings.log_level.lower() in ("debug", "info"))
+        layers = [
+            Observe(self._lines),  # outermost: sees the final status of everything below
+            Errors(),  # above all who may refuse
+            Authentication(parts.callers),  # says who calls; what they may do is decided further in
+        ]
+        self._server = grpc.aio.server(
+            interceptors=[Chain(layers)],
+            options=[
+                ("grpc.max_receive_message_length", settings.message_bytes_max + 65_536),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+            maximum_concurrent_rpcs=10_000,
+        )
+        self._health = health.aio.HealthServicer()
+        self._services: list[str] = []
+
+    async def start(self) -> int:
+        """Serves; the port is answered."""
+        parts, server = self._parts, self._server
+        self._add_app(parts)
+        accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.accounts), server)
+        files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._services = [s.name for s in parts.schema.services]
+        add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])
+        port = server.add_insecure_port(f"{parts.settings.host}:{parts.settings.port}")
+        await server.start()
+        for service in ("", *self._services):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", port=port, services=self._services)
+        return port
+
+    def _add_app(self, parts: Parts) -> None:
+        standard = StandardMethods(parts.resources)
+        custom = CustomMethods(parts.resources, parts.files, parts.accounts)
+        for service in parts.schema.services:
+            if service.own:
+                continue
+            handlers = {}
+            for method in service.methods:
+                implements = parts.app.methods.get(method.full_name)
+                if method.client_streaming or method.server_streaming or (not implements and not method.kind.standard):
+                    behavior = unimplemented(method)
+                elif method.kind.standard:
+                    behavior = standard.behavior(method)
+                else:
+                    assert implements is not None
+                    behavior = custom.behavior(method, implements)
+                handlers[method.name] = grpc.unary_unary_rpc_method_handler(behavior)
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
+
+    async def stop(self) -> None:
+        """Graceful: says NOT_SERVING, gives the edge time to see it, lets calls in flight finish, ends."""
+        settings = self._parts.settings
+        await self._health.enter_graceful_shutdown()
+        log.info("draining")
+        await asyncio.sleep(settings.drain_notice)
+        await self._server.stop(settings.drain_grace)
+        self._lines.flush()
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set, then drains."""
+    async with opened(settings) as parts:
+        server = ApiServer(parts)
+        await server.start()
+        with contextlib.suppress(asyncio.CancelledError):
+            await stop.wait()
+        await server.stop()
+    log.info("stopped")

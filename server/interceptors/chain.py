@@ -1,0 +1,77 @@
+"""Interceptors as layers around a method's behaviour.
+
+grpc.aio hands an interceptor the look-up of a method, not the call. So each layer wraps the behaviour itself, once per
+method, and the wrapped handler is kept: wrapping at every call costs a third of the throughput.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import grpc
+
+from server.errors import Unimplemented
+
+Unary = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+"""A behaviour that answers once, or writes its stream into the context."""
+Stream = Callable[[Any, grpc.aio.ServicerContext], AsyncIterator[Any]]
+"""A behaviour that yields its answers."""
+
+
+class Layer(Protocol):
+    """One interceptor."""
+
+    def unary(self, method: str, inner: Unary) -> Unary:
+        """`inner` with this layer around it, for the method with that path."""
+
+    def stream(self, method: str, inner: Stream) -> Stream:
+        """As unary, for a behaviour that yields. `inner`'s generator must be closed before the layer returns."""
+
+
+class Chain(grpc.aio.ServerInterceptor):
+    """The layers, outermost first, as one interceptor of grpc.aio."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = tuple(layers)
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """The wrapped handler of the method that is called."""
+        method = handler_call_details.method
+        handler = self._handlers.get(method)
+        if handler is None:
+            found = await continuation(handler_call_details)
+            if found is None:
+                return self._wrapped("unknown", grpc.unary_unary_rpc_method_handler(_unknown))
+            handler = self._handlers[method] = self._wrapped(method, found)
+        return handler
+
+    def _wrapped(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        kind = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
+        behavior = getattr(handler, "_".join(kind))
+        yields = inspect.isasyncgenfunction(behavior)
+        for layer in reversed(self._layers):
+            behavior = layer.stream(method, behavior) if yields else layer.unary(method, behavior)
+        make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
+        wrapped: grpc.RpcMethodHandler = make(
+            behavior, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )
+        return wrapped
+
+
+async def _unknown(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    raise Unimplemented("There is no such method.", reason="METHOD_UNKNOWN")
+
+
+async def drained(inner: Stream, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    """What `inner` yields; its generator is closed when the reader goes."""
+    async with aclosing(inner(request, context)) as answers:  # type: ignore[type-var]
+        async for answer in answers:
+            yield answer

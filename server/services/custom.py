@@ -1,0 +1,73 @@
+"""Custom methods: an app's own functions, each call one unit of work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from server.apps.declarations import Implements
+from server.apps.work import Accounts, Call, Contended, Files
+from server.engine.resources import Resources
+from server.errors import Internal, Invalid, Unimplemented
+from server.schema.model import Method
+from server.services.standard import Behavior, calling
+
+ATTEMPTS = 5
+"""How often a function runs where others change what it read."""
+
+
+class CustomMethods:
+    """The behaviours of an app's custom methods."""
+
+    def __init__(self, resources: Resources, files: Files, accounts: Accounts) -> None:
+        self._resources = resources
+        self._files = files
+        self._accounts = accounts
+
+    def behavior(self, method: Method, implements: Implements) -> Behavior:
+        """Runs the function, commits what it gathered, answers what it returned."""
+        request_class = self._resources.schema.message_class(method.request)
+        response_class = self._resources.schema.message_class(method.response)
+
+        async def custom(data: bytes, _: Any) -> bytes:
+            calls = calling()
+            try:
+                request = request_class.FromString(data)
+            except DecodeError as fault:
+                raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
+            self._resources.decisions.check_request(request)
+            for attempt in range(ATTEMPTS):
+                call = Call(calls, self._resources, self._files, self._accounts, request, response_class)
+                answer = await implements.function(call)
+                reply = _reply(method, answer, response_class)
+                try:
+                    await call.commit()
+                    return reply
+                except Contended:
+                    if attempt == ATTEMPTS - 1:
+                        raise
+            raise AssertionError("unreachable")
+
+        return custom
+
+
+def unimplemented(method: Method) -> Behavior:
+    """Answers that the schema declares a method which nobody wrote."""
+
+    async def missing(data: bytes, _: Any) -> bytes:
+        why = f" It has the name of a standard method, but {method.why_custom}." if method.why_custom else ""
+        raise Unimplemented(
+            f"{method.full_name} is declared in the schema, but the app does not implement it.{why}",
+            metadata={"method": method.full_name},
+        )
+
+    return missing
+
+
+def _reply(method: Method, answer: Any, response_class: type[Message]) -> bytes:
+    if answer is None:
+        answer = response_class()
+    if not isinstance(answer, Message) or answer.DESCRIPTOR.full_name != method.response:
+        raise Internal("Internal error.") from TypeError(f"{method.full_name} returned {type(answer)}, not {method.response}")
+    return answer.SerializeToString(deterministic=True)

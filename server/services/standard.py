@@ -1,0 +1,176 @@
+"""The standard methods: bytes → request → engine → bytes. One behaviour per method, made at start."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from server.caller import Caller
+from server.engine.decisions import Asked
+from server.engine.resources import Call, Resources
+from server.errors import Invalid, Unauthenticated
+from server.query.pages import frame, varint
+from server.schema.model import Kind, Method
+from server.services.current import current
+
+Behavior = Callable[[bytes, Any], Awaitable[bytes]]
+
+NOT_YET = ("filter", "order_by", "show_deleted", "skip", "read_mask", "request_id")
+"""Fields of standard requests that are known but not served: saying something there is refused, never ignored."""
+
+_EMPTY = b""
+
+
+def calling() -> Call:
+    """The current call, for the engine. Raises Unauthenticated for nobody: an app's resources are not for strangers."""
+    now = current()
+    require_known(now.caller)
+    return Call(now.caller, now.request_id, now.traceparent)
+
+
+def require_known(caller: Caller) -> None:
+    """Raises Unauthenticated for nobody."""
+    if not caller.known:
+        raise Unauthenticated("Sign in first, or send a service key: Authorization: Bearer <token>.")
+
+
+class StandardMethods:
+    """The behaviours of the standard methods of a schema."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._make: dict[Kind, Callable[[Method], Behavior]] = {
+            Kind.GET: self._get,
+            Kind.LIST: self._list,
+            Kind.CREATE: self._create,
+            Kind.UPDATE: self._update,
+            Kind.DELETE: self._delete,
+        }
+
+    def behavior(self, method: Method) -> Behavior:
+        """What serves `method`, which is a standard one."""
+        return self._make[method.kind](method)
+
+    def _parser(self, method: Method, *, checked: bool) -> Callable[[bytes], Any]:
+        """Bytes → the request. `checked`: what it requires and its constraints are looked at here, not by the engine."""
+        parse = self._resources.schema.message_class(method.request).FromString
+        check = self._resources.decisions.check_request
+        refused = [f for f in NOT_YET if f in method.fields]
+
+        def request(data: bytes) -> Any:
+            try:
+                message = parse(data)
+            except DecodeError as fault:
+                raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
+            for field in refused:
+                if getattr(message, field):
+                    raise Invalid.field(field, "is not served yet; leave it empty", "FIELD_NOT_SUPPORTED")
+            if checked:
+                check(message)
+            return message
+
+        return request
+
+    def _get(self, method: Method) -> Behavior:
+        resource, parsed, resources = method.resource, self._parser(method, checked=True), self._resources
+        assert resource is not None
+
+        async def get(data: bytes, _: Any) -> bytes:
+            call = calling()
+            return await resources.get(call, resource, parsed(data).name)
+
+        return get
+
+    def _list(self, method: Method) -> Behavior:
+        resource, parsed, resources = method.resource, self._parser(method, checked=True), self._resources
+        assert resource is not None
+        reply = resources.schema.message_class(method.response).DESCRIPTOR
+        key = varint(reply.fields_by_name[method.items_field].number << 3 | 2)
+        token_number = reply.fields_by_name["next_page_token"].number
+        with_parent = "parent" in method.fields
+
+        async def list_(data: bytes, _: Any) -> bytes:
+            call = calling()
+            request = parsed(data)
+            page = await resources.list(
+                call, resource, request.parent if with_parent else "", request.page_size, request.page_token, method.path
+            )
+            # The stored bytes are the reply's: nothing is parsed and nothing is built.
+            out = []
+            for _name, payload, _version in page.rows:
+                out += (key, varint(len(payload)), payload)
+            if page.next_page_token:
+                out.append(frame(token_number, page.next_page_token.encode()))
+            return b"".join(out)
+
+        return list_
+
+    def _create(self, method: Method) -> Behavior:
+        resource, parsed, resources = method.resource, self._parser(method, checked=False), self._resources
+        assert resource is not None
+        field, id_field = method.resource_field, method.id_field
+        with_parent, with_validate = "parent" in method.fields, "validate_only" in method.fields
+
+        async def create(data: bytes, _: Any) -> bytes:
+            call = calling()
+            request = parsed(data)
+            return await resources.create(
+                call,
+                resource,
+                request.parent if with_parent else "",
+                getattr(request, id_field) if id_field else "",
+                getattr(request, field),
+                asked=Asked(request, field),
+                id_field=id_field or f"{field}.{resource.name_field}",
+                validate_only=with_validate and request.validate_only,
+            )
+
+        return create
+
+    def _update(self, method: Method) -> Behavior:
+        resource, parsed, resources = method.resource, self._parser(method, checked=False), self._resources
+        assert resource is not None
+        field = method.resource_field
+        has = method.fields.__contains__
+        with_etag = "etag" in resource.managed
+
+        async def update(data: bytes, _: Any) -> bytes:
+            call = calling()
+            request = parsed(data)
+            message = getattr(request, field)
+            masked = has("update_mask") and request.update_mask.paths
+            return await resources.update(
+                call,
+                resource,
+                message,
+                list(request.update_mask.paths) if masked else None,
+                etag=(request.etag if has("etag") else "") or (message.etag if with_etag else ""),
+                asked=Asked(request, field),
+                allow_missing=has("allow_missing") and request.allow_missing,
+                validate_only=has("validate_only") and request.validate_only,
+            )
+
+        return update
+
+    def _delete(self, method: Method) -> Behavior:
+        resource, parsed, resources = method.resource, self._parser(method, checked=True), self._resources
+        assert resource is not None
+        has = method.fields.__contains__
+
+        async def delete(data: bytes, _: Any) -> bytes:
+            call = calling()
+            request = parsed(data)
+            await resources.delete(
+                call,
+                resource,
+                request.name,
+                etag=request.etag if has("etag") else "",
+                force=has("force") and request.force,
+                allow_missing=has("allow_missing") and request.allow_missing,
+                validate_only=has("validate_only") and request.validate_only,
+            )
+            return _EMPTY
+
+        return delete
