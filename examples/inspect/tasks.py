@@ -1,0 +1,108 @@
+"""What follows from an inspection: its report."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from server.apps import Event, Work, on
+from server.errors import NotFound, Precondition
+
+from .photos import Photo, reduced
+from .report import PHOTOS_MAX, Report, in_order
+
+TYPE = "inspect.v1.Inspection"
+
+
+@on(TYPE, "submitted", retries=8)
+async def report_submitted(event: Event, work: Work) -> None:
+    """Renders the report, sets it, and mails it to the site's managers. Safe to run twice: all of it hangs on the event."""
+    inspection = await _current(event, work)
+    if inspection is None:
+        return
+    site = await work.get(_site_of(inspection.name))
+    managers = await _managers(work, site)
+    file = await _stored(event, work, site, inspection, managers)
+    work.update(inspection, {"report": file}, event="reported")
+    for manager in managers:
+        work.mail(manager, _subject(inspection, site), _letter(inspection, site), attachments=[file])
+
+
+@on(TYPE, "created", retries=8)
+async def report_imported(event: Event, work: Work) -> None:
+    """The report of an inspection that came into the system when it was submitted already; nobody is told of it."""
+    if not event.resource.HasField("submit_time"):
+        return
+    inspection = await _current(event, work)
+    if inspection is None:
+        return
+    site = await work.get(_site_of(inspection.name))
+    file = await _stored(event, work, site, inspection, await _managers(work, site))
+    work.update(inspection, {"report": file}, event="reported")
+
+
+async def _current(event: Event, work: Work) -> Any | None:
+    """The inspection as it is now; None where it is gone, has its report, or was submitted anew since the event."""
+    try:
+        inspection = await work.get(event.name)
+    except NotFound:
+        return None
+    same = inspection.uid == event.resource.uid and inspection.submit_time == event.resource.submit_time
+    return inspection if same and not inspection.report else None
+
+
+async def _stored(event: Event, work: Work, site: Any, inspection: Any, managers: list[str]) -> str:
+    """The name of the report's file, rendered and stored; the same for the same event."""
+    findings = in_order(await work.list("inspect.v1.Finding", inspection.name))
+    report = Report(
+        site=site,
+        inspection=inspection,
+        findings=findings,
+        inspector=await work.email_of(inspection.inspector) or inspection.inspector,
+        managers=managers,
+        photos=await _photos(work, findings),
+    )
+    # Rendering takes some hundred milliseconds of computing: in a thread, so that the consumer goes on meanwhile.
+    pdf = await asyncio.to_thread(report.pdf)
+    name = inspection.name.rpartition("/")[2]
+    return await work.store_file(
+        f"report-{event.id}", f"{name}.pdf", "application/pdf", pdf, owner=inspection.inspector
+    )
+
+
+async def _photos(work: Work, findings: list[Any]) -> dict[str, Photo | None]:
+    """The findings' photos by name, reduced one by one, so that never more than one is in memory at full size."""
+    names = dict.fromkeys(name for finding in findings for name in finding.photos)
+    photos: dict[str, Photo | None] = {}
+    for name in list(names)[:PHOTOS_MAX]:
+        try:
+            photos[name] = await asyncio.to_thread(reduced, await work.read_file(name))
+        except (NotFound, Precondition):
+            photos[name] = None  # deleted, never uploaded, or far too large: the report says so in its place
+    return photos
+
+
+async def _managers(work: Work, site: Any) -> list[str]:
+    """Addresses of the site's managers, each once."""
+    members = await work.list("inspect.v1.Member", site.name)
+    addresses = [await work.email_of(m.user) for m in members if m.role == m.MANAGER]
+    return list(dict.fromkeys(a for a in addresses if a))
+
+
+def _site_of(name: str) -> str:
+    """`sites/1/inspections/7` → `sites/1`."""
+    return "/".join(name.split("/")[:2])
+
+
+def _subject(inspection: Any, site: Any) -> str:
+    """On one line, whatever the title is."""
+    return " ".join(f"Inspection submitted: {inspection.title}, {site.display_name}".split())
+
+
+def _letter(inspection: Any, site: Any) -> str:
+    return (
+        f"The inspection “{inspection.title}” of {site.display_name} was submitted and waits for your decision.\n\n"
+        f"{inspection.summary or 'It has no summary.'}\n\n"
+        "The report is attached.\n\n"
+        f"{inspection.name}\n"
+    )
