@@ -1,6 +1,7 @@
-"""The supervisor as a process of its own: `python -m deploy.native STATE LOCK [attached]`, started by `stack.Stack`.
+"""The supervisor as a process of its own: `python -m deploy.native STATE LOCK detached|attached|ending`, by `stack.Stack`.
 
-LOCK is the inherited descriptor of the state's lock. An attached one ends when its standard input does.
+LOCK is the inherited descriptor of the state's lock. An attached one ends, and kills what it started, when its
+standard input does; an ending one only stops what an earlier one left running.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ from .supervisor import Supervisor
 from .topology import Topology
 
 
-async def main(state: Path, attached: bool) -> bool:
+async def main(state: Path, how: str) -> bool:
     """Runs the stack that the plan in `state` describes; False where it did not start."""
+    attached = how == "attached"
     place = Place(state)
     plan = json.loads(place.plan.read_text())
     ports, held = claim(place.ports, plan["edge_port"], running=bool(process.left(place)))
     with held:
         topology = Topology(place, ports, Path(plan["app"]), servers(Path(plan["home"])))
         about = {"edge": f"http://127.0.0.1:{ports['edge']}", "app": plan["app"], "state": str(state)}
-        supervisor = Supervisor(place, topology.programs(plan["parts"]), about)
+        supervisor = Supervisor(place, topology.programs(plan["parts"]), about, throwaway=attached)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)
+        if how == "ending":
+            supervisor.stop()
         if attached:
             # A thread of its own, which nobody waits for: it may sit in a read for ever.
             threading.Thread(target=_until_end_of_input, args=(loop, supervisor), daemon=True).start()
@@ -46,4 +50,4 @@ def _until_end_of_input(loop: asyncio.AbstractEventLoop, supervisor: Supervisor)
 
 
 if __name__ == "__main__":
-    sys.exit(0 if asyncio.run(main(Path(sys.argv[1]), "attached" in sys.argv[3:])) else 1)
+    sys.exit(0 if asyncio.run(main(Path(sys.argv[1]), sys.argv[3])) else 1)

@@ -54,12 +54,12 @@ def _complete(home: Path, progress: Callable[[str], None], machine: bool) -> Ser
     if not (postgres and redis and rabbitmq):
         libraries = debian.libraries(root) if debian.usable() else ()
         mine = _look(root, libraries)
-        postgres, redis, rabbitmq = postgres or mine[0], redis or mine[1], rabbitmq or mine[2]
+        postgres, redis, rabbitmq = (postgres or mine[0], redis or mine[1], rabbitmq or mine[2])
     if lacking := _lacking(postgres, redis, rabbitmq):
         progress(f"this machine has no usable {', '.join(lacking)}: unpacking Debian's below {root}")
         _bring(lacking, root, home / "apt", progress)
         mine = _look(root, debian.libraries(root))
-        postgres, redis, rabbitmq = postgres or mine[0], redis or mine[1], rabbitmq or mine[2]
+        postgres, redis, rabbitmq = (postgres or mine[0], redis or mine[1], rabbitmq or mine[2])
     if not (postgres and redis and rabbitmq):
         lacking = _lacking(postgres, redis, rabbitmq)
         raise Missing(_advice(lacking, "unpacked, but they do not run:\n" + "\n".join(_complaints(root))))
@@ -138,7 +138,10 @@ def _rabbits(root: Path, env: dict[str, str]) -> Iterator[Rabbit]:
                 continue
             for erl in [*root.glob("usr/lib/erlang/bin/erl"), *_programs(root, "erl")]:
                 epmd = next(iter([*erl.resolve().parents[1].glob("erts-*/bin/epmd"), *_programs(root, "epmd")]), None)
-                if epmd and _says([str(erl), "-noshell", "-eval", "application:load(crypto), halt(0)."], env) is not None:
+                if (
+                    epmd
+                    and _says([str(erl), "-noshell", "-eval", "application:load(crypto), halt(0)."], env) is not None
+                ):
                     yield sbin / "rabbitmq-server", erl.parent, epmd
 
 
@@ -204,7 +207,12 @@ def _advice(lacking: Sequence[str], reason: str) -> str:
     }
     lines = [f"  - {needed[name]}" for name in lacking]
     return "\n".join(
-        ["these servers are missing on this machine:", *lines, reason, "Install them, or use containers: docker compose up"]
+        [
+            "these servers are missing on this machine:",
+            *lines,
+            reason,
+            "Install them, or use containers: docker compose up",
+        ]
     )
 
 

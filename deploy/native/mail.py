@@ -27,6 +27,7 @@ class Mail:
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
                 address=self.url,
                 ready=lambda: listening(self.ports["smtp"]),
+                outlives=True,
                 grace=3,
             )
         ]

@@ -76,9 +76,7 @@ def _told(name: str, mail: EmailMessage) -> dict[str, Any]:
     for part in mail.iter_attachments():
         content = part.get_payload(decode=True)
         size = len(content) if isinstance(content, bytes) else 0
-        attachments.append(
-            {"filename": part.get_filename(), "content_type": part.get_content_type(), "size": size}
-        )
+        attachments.append({"filename": part.get_filename(), "content_type": part.get_content_type(), "size": size})
     seconds = int(name.partition("-")[0]) / 1e9
     return {
         "id": name,
@@ -97,7 +95,7 @@ class Receiver:
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802, its name there
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         content = envelope.content
         assert isinstance(content, bytes)
         name = self.mailbox.put(envelope.mail_from or "", [str(to) for to in envelope.rcpt_tos], content)
@@ -110,7 +108,7 @@ class Pages(BaseHTTPRequestHandler):
 
     server: Shown
 
-    def do_GET(self) -> None:  # noqa: N802, its name in http.server
+    def do_GET(self) -> None:
         host = self.headers.get("Host", "").rpartition(":")[0]
         if host not in ("127.0.0.1", "localhost"):  # a page elsewhere that points its own name at this machine
             self.send_error(403)

@@ -82,7 +82,9 @@ def claim(file: Path, edge_port: int, running: bool) -> tuple[Ports, socket.sock
     blocks = list(_blocks(str(file)))
     if before:
         blocks.insert(0, before.base)
-    taken = {p.base for other in file.parent.parent.glob(f"*/{file.name}") if other != file and (p := remembered(other))}
+    taken = {
+        p.base for other in file.parent.parent.glob(f"*/{file.name}") if other != file and (p := remembered(other))
+    }
     for base in blocks:
         if base in taken:
             continue

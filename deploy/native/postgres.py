@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .files import remove, replace
@@ -57,7 +57,9 @@ class Postgres:
             self._program("replica", self.replica, self._prepare_replica, lambda: None, ("primary",)),
         ]
 
-    def _program(self, name, data, prepare, after, needs) -> Program:  # type: ignore[no-untyped-def]
+    def _program(
+        self, name: str, data: Path, prepare: Callable[[], None], after: Callable[[], None], needs: tuple[str, ...]
+    ) -> Program:
         return Program(
             name=name,
             command=[str(self.bin / "postgres"), "-D", str(data)],
@@ -69,6 +71,8 @@ class Postgres:
             after=after,
             user=self.user,
             stop_signal=signal.SIGINT,  # fast: open transactions are rolled back, data is flushed
+            kill_signal=signal.SIGQUIT,  # immediate: as a crash, but shared memory is given back
+            outlives=True,
         )
 
     def _prepare_primary(self) -> None:
@@ -171,3 +175,20 @@ def _command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def replication(primary: str) -> tuple[int, float] | None:
+    """Bytes and seconds by which the replica is behind the primary at that URL; None if it does not stream."""
+    import psycopg
+
+    try:
+        with psycopg.connect(primary, connect_timeout=3, autocommit=True) as db:
+            row = db.execute(
+                # replay_lag is null once it has caught up and nothing is written
+                "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint,"
+                " coalesce(extract(epoch from replay_lag), 0)::float"
+                " from pg_stat_replication where application_name = 'replica' and state = 'streaming'"
+            ).fetchone()
+    except psycopg.Error:
+        return None
+    return (int(row[0] or 0), float(row[1])) if row else None

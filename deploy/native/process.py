@@ -17,6 +17,8 @@ from .machine import birth
 from .place import PROJECT, Place
 from .program import Program
 
+_NOTED = ("pid", "born", "fingerprint", "started", "stop_signal", "grace")
+
 
 @dataclass
 class Process:
@@ -26,6 +28,8 @@ class Process:
     born: str
     fingerprint: str
     started: float
+    stop_signal: signal.Signals
+    grace: float
     child: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -45,9 +49,16 @@ class Process:
                 start_new_session=True,
                 **drop,
             )
-        self = cls(child.pid, birth(child.pid) or "", program.fingerprint, time.time(), child)
-        record = {"pid": self.pid, "born": self.born, "fingerprint": self.fingerprint, "started": self.started}
-        replace(_file(place, program.name), json.dumps(record))
+        self = cls(
+            child.pid,
+            birth(child.pid) or "",
+            program.fingerprint,
+            time.time(),
+            program.stop_signal,
+            program.grace,
+            child,
+        )
+        replace(_file(place, program.name), json.dumps({name: getattr(self, name) for name in _NOTED}))
         return self
 
     @classmethod
@@ -55,9 +66,10 @@ class Process:
         """The process of that name that an earlier supervisor left running, if it still does."""
         try:
             record = json.loads(_file(place, name).read_text())
-            self = cls(int(record["pid"]), record["born"], record["fingerprint"], float(record["started"]))
-        except (OSError, ValueError, KeyError):
+            self = cls(**{name: record[name] for name in _NOTED})
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+        self.stop_signal = signal.Signals(self.stop_signal)
         return self if self.alive() else None
 
     def alive(self) -> bool:
@@ -91,19 +103,19 @@ class Process:
             loop.remove_reader(descriptor)
             os.close(descriptor)
 
-    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+    def send(self, number: signal.Signals, *, group: bool = False) -> None:
         """Sends a signal to it, or to its whole group; to nobody if it is gone."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 (os.killpg if group else os.kill)(self.pid, number)
 
-    async def stop(self, number: signal.Signals, grace: float) -> None:
-        """Ends it: `number` first, SIGKILL to its group after `grace` seconds."""
-        self.signal(number)
+    async def stop(self, number: signal.Signals | None = None) -> None:
+        """Ends it: by its stop signal, or by `number`; by SIGKILL to its group when its grace is over."""
+        self.send(number or self.stop_signal)
         try:
-            await asyncio.wait_for(self.exited(), grace)
+            await asyncio.wait_for(self.exited(), self.grace)
         except TimeoutError:
-            self.signal(signal.SIGKILL, group=True)
+            self.send(signal.SIGKILL, group=True)
             await self.exited()
 
 

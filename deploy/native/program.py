@@ -30,6 +30,10 @@ class Program:
     once: bool = False
     user: User | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+    kill_signal: signal.Signals = signal.SIGKILL
+    """Ends it at once, where nothing it keeps is wanted any more."""
+    outlives: bool = False
+    """Whether the process may go on under the next supervisor: not where code or schema may have changed meanwhile."""
     grace: float = 10.0
     """Seconds between `stop_signal` and SIGKILL."""
     patience: float = 120.0

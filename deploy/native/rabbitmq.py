@@ -45,6 +45,7 @@ class RabbitMQ:
                 env=self.servers.env(),
                 address=f"127.0.0.1:{epmd}",
                 ready=lambda: listening(epmd),
+                outlives=True,
                 grace=3,
             ),
             Program(
@@ -55,6 +56,7 @@ class RabbitMQ:
                 address=f"127.0.0.1:{self.ports['amqp']}",
                 prepare=self._prepare,
                 ready=self._greets,
+                outlives=True,
                 grace=15,
                 patience=180,
             ),
@@ -66,6 +68,7 @@ class RabbitMQ:
             "HOME": str(data / "home"),
             "RABBITMQ_CONF_ENV_FILE": str(data / "rabbitmq-env.conf"),  # else the machine's own is read
             "RABBITMQ_CONFIG_FILE": str(data / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(data / "conf.d"),  # as above
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(data / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "plugins"),
             "RABBITMQ_MNESIA_BASE": str(data / "mnesia"),
@@ -86,7 +89,7 @@ class RabbitMQ:
         }
 
     def _prepare(self) -> None:
-        for name in ("home", "mnesia", "log", "schema"):
+        for name in ("home", "mnesia", "log", "schema", "conf.d"):
             folder(self.data / name)
         text = SETTINGS.format(
             amqp=self.ports["amqp"], metrics=self.ports["rabbitmq-metrics"], password=self.secrets.amqp

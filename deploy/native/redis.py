@@ -43,6 +43,7 @@ class Redis:
                 address=f"127.0.0.1:{self.port}",
                 prepare=self._prepare,
                 ready=self._answers,
+                outlives=True,
             )
         ]
 

@@ -51,6 +51,7 @@ class S3:
                 address=self.endpoint,
                 prepare=self._prepare,
                 ready=self._answers,
+                outlives=True,
                 after=self._make_bucket,
                 # It takes 15 s to leave its own cluster. What it acknowledged is in the operating system's hands.
                 grace=1.5,

@@ -1,8 +1,8 @@
 """The way in: start, look at and stop one stack.
 
-    stack = Stack(Path("/tmp/x"), parts=COMPONENTS)
-    with stack.running():
-        stack.env["TRANSOM_POSTGRES"]
+stack = Stack(Path("/tmp/x"), parts=COMPONENTS)
+with stack.running():
+    stack.env["TRANSOM_POSTGRES"]
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Stack:
         home: Path = HOME,
     ) -> None:
         self.place = Place(state.absolute())
-        self.edge_port, self.app, self.parts, self.home = edge_port, app.absolute(), tuple(parts), home
+        self.edge_port, self.app, self.parts, self.home = (edge_port, app.absolute(), tuple(parts), home)
+        self._child: subprocess.Popen[bytes] | None = None  # its pipe is what an attached stack hangs on
 
     @property
     def ports(self) -> Ports:
@@ -102,7 +103,11 @@ class Stack:
         return said
 
     def start(
-        self, *, attached: bool = False, report: Report = lambda _: None, progress: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        attached: bool = False,
+        report: Report = lambda _: None,
+        progress: Callable[[str], None] = lambda _: None,
     ) -> bool:
         """Starts what does not run yet and returns once all is ready; False if all was.
 
@@ -123,21 +128,24 @@ class Stack:
             return False
         replace(self.place.plan, json.dumps(plan))
         self.place.status.unlink(missing_ok=True)
+        self._child = child = self._supervise("attached" if attached else "detached", lock)
+        self._wait_ready(child, report)
+        return True
+
+    def _supervise(self, how: str, lock: int) -> subprocess.Popen[bytes]:
         # The lock is handed over by inheritance: at no moment can another start get in between.
         with open(self.place.logs / "supervisor.log", "ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "deploy.native", str(self.place.state), str(lock), *(["attached"] * attached)],
+                [sys.executable, "-m", "deploy.native", str(self.place.state), str(lock), how],
                 cwd=PROJECT,
-                stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if how == "attached" else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock],
                 start_new_session=True,
             )
         os.close(lock)
-        self._child = child  # keeps the pipe open, and with it an attached stack
-        self._wait_ready(child, report)
-        return True
+        return child
 
     def _wait_ready(self, child: subprocess.Popen[bytes] | None, report: Report) -> None:
         last = None
@@ -166,22 +174,15 @@ class Stack:
             os.kill(status["pid"], signal.SIGTERM)
         elif not process.left(self.place):
             return False
-        elif (lock := self.place.lock()) is not None:
-            # Nobody watches over them any more: a supervisor of nothing ends what is left.
-            replace(self.place.plan, json.dumps(json.loads(self.place.plan.read_text()) | {"parts": []}))
-            command = [sys.executable, "-m", "deploy.native", str(self.place.state), str(lock), "attached"]
-            with open(self.place.logs / "supervisor.log", "ab") as log:
-                subprocess.run(
-                    command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock], check=False
-                )
-            os.close(lock)
+        elif (lock := self.place.lock()) is not None:  # nobody watches over them any more
+            self._supervise("ending", lock).wait()
         until = time.monotonic() + 60
         while (lock := self.place.lock()) is None:
             report(self.status())
             if time.monotonic() > until:
                 raise StackFailed("the stack has not stopped after 60 s")
-            if child := getattr(self, "_child", None):
-                child.poll()
+            if self._child:
+                self._child.poll()  # else it stays as a zombie
             time.sleep(0.05)
         os.close(lock)
         return True

@@ -49,11 +49,14 @@ class Kept:
 
 
 class Supervisor:
-    """Keeps the programs of one stack."""
+    """Keeps the programs of one stack. A `throwaway` one is killed at its end: nobody wants its data any more."""
 
-    def __init__(self, place: Place, programs: Sequence[Program], about: Mapping[str, object]) -> None:
+    def __init__(
+        self, place: Place, programs: Sequence[Program], about: Mapping[str, object], *, throwaway: bool = False
+    ) -> None:
         self.place = place
         self.about = dict(about)
+        self.throwaway = throwaway
         self.phase = "starting"
         self.error = ""
         self.kept = {program.name: Kept(program) for program in programs}
@@ -72,7 +75,8 @@ class Supervisor:
         """Runs until `stop` is asked for; False where the start failed, after everything was stopped again."""
         await self._take_over()
         self._tell()
-        keepers = [asyncio.create_task(self._keep(kept)) for kept in self.kept.values()]
+        wanted = [] if self._stopping.is_set() else list(self.kept.values())
+        keepers = [asyncio.create_task(self._keep(kept)) for kept in wanted]
         rotation = asyncio.create_task(self._rotate())
         try:
             await self._until_ready(keepers)
@@ -99,13 +103,12 @@ class Supervisor:
         unwanted = []
         for name, process in left(self.place).items():
             kept = self.kept.get(name)
-            if kept and not kept.program.once and kept.program.fingerprint == process.fingerprint:
+            if kept and kept.program.outlives and kept.program.fingerprint == process.fingerprint:
                 kept.process = process
             else:
-                unwanted.append((name, process, kept.program if kept else None))
-        for name, process, program in unwanted:
-            number, grace = (program.stop_signal, program.grace) if program else (signal.SIGTERM, 10.0)
-            await process.stop(number, grace)
+                unwanted.append((name, process))
+        await asyncio.gather(*(process.stop() for _, process in unwanted))
+        for name, _ in unwanted:
             forget(name, self.place)
         known = {kept.process.pid for kept in self.kept.values() if kept.process}
         for pid in marked("=".join(self.place.mark)):
@@ -116,21 +119,22 @@ class Supervisor:
                     os.kill(pid, signal.SIGTERM)
 
     async def _until_ready(self, keepers: Sequence[asyncio.Task[None]]) -> None:
-        ready = asyncio.gather(*(kept.first_ready.wait() for kept in self.kept.values()))
-        stopping = asyncio.create_task(self._stopping.wait())
+        async def all_ready() -> None:
+            for kept in self.kept.values():
+                await kept.first_ready.wait()
+
+        goals = [asyncio.create_task(all_ready()), asyncio.create_task(self._stopping.wait())]
         try:
-            await asyncio.wait([ready, stopping, *keepers], return_when=asyncio.FIRST_COMPLETED)
-            while not ready.done() and not stopping.done():
+            while not any(goal.done() for goal in goals):
                 for keeper in keepers:
                     if keeper.done():
-                        keeper.result()  # raises Failed; a step that is done is no failure
-                await asyncio.wait(
-                    [ready, stopping, *(k for k in keepers if not k.done())], return_when=asyncio.FIRST_COMPLETED
-                )
+                        keeper.result()  # raises Failed; that of a step that is done returns nothing
+                pending = [task for task in (*goals, *keepers) if not task.done()]
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ready.cancel()
-            stopping.cancel()
-            await asyncio.gather(ready, stopping, return_exceptions=True)
+            for goal in goals:
+                goal.cancel()
+            await asyncio.gather(*goals, return_exceptions=True)
 
     async def _keep(self, kept: Kept) -> None:
         """Has the program running for as long as the stack lives; raises Failed if it never gets ready."""
@@ -162,7 +166,7 @@ class Supervisor:
                 await kept.process.exited()
                 failures = 1 if time.monotonic() - begun > STABLE else failures + 1
             if kept.process and kept.process.alive():
-                await kept.process.stop(program.stop_signal, program.grace)
+                await kept.process.stop()
             kept.process = None
             kept.restarts += 1
             self._now(kept, "restarting")
@@ -197,10 +201,10 @@ class Supervisor:
         """Stops one program after all that need it."""
         name, program = kept.program.name, kept.program
         for other in self.kept.values():
-            if name in other.program.needs:
+            if name in other.program.needs and not self.throwaway:
                 await other.over.wait()
         if kept.process is not None:
-            await kept.process.stop(program.stop_signal, program.grace)
+            await kept.process.stop(program.kill_signal if self.throwaway else None)
             kept.process = None
         forget(name, self.place)
         if kept.state not in ("failed", "done"):

@@ -1,0 +1,42 @@
+"""What to show somebody whose stack has just come up: where it is, who may sign in, what to try."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .stack import Stack
+
+
+def card(stack: Stack, app: Path) -> Iterator[tuple[str, str]]:
+    """Pairs of a label and a line; lines of one label follow each other, with the label said once."""
+    edge = stack.edge
+    yield "API", f"{edge}   REST/JSON, gRPC and gRPC-Web on one port"
+    yield "Mails", f"{stack.mailbox}   every mail it sends"
+    yield "Files", stack.env["TRANSOM_S3_ENDPOINT"]
+    yield "App", str(app)
+    people = accounts(app)
+    for i, person in enumerate(people[:3]):
+        yield "" if i else "Sign in as", f"{person['email']}   password {person['password']}"
+    person = people[0] if people else {"email": "you@example.com", "password": "correct horse"}
+    verb = "signIn" if people else "signUp"
+    who = json.dumps({"email": person["email"], "password": person["password"]})
+    host = edge.removeprefix("http://")
+    yield "Try", f"curl {edge}/transom/v1/accounts:{verb} -d '{who}'"
+    method = f"transom.accounts.v1.AccountService/{verb[0].upper()}{verb[1:]}"
+    yield "", f"buf curl --protocol grpc --http2-prior-knowledge --data '{who}' http://{host}/{method}"
+    yield "", f"transom call {'' if stack.ports.edge == 8080 else f'--port {stack.ports.edge} '}{method} '{who}'"
+    yield "Then", "make status · make logs · make down"
+
+
+def accounts(app: Path) -> list[dict[str, Any]]:
+    """People of the app's seed who can sign in; none if it seeds nobody."""
+    try:
+        people = json.loads((app / "seed" / "accounts.json").read_text())
+    except (OSError, ValueError):
+        return []
+    if isinstance(people, dict):
+        people = people.get("accounts", people.get("users", []))
+    return [p for p in people if isinstance(p, dict) and p.get("email") and p.get("password")]
