@@ -25,7 +25,7 @@ def card(stack: Stack, app: Path) -> Iterator[tuple[str, str]]:
     who = json.dumps({"email": person["email"], "password": person["password"]})
     host = edge.removeprefix("http://")
     yield "Try", f"curl {edge}/transom/v1/accounts:{verb} -d '{who}'"
-    method = f"transom.accounts.v1.AccountService/{verb[0].upper()}{verb[1:]}"
+    method = f"transom.accounts.v1.AccountsService/{verb[0].upper()}{verb[1:]}"
     yield "", f"buf curl --protocol grpc --http2-prior-knowledge --data '{who}' http://{host}/{method}"
     yield "", f"transom call {'' if stack.ports.edge == 8080 else f'--port {stack.ports.edge} '}{method} '{who}'"
     yield "Then", "make status · make logs · make down"
@@ -34,9 +34,7 @@ def card(stack: Stack, app: Path) -> Iterator[tuple[str, str]]:
 def accounts(app: Path) -> list[dict[str, Any]]:
     """People of the app's seed who can sign in; none if it seeds nobody."""
     try:
-        people = json.loads((app / "seed" / "accounts.json").read_text())
+        people = [json.loads(line) for line in (app / "seed" / "accounts.jsonl").read_text().splitlines() if line]
     except (OSError, ValueError):
         return []
-    if isinstance(people, dict):
-        people = people.get("accounts", people.get("users", []))
     return [p for p in people if isinstance(p, dict) and p.get("email") and p.get("password")]

@@ -81,12 +81,15 @@ def examine(stack: Stack) -> Health:
         if told["step"]:
             continue
         health = told["state"] if told["pid"] or told["state"] in ("restarting", "failed", "waiting") else "stopped"
-        if health == "ready" and told["name"].startswith("api-") and served is not None and told["address"] not in served:
+        if (
+            health == "ready"
+            and told["name"].startswith("api-")
+            and served is not None
+            and told["address"] not in served
+        ):
             health = "unhealthy"
         uptime = round(time.time() - told["started"], 1) if told["pid"] else None
-        processes.append(
-            ProcessHealth(told["name"], told["address"], health, told["pid"], uptime, told["restarts"])
-        )
+        processes.append(ProcessHealth(told["name"], told["address"], health, told["pid"], uptime, told["restarts"]))
     return Health(
         phase=status["phase"],
         edge=status.get("edge", ""),
@@ -113,9 +116,12 @@ def queues(ports: Ports) -> list[QueueHealth]:
     except OSError:
         return []
     found: dict[str, dict[str, int]] = {}
-    for metric, labels, value in re.findall(r"^rabbitmq_detailed_queue_(messages|consumers)\{(.*?)\} (\S+)$", text, re.M):
+    for metric, labels, value in re.findall(
+        r"^rabbitmq_detailed_queue_(messages|consumers)\{(.*?)\} (\S+)$", text, re.MULTILINE
+    ):
         if name := re.search(r'queue="([^"]*)"', labels):
             found.setdefault(name[1], {})[metric] = int(float(value))
     return [
-        QueueHealth(name, counts.get("messages", 0), counts.get("consumers", 0)) for name, counts in sorted(found.items())
+        QueueHealth(name, counts.get("messages", 0), counts.get("consumers", 0))
+        for name, counts in sorted(found.items())
     ]

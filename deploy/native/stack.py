@@ -57,6 +57,16 @@ class Stack:
         self.edge_port, self.app, self.parts, self.home = (edge_port, app.absolute(), tuple(parts), home)
         self._child: subprocess.Popen[bytes] | None = None  # its pipe is what an attached stack hangs on
 
+    @classmethod
+    def of(cls, state: Path) -> Stack:
+        """The stack in `state` as it was last started."""
+        try:
+            plan = json.loads(Place(state).plan.read_text())
+        except (OSError, ValueError):
+            return cls(state)
+        app, home = Path(plan["app"]), Path(plan["home"])
+        return cls(state, edge_port=plan["edge_port"], app=app, parts=plan["parts"], home=home)
+
     @property
     def ports(self) -> Ports:
         """Its ports; there are none before its first start."""
@@ -203,6 +213,12 @@ class Stack:
             yield self
         finally:
             self.clean()
+
+
+def forget_servers(home: Path = HOME) -> None:
+    """Removes the servers that were unpacked below `home`; the next start brings them again."""
+    for name in ("root", "servers.json"):
+        remove(home / name)
 
 
 def _main(word: str, state: Path) -> None:

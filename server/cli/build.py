@@ -1,0 +1,84 @@
+"""`transom build`: what the processes need to know of an app, as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise click.BadParameter(f"{text!r} is not host:port")
+    return host, int(port)
+
+
+@click.command()
+@click.option(
+    "--app",
+    default="examples/inspect",
+    show_default=True,
+    envvar="TRANSOM_APP",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the app.",
+)
+@click.option(
+    "--descriptor",
+    default="descriptor.binpb",
+    show_default=True,
+    envvar="TRANSOM_DESCRIPTOR",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the compiled schema goes.",
+)
+@click.option("--envoy", type=click.Path(dir_okay=False, path_type=Path), help="Where Envoy's configuration goes.")
+@click.option("--edge-host", default="127.0.0.1", show_default=True, help="Address the edge listens on.")
+@click.option("--edge-port", default=8080, show_default=True, help="Port the edge listens on.")
+@click.option("--admin-port", default=9901, show_default=True, help="Port of Envoy's own pages, on loopback.")
+@click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="An API server; may be given often.")
+def command(
+    app: Path,
+    descriptor: Path,
+    envoy: Path | None,
+    edge_host: str,
+    edge_port: int,
+    admin_port: int,
+    servers: tuple[str, ...],
+) -> None:
+    """Compile an app's protos.
+
+    Writes the descriptor set that every process reads and, if asked to, the configuration of the edge that belongs
+    to it. A schema that cannot be served is refused here, with file, line and reason.
+
+    \b
+    transom build --app ../my-app --descriptor my-app.binpb
+    """
+    from server.schema.compilation import SchemaError, compile_app
+    from server.schema.reading import read
+
+    try:
+        compiled = compile_app(app)
+        read(compiled)
+        _replace(descriptor, compiled)
+        if envoy:
+            from edge.rendering import DEFAULT_SERVERS, render
+
+            addresses = [_address(server) for server in servers] or DEFAULT_SERVERS
+            text = render(
+                compiled,
+                str(descriptor.absolute()),
+                edge_port=edge_port,
+                edge_host=edge_host,
+                admin_port=admin_port,
+                servers=addresses,
+            )
+            _replace(envoy, text.encode())
+    except SchemaError as refused:
+        raise click.ClickException(f"the schema is refused:\n{refused}") from refused
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # Written beside and moved: no process ever reads half a file.
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(content)
+    new.replace(path)

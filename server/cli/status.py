@@ -1,0 +1,78 @@
+"""`transom status`: what runs, and how it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from ._chosen import chosen, port_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deploy.native.health import Health
+
+COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "restarting": "yellow"}
+
+
+@click.command()
+@port_option
+@click.option("--json", "as_json", is_flag=True, help="For scripts: all of it as one JSON object.")
+def command(port: int | None, as_json: bool) -> None:
+    """Show what runs, and how it is.
+
+    Each process with its address and health, the replica's lag and the queues. The exit code is 0 only if everything runs as it should.
+
+    \b
+    transom status
+    transom status --json | jq '.processes[] | select(.health != "ready")'
+    """
+    from deploy.native.health import examine
+
+    health = examine(chosen(port))
+    if as_json:
+        click.echo(json.dumps(health.told(), indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(_table(health))
+        if health.error:
+            console.print(health.error, style="red", markup=False)
+        if health.phase == "abandoned":
+            console.print("The supervisor was killed: nobody restarts what crashes. `transom up` takes over again.")
+    sys.exit(0 if health.good else 1)
+
+
+def _table(health: Health) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{health.edge}  {health.phase}", title_justify="left")
+    for name in ("process", "address", "health"):
+        table.add_column(name)
+    for name in ("up", "restarts", "pid"):
+        table.add_column(name, justify="right")
+    for p in health.processes:
+        colour = COLOURS.get(p.health, "red")
+        up = _duration(p.uptime) if p.uptime is not None else ""
+        table.add_row(p.name, p.address, f"[{colour}]{p.health}[/]", up, str(p.restarts or ""), str(p.pid or ""))
+    table.add_section()
+    if replica := health.replica:
+        if replica.streaming:
+            table.add_row("lag", "replica behind primary", f"{replica.lag_bytes} bytes, {replica.lag_seconds:.3f} s")
+        else:
+            table.add_row("lag", "replica behind primary", "[red]not streaming[/]")
+    for queue in health.queues:
+        table.add_row("queue", queue.name, f"{queue.messages} waiting, {queue.consumers} consumers")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
