@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from server.engine import masks
-from server.engine.behaviors import Behaviors
+from server.engine.behaviors import Behaviors, is_empty
 from server.engine.columns import Columns
 from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
 from server.engine.validation import Validation
@@ -48,6 +48,9 @@ class Decisions:
         self._validation = Validation()
         self._clock = clock
         self._columns = {m: Columns(r) for m, r in schema.resources.items()}
+        self._initial = {
+            m: [(f.descriptor, f.initial) for f in r.fields if f.initial is not None] for m, r in schema.resources.items()
+        }
 
     def parse(self, resource: Resource, payload: bytes) -> Any:
         """The message of a stored payload."""
@@ -55,8 +58,7 @@ class Decisions:
 
     def check_request(self, message: Message) -> None:
         """Raises Invalid for a request that lacks what is REQUIRED or violates its constraints."""
-        violations = [*self.behaviors.missing(message), *self._validation.violations(message)]
-        if violations:
+        if violations := self._with_constraints(self.behaviors.missing(message), message):
             raise Invalid.fields(violations)
 
     def check_name(self, resource: Resource, name: str, field: str = "name") -> None:
@@ -110,6 +112,9 @@ class Decisions:
             raise Invalid.field(id_field, fault, "INVALID_NAME")
         if not trusted:
             self.behaviors.clear(message)
+        for field, value in self._initial[resource.message]:
+            if is_empty(message, field):
+                setattr(message, field.name, value)
         setattr(message, resource.name_field, name)
         uid = fresh_uid()
         if Managed.UID in resource.managed:
@@ -221,9 +226,13 @@ class Decisions:
             getattr(whole, asked.resource_field).CopyFrom(message)
             named = {v.field for v in violations}
             violations += [v for v in self.behaviors.missing(whole) if v.field not in named]
-        violations += self._validation.violations(whole)
-        if violations:
+        if violations := self._with_constraints(violations, whole):
             raise Invalid.fields(violations)
+
+    def _with_constraints(self, violations: list[Violation], message: Message) -> list[Violation]:
+        """The violations and those of the constraints, but not of a field that is missing anyway."""
+        named = {v.field for v in violations}
+        return violations + [v for v in self._validation.violations(message) if v.field not in named]
 
 
 def _rfc3339(micros: int) -> str:

@@ -65,6 +65,8 @@ def column_type(field: F) -> tuple[str, str | None]:
     if field.type in (F.TYPE_MESSAGE, F.TYPE_GROUP):
         return _MESSAGES.get(field.message_type.full_name, "jsonb"), None
     kind = _SCALARS[field.type]
+    if field.type == F.TYPE_ENUM and not field.has_presence:
+        return kind, "'" + field.enum_type.values[0].name + "'"
     return kind, None if field.has_presence else _ZEROS[kind]
 
 

@@ -37,6 +37,8 @@ class Field:
     column_type: str
     default: str | None
     """The column's default as SQL; None where it may be NULL."""
+    initial: Any = None
+    """The value in a new resource where the request gives none; None for none."""
 
 
 class Managed(StrEnum):

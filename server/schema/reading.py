@@ -153,7 +153,19 @@ class _Reader:
             taken.add(column)
             if Behavior.REQUIRED in behaviors and Behavior.OUTPUT_ONLY in behaviors:
                 self.faults.append(f"{where}.{field.name}: is both REQUIRED and OUTPUT_ONLY: nobody could give it")
-            yield Field(field.number, field.name, field, behaviors, column, kind, default)
+            yield Field(field.number, field.name, field, behaviors, column, kind, default, self._initial(where, field))
+
+    def _initial(self, where: str, field: FieldDescriptor) -> Any:
+        rules = self.extension(field, "transom.schema.v1.field")
+        if rules is None or not rules.initial:
+            return None
+        try:
+            return _value(field, rules.initial)
+        except (ValueError, KeyError):
+            self.faults.append(
+                f"{where}.{field.name}: (transom.schema.v1.field).initial: {rules.initial!r} is no value of the field"
+            )
+            return None
 
     def _behaviors(self, field: FieldDescriptor) -> frozenset[Behavior]:
         values = self.extension(field, "google.api.field_behavior") or ()
@@ -236,6 +248,21 @@ class _Reader:
             elif verb:
                 out.append((verb, getattr(one, verb)))
         return tuple(out)
+
+
+def _value(field: FieldDescriptor, text: str) -> Any:
+    """The value that `text` says for a singular scalar or enum field. Raises ValueError or KeyError where it says none."""
+    if field.is_repeated or field.message_type is not None:
+        raise ValueError(field.name)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_name[text].number
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return text if field.type == FieldDescriptor.TYPE_STRING else text.encode()
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return {"true": True, "false": False}[text]
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return float(text)
+    return int(text)
 
 
 def _imported(file: FileDescriptorProto) -> bool:

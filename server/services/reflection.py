@@ -9,9 +9,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
-from grpc_reflection.v1alpha.reflection_pb2 import DESCRIPTOR as V1ALPHA
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+V1ALPHA = reflection_pb2.DESCRIPTOR
 SERVICES = ("grpc.reflection.v1.ServerReflection", reflection.SERVICE_NAME)
 
 
@@ -23,12 +23,12 @@ def add_reflection(server: grpc.aio.Server, pool: DescriptorPool, services: Sequ
             pool.AddSerializedFile(file.serialized_pb)
     pool.Add(_v1())
     servicer = reflection.aio.ReflectionServicer(sorted({*services, *SERVICES}), pool=pool)
-    reflection.reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     # v1 and v1alpha are the same messages under another name: one servicer speaks both.
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
-        request_deserializer=reflection.reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection.reflection_pb2.ServerReflectionResponse.SerializeToString,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICES[0], {"ServerReflectionInfo": handler}),)
@@ -41,7 +41,7 @@ def _v1() -> FileDescriptorProto:
     file.name = "grpc/reflection/v1/reflection.proto"
     file.package = "grpc.reflection.v1"
     for message in file.message_type:
-        for field in message.field:
+        for field in (f for f in message.field if f.type_name):
             field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
     for method in file.service[0].method:
         method.input_type = method.input_type.replace(".v1alpha.", ".v1.")
