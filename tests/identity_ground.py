@@ -1,0 +1,277 @@
+"""Where accounts and files are tested: a database of its own on the real components, and the services on a real port.
+
+Harm comes through `Cable`, a wire that can be cut and held: one test's Redis or S3 is away without others noticing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import grpc
+import psycopg
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+from transom.accounts.v1 import accounts_pb2_grpc
+from transom.files.v1 import files_pb2_grpc
+
+from deploy.native.stack import Stack
+from server.engine.accounts import Accounts
+from server.engine.authentication import Authentication
+from server.engine.files import Files
+from server.engine.keys import Keys
+from server.interceptors.authentication import Authentication as Authenticating
+from server.interceptors.chain import Chain
+from server.interceptors.errors import DETAILS, Errors
+from server.interceptors.lines import Lines
+from server.interceptors.observe import Observe
+from server.services.accounts import AccountsService
+from server.services.files import FilesService
+from server.store.accounts import StoredAccounts
+from server.store.files import StoredFiles
+from server.store.keys import StoredKeys
+from server.store.objects import Objects
+from server.store.passwords import Passwords
+from server.store.redis import Redis
+from server.store.sessions import StoredSessions
+from server.store.tokens import Tokens
+
+MIGRATIONS = Path(__file__).parents[1] / "server/store/migrations"
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test on a loop of its own, for at most a minute."""
+
+    @functools.wraps(test)
+    def run(**given: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(**given), 60))
+
+    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
+    return run
+
+
+@dataclass(frozen=True)
+class Place:
+    """Addresses of the components, with a fresh database."""
+
+    postgres: str
+    replica: str
+    redis: str
+    s3: str
+    env: dict[str, str]
+
+    @property
+    def postgres_url(self) -> str:
+        """The primary as a URL, for a `cable`."""
+        given = conninfo_to_dict(self.postgres)
+        return f"postgresql://{given['user']}:{given['password']}@{given['host']}:{given['port']}/{given['dbname']}"
+
+    def wait_replica(self) -> None:
+        """Returns once the replica has all that the primary has now."""
+        [[lsn]] = self.sql("select pg_current_wal_lsn()::text")
+        until = time.monotonic() + 20
+        while True:
+            with suppress(psycopg.OperationalError), psycopg.connect(self.replica, autocommit=True) as replica:
+                row = replica.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", [lsn]).fetchone()
+                if row and row[0]:
+                    return
+            assert time.monotonic() < until, "the replica does not catch up"
+            time.sleep(0.05)
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of a statement, run apart from everything under test."""
+        with psycopg.connect(self.postgres, autocommit=True) as connection:
+            cursor = connection.execute(statement, values)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def place(components: Stack) -> Iterator[Place]:
+    """A database with Transom's tables, for as long as the block lasts."""
+    env = components.env
+    name = f"identity_{secrets.token_hex(4)}"
+    with psycopg.connect(env["TRANSOM_POSTGRES"], autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+        postgres = make_conninfo(env["TRANSOM_POSTGRES"], dbname=name)
+        try:
+            with psycopg.connect(postgres, autocommit=True) as fresh:
+                for file in sorted(MIGRATIONS.glob("*.sql")):
+                    fresh.execute(file.read_bytes())
+            yield Place(
+                postgres,
+                make_conninfo(env["TRANSOM_REPLICA"], dbname=name),
+                env["TRANSOM_REDIS"],
+                env["TRANSOM_S3_ENDPOINT"],
+                env,
+            )
+        finally:
+            connection.execute(f"drop database {name} with (force)")
+
+
+class Cable:
+    """A TCP wire to `target`: whole, cut (connections are refused and broken off) or held (nothing passes)."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._ends: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+        self.passed = 0
+        """Chunks that clients sent through."""
+
+    async def mend(self) -> None:
+        self._whole.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for end in tuple(self._ends):
+            end.transport.abort()
+
+    def hold(self) -> None:
+        self._whole.clear()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        await asyncio.gather(self._pump(reader, far_writer, True), self._pump(far_reader, writer, False))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, outward: bool) -> None:
+        self._ends.add(sink)
+        try:
+            while data := await source.read(1 << 16):
+                await self._whole.wait()
+                self.passed += outward
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            self._ends.discard(sink)
+            sink.close()
+
+
+@asynccontextmanager
+async def cable(url: str) -> AsyncIterator[tuple[Cable, str]]:
+    """A whole wire to the server of `url`, and the URL that leads through it."""
+    parts = urlsplit(url)
+    wire = Cable(parts.hostname or "", parts.port or 0)
+    await wire.mend()
+    try:
+        yield wire, urlunsplit(parts._replace(netloc=parts.netloc.replace(str(parts.port), str(wire.port))))
+    finally:
+        await wire.cut()
+
+
+@dataclass
+class Server:
+    """One API server's part in identity: what `server/app.py` wires, on a port."""
+
+    accounts: Accounts
+    files: Files
+    keys: Keys
+    authentication: Authentication
+    tokens: Tokens
+    objects: Objects
+    port: int = 0
+
+    def stubs(self, token: str = "") -> Caller:
+        return Caller(self.port, token)
+
+
+class Caller:
+    """A client with a token, or none: `await caller.accounts("GetMe", pb.GetMeRequest())`."""
+
+    def __init__(self, port: int, token: str = "", scheme: str = "Bearer") -> None:
+        self._port = port
+        self._metadata = (("authorization", f"{scheme} {token}"),) if token else ()
+
+    async def accounts(self, method: str, request: Any) -> Any:
+        return await self._call(accounts_pb2_grpc.AccountsServiceStub, method, request)
+
+    async def files(self, method: str, request: Any) -> Any:
+        return await self._call(files_pb2_grpc.FilesServiceStub, method, request)
+
+    async def _call(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}") as channel:
+            return await getattr(stub(channel), method)(request, metadata=self._metadata, timeout=20)
+
+
+async def refused(call: Awaitable[Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Code, reason and wrong fields of a call that must be refused."""
+    try:
+        answer = await call
+    except grpc.aio.AioRpcError as error:
+        status, info, bad = Status(), ErrorInfo(), BadRequest()
+        status.ParseFromString(dict(error.trailing_metadata() or ())[DETAILS])
+        for detail in status.details:
+            detail.Unpack(info)
+            detail.Unpack(bad)
+        assert "psycopg" not in str(status) and "boto" not in str(status)  # nothing internal leaks
+        return error.code().name, info.reason, tuple(violation.field for violation in bad.field_violations)
+    raise AssertionError(f"answered {answer}")
+
+
+@asynccontextmanager
+async def server(
+    at: Place, *, redis: str = "", s3: str = "", postgres: str = "", replica: str = "", **options: Any
+) -> AsyncIterator[Server]:
+    """The services of accounts and files on a port of their own, all of it real."""
+    env = at.env
+    objects = Objects(
+        endpoint=s3 or at.s3,
+        public_endpoint=at.s3,
+        region=env["TRANSOM_S3_REGION"],
+        bucket=env["TRANSOM_S3_BUCKET"],
+        access_key=env["TRANSOM_S3_ACCESS_KEY"],
+        secret_key=env["TRANSOM_S3_SECRET_KEY"],
+    )
+    cache = Redis(redis or at.redis)
+    passwords = Passwords(waiting=options.pop("waiting", 32))
+    pool = AsyncConnectionPool(postgres or at.postgres, min_size=1, max_size=8, open=False)
+    second = AsyncConnectionPool(replica, min_size=1, max_size=2, open=False) if replica else None
+    await pool.open()
+    if second:
+        await second.open()
+    tokens = Tokens(pool, cache, second)
+    authentication = Authentication(tokens)
+    accounts = Accounts(StoredAccounts(pool), StoredSessions(pool), passwords, tokens, authentication)
+    files = Files(StoredFiles(pool), objects, **options)
+    made = Server(accounts, files, Keys(StoredKeys(pool), tokens), authentication, tokens, objects)
+    layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication)]
+    grpc_server = grpc.aio.server(interceptors=[Chain(layers)])
+    accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(accounts), grpc_server)
+    files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(files), grpc_server)
+    made.port = grpc_server.add_insecure_port("127.0.0.1:0")
+    await grpc_server.start()
+    try:
+        yield made
+    finally:
+        await grpc_server.stop(0)
+        await tokens.aclose()
+        await cache.aclose()
+        await pool.close()
+        if second:
+            await second.close()
+        passwords.close()
+        objects.close()
