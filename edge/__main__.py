@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edge.rendering import DEFAULT_SERVERS, TEMPLATE, render
-from server.schema.compilation import SchemaError
+from server.schema.compilation import SchemaError, compile_app
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -20,13 +20,16 @@ def _address(text: str) -> tuple[str, int]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option(
     "--descriptor",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    required=True,
-    envvar="TRANSOM_DESCRIPTOR",
-    show_envvar=True,
-    help="The app's compiled FileDescriptorSet.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("descriptor.binpb"),
+    help="The app's compiled FileDescriptorSet, where Envoy will find it.",
 )
-@click.option("--descriptor-path", help="Where Envoy finds it, if it is not there.")
+@click.option(
+    "--app",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the app: compile its protos instead of reading the descriptor.",
+)
+@click.option("--compile", "write", is_flag=True, help="With --app: write what was compiled to the descriptor, too.")
 @click.option("--servers", default=",".join(f"{h}:{p}" for h, p in DEFAULT_SERVERS), help="API servers, host:port,…")
 @click.option("--host", "edge_host", default="0.0.0.0", help="Address to listen on.")
 @click.option("--port", "edge_port", default=8080, help="Port to listen on.")
@@ -42,7 +45,8 @@ def _address(text: str) -> tuple[str, int]:
 )
 def main(
     descriptor: Path,
-    descriptor_path: str | None,
+    app: Path | None,
+    write: bool,
     servers: str,
     edge_host: str,
     edge_port: int,
@@ -52,11 +56,17 @@ def main(
     deadline: float,
     output: Path | None,
 ) -> None:
-    """Renders Envoy's configuration from envoy.yaml and the schema."""
+    """Renders Envoy's configuration from envoy.yaml and the schema.
+
+    \b
+    For the app that is served by default, over envoy.yaml itself:
+      python -m edge --app examples/inspect -o envoy.yaml
+    """
     try:
+        compiled = compile_app(app) if app else descriptor.read_bytes()
         text = render(
-            descriptor.read_bytes(),
-            descriptor_path or str(descriptor),
+            compiled,
+            str(descriptor),
             edge_port=edge_port,
             edge_host=edge_host,
             admin_port=admin_port,
@@ -65,15 +75,21 @@ def main(
             request_bytes=request_bytes,
             deadline=deadline,
         )
-    except SchemaError as fault:
+    except (SchemaError, OSError) as fault:
         raise click.ClickException(str(fault)) from fault
-    if output is None:
-        click.echo(text, nl=False)
+    if app and write:
+        _replace(descriptor, compiled)
+    if output:
+        _replace(output, text.encode())
     else:
-        # Written beside and moved: Envoy, or a reader, never meets half a file.
-        beside = output.with_name(f".{output.name}.new")
-        beside.write_text(text)
-        beside.replace(output)
+        click.echo(text, nl=False)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # Written beside and moved: a reader never meets half a file.
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(content)
+    beside.replace(path)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,11 @@ _OVER_GRPC = {
         "filters": [
             {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}},
             # What came as REST is already gRPC inside, but carries the path it came by.
-            {"header_filter": {"header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}}},
+            {
+                "header_filter": {
+                    "header": {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}
+                }
+            },
         ]
     }
 }

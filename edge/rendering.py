@@ -122,8 +122,11 @@ def _welcome(schema: Schema) -> str:
 
 def _endpoints(servers: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """The cluster's part that says where its servers are."""
+    static = all(_is_ip(host) for host, _ in servers)
+    # A name stands for all its addresses, which are asked for every 5 s: servers come and go behind it.
+    kind = {"type": "STATIC"} if static else {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
     return {
-        "type": "STATIC" if all(_is_ip(host) for host, _ in servers) else "STRICT_DNS",
+        **kind,
         "load_assignment": {
             "cluster_name": "servers",
             "endpoints": [

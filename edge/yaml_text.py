@@ -40,6 +40,8 @@ def _block(value: Any, width: int) -> list[str]:
             flow = f"{_scalar(key)}: {_flow(inner)}"
             if _simple(inner) or len(flow) <= width:
                 lines.append(flow)
+            elif isinstance(inner, list) and all(_simple(i) for i in inner):
+                lines += [f"{_scalar(key)}: [", *_packed(inner, width - 2), "]"]
             elif isinstance(inner, dict):
                 lines += [f"{_scalar(key)}:", *(f"  {line}" for line in _block(inner, width - 2))]
             else:
@@ -53,6 +55,17 @@ def _block(value: Any, width: int) -> list[str]:
                 first, *more = _block(inner, width - 2)
                 lines += [f"- {first}", *(f"  {line}" for line in more)]
     return lines
+
+
+def _packed(values: list[Any], width: int) -> list[str]:
+    """Scalars, as many on a line as fit."""
+    lines = [""]
+    for value in values:
+        text = f"{_scalar(value)},"
+        if lines[-1] and len(lines[-1]) + len(text) + 1 > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {text}".strip()
+    return [f"  {line}" for line in lines]
 
 
 def _flow(value: Any) -> str:

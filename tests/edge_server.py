@@ -76,7 +76,9 @@ class Things:
             "UpdateThing": unary(self.update, self.kind("UpdateThingRequest").FromString, **answer),
             "DeleteThing": unary(self.delete, self.kind("DeleteThingRequest").FromString, **answer),
             "FollowThing": stream(self.follow, self.kind("FollowThingRequest").FromString, **answer),
-            "CollectThings": grpc.stream_unary_rpc_method_handler(self.collect, self.kind("Thing").FromString, **answer),
+            "CollectThings": grpc.stream_unary_rpc_method_handler(
+                self.collect, self.kind("Thing").FromString, **answer
+            ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
