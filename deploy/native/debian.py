@@ -46,11 +46,15 @@ def refresh(work: Path) -> None:
 
 def unpack(packages: Sequence[str], root: Path, work: Path, progress: Callable[[str], None]) -> None:
     """Unpacks `packages`, and what they need that this machine lacks, below `root`."""
-    debs = work / "debs"
     wanted = _needed(packages, work)
     progress(f"downloading {len(wanted)} packages")
-    _run(["apt-get", *_options(work), "download", *wanted], cwd=debs)
-    progress(f"unpacking {len(wanted)} packages")
+    fetch(wanted, root, work)
+
+
+def fetch(packages: Sequence[str], root: Path, work: Path) -> None:
+    """Unpacks these very packages (`name` or `name=version`) below `root`."""
+    debs = work / "debs"
+    _run(["apt-get", *_options(work), "download", *packages], cwd=debs)
     for deb in sorted(debs.glob("*.deb")):
         _run(["dpkg", "-x", str(deb), str(root)])
         deb.unlink()
@@ -95,7 +99,6 @@ def _options(work: Path, status: str = "/var/lib/dpkg/status") -> list[str]:
         "Dir::Cache": f"{work}/cache",
         "Debug::NoLocking": "1",
         "APT::Sandbox::User": "root",  # else root's apt becomes _apt, who may not write here
-        "APT::Get::List-Cleanup": "0",
     }
     return ["-q", *(part for name, value in pairs.items() for part in ("-o", f"{name}={value}"))]
 

@@ -31,15 +31,15 @@ class Product:
 
     def programs(self) -> list[Program]:
         """Steps, servers, consumers, edge."""
-        stores = ("primary", "redis", "s3")
-        api_needs = ("migrate", "seed", "replica", *stores)
+        # Only what a start would fail without: the rest may come up meanwhile.
+        tables = ("migrate", "seed")
         return [
             self._step("schema", ["build", "--descriptor", str(self.place.descriptor), *self._edge()], ()),
             self._step("migrate", ["migrate"], ("schema", "primary")),
-            self._seed(("migrate", *stores)),
-            *(self._api(name, api_needs) for name in self.names),
-            self._consumer("relay", ("migrate", "seed", "rabbitmq")),
-            self._consumer("work", ("migrate", "seed", "rabbitmq", "mail", *stores)),
+            self._seed(),
+            *(self._api(name, (*tables, "replica", "redis")) for name in self.names),
+            self._consumer("relay", tables),
+            self._consumer("work", (*tables, "redis")),
             self._envoy(),
         ]
 
@@ -49,7 +49,7 @@ class Product:
     def _step(self, name: str, words: list[str], needs: tuple[str, ...]) -> Program:
         return Program(name=name, command=self._transom(*words), env=self.env, needs=needs, once=True)
 
-    def _seed(self, needs: tuple[str, ...]) -> Program:
+    def _seed(self) -> Program:
         """Loads the seed once in the life of the state folder; nothing to do is a step, too."""
         seeded = self.place.seeded
         wanted = not seeded.exists() and (self.app / "seed").is_dir()
@@ -57,7 +57,7 @@ class Product:
             name="seed",
             command=self._transom("seed") if wanted else ["/bin/true"],
             env=self.env,
-            needs=needs,
+            needs=("migrate", "redis", "s3") if wanted else ("migrate",),
             after=seeded.touch,
             once=True,
         )

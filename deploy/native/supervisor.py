@@ -184,11 +184,10 @@ class Supervisor:
                     await exited
                     if process.code:
                         raise Failed(f"ended with {process.code}")
-                    return
-                while not exited.done() and not await asyncio.to_thread(program.ready):
+                while not program.once and not exited.done() and not await asyncio.to_thread(program.ready):
                     await asyncio.wait([exited], timeout=pause)
                     pause = min(0.2, pause * 1.3)
-                if exited.done():
+                if not program.once and exited.done():
                     raise Failed(f"ended with {process.code} before it was ready")
                 await asyncio.to_thread(program.after)
         except TimeoutError:

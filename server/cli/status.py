@@ -11,6 +11,8 @@ import click
 from ._chosen import chosen, port_option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.table import Table
 
     from deploy.native.health import Health
@@ -40,6 +42,8 @@ def command(port: int | None, as_json: bool) -> None:
 
         console = Console(highlight=False)
         console.print(_table(health))
+        for line in _more(health):
+            console.print(f"  {line}", soft_wrap=True)
         if health.error:
             console.print(health.error, style="red", markup=False)
         if health.phase == "abandoned":
@@ -53,22 +57,25 @@ def _table(health: Health) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{health.edge}  {health.phase}", title_justify="left")
     for name in ("process", "address", "health"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("up", "restarts", "pid"):
         table.add_column(name, justify="right")
     for p in health.processes:
         colour = COLOURS.get(p.health, "red")
         up = _duration(p.uptime) if p.uptime is not None else ""
         table.add_row(p.name, p.address, f"[{colour}]{p.health}[/]", up, str(p.restarts or ""), str(p.pid or ""))
-    table.add_section()
+    return table
+
+
+def _more(health: Health) -> Iterator[str]:
     if replica := health.replica:
         if replica.streaming:
-            table.add_row("lag", "replica behind primary", f"{replica.lag_bytes} bytes, {replica.lag_seconds:.3f} s")
+            yield f"replica   {replica.lag_bytes} bytes, {replica.lag_seconds:.3f} s behind the primary"
         else:
-            table.add_row("lag", "replica behind primary", "[red]not streaming[/]")
+            yield "replica   [red]not streaming[/]"
+    width = max((len(queue.name) for queue in health.queues), default=0)
     for queue in health.queues:
-        table.add_row("queue", queue.name, f"{queue.messages} waiting, {queue.consumers} consumers")
-    return table
+        yield f"queue     {queue.name.ljust(width)}  {queue.messages} waiting, {queue.consumers} consumers"
 
 
 def _duration(seconds: float) -> str:
