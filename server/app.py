@@ -26,7 +26,7 @@ from server.engine.keys import Keys
 from server.engine.resources import Resources
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
-from server.interceptors.chain import Chain
+from server.interceptors.chain import Chain, Layer
 from server.interceptors.errors import Errors
 from server.interceptors.lines import Lines
 from server.interceptors.observe import Observe
@@ -100,7 +100,9 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         if settings.replica is not None:
             replica = Lane(settings.replica.get_secret_value(), settings.instance, LANE_CONNECTIONS)
             stack.push_async_callback(replica.close)
-            replica_pool = await stack.enter_async_context(_pool(settings.replica.get_secret_value(), settings.instance))
+            replica_pool = await stack.enter_async_context(
+                _pool(settings.replica.get_secret_value(), settings.instance)
+            )
         freshness = Freshness(RedisMarks(redis), primary, replica, settings.replica_lag_max)
         await freshness.open()
         stack.push_async_callback(freshness.close)
@@ -170,7 +172,7 @@ class ApiServer:
         settings = parts.settings
         self._parts = parts
         self._lines = Lines(settings.instance, enabled=settings.log_level.lower() in ("debug", "info"))
-        layers = [
+        layers: list[Layer] = [
             Observe(self._lines),  # outermost: sees the final status of everything below
             Errors(),  # above all who may refuse
             Authentication(parts.callers),  # says who calls; what they may do is decided further in
@@ -197,7 +199,7 @@ class ApiServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
         add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])
-        port = server.add_insecure_port(f"{parts.settings.host}:{parts.settings.port}")
+        port = int(server.add_insecure_port(f"{parts.settings.host}:{parts.settings.port}"))
         await server.start()
         for service in ("", *self._services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)

@@ -1,12 +1,13 @@
 """What an app's own code imports: `methods.py` implements custom RPCs, `tasks.py` acts on events.
 
     from server.apps import Call, method
-    from server.apps import Event, Work, on
+    from server.apps import Discard, Event, Work, on
 
 The folder of the app is imported as one package, so its files reach each other by `from .report import render`.
 """
 
 from server.apps.declarations import method, on
+from server.apps.outcomes import Discard
 from server.apps.work import Call, Event, Work
 
-__all__ = ["Call", "Event", "Work", "method", "on"]
+__all__ = ["Call", "Discard", "Event", "Work", "method", "on"]

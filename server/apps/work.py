@@ -136,7 +136,9 @@ class Work:
             if len(rows) < 1000:
                 return out
             if len(out) >= LIST_MAX:
-                raise Invalid(f"{parent or type} holds more than {LIST_MAX} resources; that is too many for one unit of work.")
+                raise Invalid(
+                    f"{parent or type} holds more than {LIST_MAX} resources; that is too many for one unit of work."
+                )
             after = rows[-1][0]
 
     def create(self, type: str, parent: str, id: str, fields: Mapping[str, Any], event: str = "created") -> Any:
@@ -145,7 +147,14 @@ class Work:
         message = self._message(resource, fields)
         self._gather(
             self._resources.decisions.create(
-                resource, message, parent=parent, id=id, owner=self.caller.name, origin=self._call.origin, trusted=True, verb=event
+                resource,
+                message,
+                parent=parent,
+                id=id,
+                owner=self.caller.name,
+                origin=self._call.origin,
+                trusted=True,
+                verb=event,
             )
         )
         return message
@@ -163,7 +172,14 @@ class Work:
             raise ValueError(f"{name} was not read in this unit of work: get it first")
         paths = [_field_name(resource, key) for key in fields]
         result, change = self._resources.decisions.update(
-            resource, row, self._message(resource, fields), paths, etag=etag, origin=self._call.origin, trusted=True, verb=event
+            resource,
+            row,
+            self._message(resource, fields),
+            paths,
+            etag=etag,
+            origin=self._call.origin,
+            trusted=True,
+            verb=event,
         )
         if change is not None:
             self._gather(change)
@@ -174,12 +190,23 @@ class Work:
         resource = self._typed(message.DESCRIPTOR.full_name)
         row = self._rows[getattr(message, resource.name_field)]
         etag = etag_of(row.version)
-        self._gather(self._resources.decisions.delete(resource, row.name, etag=etag, force=force, origin=self._call.origin))
+        self._gather(
+            self._resources.decisions.delete(resource, row.name, etag=etag, force=force, origin=self._call.origin)
+        )
 
     def mail(self, to: str, subject: str, text: str, attachments: Sequence[str] = ()) -> None:
         """Queues a mail; it is sent once this work is committed. `attachments` are names of files. Raises Invalid."""
-        for field, value, most in (("to", to, RECIPIENT_CHARS), ("subject", subject, SUBJECT_CHARS), ("text", text, TEXT_CHARS)):
-            if not value or len(value) > most or "\0" in value or (field != "text" and ("\n" in value or "\r" in value)):
+        for field, value, most in (
+            ("to", to, RECIPIENT_CHARS),
+            ("subject", subject, SUBJECT_CHARS),
+            ("text", text, TEXT_CHARS),
+        ):
+            if (
+                not value
+                or len(value) > most
+                or "\0" in value
+                or (field != "text" and ("\n" in value or "\r" in value))
+            ):
                 raise Invalid.field(field, f"must be 1 to {most} characters, on one line but for the text")
         if len(attachments) > ATTACHMENTS_MAX:
             raise Invalid.field("attachments", f"must be at most {ATTACHMENTS_MAX}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from server.errors import Violation
@@ -56,14 +56,14 @@ class Behaviors:
         """Top-level fields of a resource that clients cannot set."""
         return frozenset(self._tree(resource.descriptor).hidden)
 
-    def _tree(self, descriptor: Descriptor) -> _Tree:
+    def _tree(self, descriptor: Any) -> _Tree:
         tree = self._trees.get(descriptor.full_name)
         if tree is None:
             self._build(descriptor)
             tree = self._trees[descriptor.full_name]
         return tree
 
-    def _build(self, descriptor: Descriptor) -> _Tree:
+    def _build(self, descriptor: Any) -> _Tree:
         known = self._trees.get(descriptor.full_name)
         if known is not None:
             return known  # a message within itself: whether it is empty is settled by whoever builds it

@@ -23,7 +23,9 @@ class Columns:
     """The encoders of one resource's fields, chosen once."""
 
     def __init__(self, resource: Resource) -> None:
-        self._encoders = [(f.name, f.default is None, _encoder(f.descriptor)) for f in resource.fields if f.column != "name"]
+        self._encoders = [
+            (f.name, f.default is None, _encoder(f.descriptor)) for f in resource.fields if f.column != "name"
+        ]
 
     def values(self, message: Message) -> tuple[Value, ...]:
         """The values, in the order of the resource's fields.
@@ -104,7 +106,10 @@ def _document(message: Message) -> Any:
     try:
         return json_format.MessageToDict(message, preserving_proto_field_name=True)
     except TypeError:  # an Any of a type this schema does not know: kept as it came
-        return {"@type": getattr(message, "type_url", ""), "value": base64.b64encode(message.SerializeToString()).decode()}
+        return {
+            "@type": getattr(message, "type_url", ""),
+            "value": base64.b64encode(message.SerializeToString()).decode(),
+        }
 
 
 def _label(field: F) -> Callable[[int], str]:

@@ -49,7 +49,8 @@ class Decisions:
         self._clock = clock
         self._columns = {m: Columns(r) for m, r in schema.resources.items()}
         self._initial = {
-            m: [(f.descriptor, f.initial) for f in r.fields if f.initial is not None] for m, r in schema.resources.items()
+            m: [(f.descriptor, f.initial) for f in r.fields if f.initial is not None]
+            for m, r in schema.resources.items()
         }
 
     def parse(self, resource: Resource, payload: bytes) -> Any:
@@ -158,7 +159,9 @@ class Decisions:
         the row's.
         """
         if etag and version_of(etag) != row.version:
-            raise Stale("The resource changed since it was read; read it again and retry.", resource=(resource.type, row.name))
+            raise Stale(
+                "The resource changed since it was read; read it again and retry.", resource=(resource.type, row.name)
+            )
         stored = self.parse(resource, row.payload)
         result = self.parse(resource, row.payload)
         kept = {resource.name_field, *(m for m in resource.managed)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from server.engine.behaviors import copy_field, is_empty
@@ -42,7 +42,7 @@ def apply(target: Message, source: Message, paths: Sequence[str], skip: frozense
             _apply(target, source, segments)
 
 
-def _check(descriptor: Descriptor, segments: Sequence[str], path: str) -> None:
+def _check(descriptor: Any, segments: Sequence[str], path: str) -> None:
     head, *rest = segments
     one = descriptor.fields_by_name.get(head)
     if one is None:
@@ -51,11 +51,17 @@ def _check(descriptor: Descriptor, segments: Sequence[str], path: str) -> None:
         return
     if is_map(one):
         if len(rest) > 1:
-            raise Invalid.field("update_mask", f"{path!r} leads into the value of a map; name its key only", "INVALID_PATH")
+            raise Invalid.field(
+                "update_mask", f"{path!r} leads into the value of a map; name its key only", "INVALID_PATH"
+            )
         if one.message_type.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
-            raise Invalid.field("update_mask", f"{path!r} names a key of a map whose keys are not strings", "INVALID_PATH")
+            raise Invalid.field(
+                "update_mask", f"{path!r} names a key of a map whose keys are not strings", "INVALID_PATH"
+            )
     elif one.is_repeated or one.message_type is None:
-        raise Invalid.field("update_mask", f"{path!r} leads into {head!r}, which is no singular message", "INVALID_PATH")
+        raise Invalid.field(
+            "update_mask", f"{path!r} leads into {head!r}, which is no singular message", "INVALID_PATH"
+        )
     else:
         _check(one.message_type, rest, path)
 

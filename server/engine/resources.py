@@ -28,7 +28,9 @@ class Records(Protocol):
     def latest(self, resource: Resource, name: str) -> Awaitable[Row | None]: ...
     def page(self, resource: Resource, page: Page, reader: str) -> Awaitable[list[tuple[str, bytes, int]]]: ...
     def write(self, change: Change) -> Awaitable[Outcome]: ...
-    def commit(self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> Awaitable[list[Outcome]]: ...
+    def commit(
+        self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()
+    ) -> Awaitable[list[Outcome]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,9 @@ class Resources:
         after = pages.opened(token, bound)
         # One row more than wanted tells whether there is a next page, without a count.
         rows = await self.records.page(resource, Page(parent, after, size + 1), call.caller.name)
-        if not rows and not token and pattern.parent and (kept := self.schema.parent_of(pattern)):
-            if await self.records.get(kept, parent, call.caller.name) is None:
-                raise absent(kept, parent)
+        kept = self.schema.parent_of(pattern) if not rows and not token and pattern.parent else None
+        if kept and await self.records.get(kept, parent, call.caller.name) is None:
+            raise absent(kept, parent)
         more = len(rows) > size
         return Listing(rows[:size], pages.sealed(bound, rows[size - 1][0]) if more else "")
 
@@ -111,7 +113,14 @@ class Resources:
         """
         for _ in range(ATTEMPTS):
             change = self.decisions.create(
-                resource, message, parent=parent, id=id, owner=call.caller.name, origin=call.origin, asked=asked, id_field=id_field
+                resource,
+                message,
+                parent=parent,
+                id=id,
+                owner=call.caller.name,
+                origin=call.origin,
+                asked=asked,
+                id_field=id_field,
             )
             if validate_only:
                 await self._could_create(change)
@@ -247,6 +256,7 @@ def refusal(change: Change, outcome: Outcome) -> Refusal:
             )
         case _:
             return Stale(
-                "The resource changed since it was read; read it again and retry.", metadata={"name": name}, resource=(resource.type, name)
+                "The resource changed since it was read; read it again and retry.",
+                metadata={"name": name},
+                resource=(resource.type, name),
             )
-

@@ -22,7 +22,9 @@ class Validation:
     def violations(self, message: Message) -> list[Violation]:
         """What the message violates, with paths from `message`; empty where nothing."""
         found = self._validator.collect_violations(message)
-        return [Violation(_path(v.proto.field), v.proto.message, _reason(v.proto.rule_id)) for v in found[:VIOLATIONS_MAX]]
+        return [
+            Violation(_path(v.proto.field), v.proto.message, _reason(v.proto.rule_id)) for v in found[:VIOLATIONS_MAX]
+        ]
 
 
 def _path(path: Any) -> str:

@@ -65,11 +65,16 @@ async def _refuse(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoRetu
     call.code, call.reason = refusal.code, refusal.reason
     if refusal.__cause__ is not None:
         log.warning(
-            "refused", method=call.method, code=refusal.code.name, reason=refusal.reason, request_id=call.request_id,
+            "refused",
+            method=call.method,
+            code=refusal.code.name,
+            reason=refusal.reason,
+            request_id=call.request_id,
             cause=repr(refusal.__cause__),
         )
     status = status_of(refusal, call.request_id)
     await context.abort(refusal.code, status.message, ((DETAILS, status.SerializeToString()),))
+    raise AssertionError("abort returned")
 
 
 def status_of(refusal: Refusal, request_id: str = "") -> status_pb2.Status:

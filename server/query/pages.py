@@ -41,7 +41,9 @@ def opened(token: str, query: str) -> str:
         raise Invalid.field("page_token", "is not a token that this method gave", "INVALID_PAGE_TOKEN") from fault
     if raw[:1] != _VERSION or raw[1 : 1 + _DIGEST] != _digest(query) or "\0" in after:
         raise Invalid.field(
-            "page_token", "was given for another request; only page_size may change from page to page", "INVALID_PAGE_TOKEN"
+            "page_token",
+            "was given for another request; only page_size may change from page to page",
+            "INVALID_PAGE_TOKEN",
         )
     return after
 

@@ -133,7 +133,9 @@ def _string(message: Descriptor, name: str, source: str) -> None:
 
 def _body(message: Descriptor, resource: Resource, source: str) -> str:
     fields = [
-        f.name for f in message.fields if f.message_type and f.message_type.full_name == resource.message and not f.is_repeated
+        f.name
+        for f in message.fields
+        if f.message_type and f.message_type.full_name == resource.message and not f.is_repeated
     ]
     if len(fields) != 1:
         raise _Differs(f"its request does not have exactly one field of {resource.descriptor.name} ({source})")

@@ -67,9 +67,9 @@ def compile_app(app: Path) -> bytes:
         (work / "buf.yaml").write_text("version: v2\nmodules:\n  - path: app\n  - path: transom\n  - path: shared\n")
         wanted = [*(work / "app").iterdir(), work / "transom" / "transom", *(work / "shared" / p for p in ALWAYS)]
         command = ["buf", "build", str(work), "-o", "-#format=binpb"]
-        for path in wanted:
-            if path.exists():
-                command += ["--path", str(path)]
+        for place in wanted:
+            if place.exists():
+                command += ["--path", str(place)]
         run = subprocess.run(command, capture_output=True, cwd=work)
         if run.returncode:
             said = run.stderr.decode(errors="replace").strip().replace(f"{work}/app/", "").replace("app/", "", 1)

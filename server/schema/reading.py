@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from server.schema.classification import classified
@@ -182,7 +183,9 @@ class _Reader:
             return False
         if managed in (Managed.UID, Managed.ETAG):
             return field.type == FieldDescriptor.TYPE_STRING
-        return field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name == "google.protobuf.Timestamp"
+        return (
+            field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.full_name == "google.protobuf.Timestamp"
+        )
 
     def _check_unique(self, resources: Iterable[Resource]) -> None:
         tables: dict[tuple[str, str], str] = {}
@@ -267,10 +270,15 @@ def _value(field: FieldDescriptor, text: str) -> Any:
 
 def _imported(file: FileDescriptorProto) -> bool:
     """Whether the file was only imported, by what buf says of it; Google's and protobuf's own are, where it says nothing."""
-    for field in UnknownFieldSet(file):
+    for field in _unknown(file):
         if field.field_number == _IMAGE_EXTENSION and isinstance(field.data, bytes):
-            return any(f.field_number == 1 and f.data for f in UnknownFieldSet(Empty.FromString(field.data)))
+            return any(f.field_number == 1 and f.data for f in _unknown(Empty.FromString(field.data)))
     return file.package.startswith(("google.api", "google.protobuf", "google.rpc", "google.type", "buf.validate"))
+
+
+def _unknown(message: Message) -> list[Any]:
+    fields: Any = UnknownFieldSet(message)  # iterable, though its stub does not say so
+    return list(fields)
 
 
 def _messages(messages: Iterable[Descriptor]) -> Iterable[Descriptor]:
@@ -298,7 +306,7 @@ def _comments(file: FileDescriptorProto) -> dict[str, str]:
         for j, method in enumerate(service.method):
             names[(6, i, 2, j)] = f"{file.package}.{service.name}.{method.name}"
     return {
-        names[tuple(l.path)]: l.leading_comments.strip()
-        for l in file.source_code_info.location
-        if l.leading_comments and tuple(l.path) in names
+        names[tuple(place.path)]: place.leading_comments.strip()
+        for place in file.source_code_info.location
+        if place.leading_comments and tuple(place.path) in names
     }

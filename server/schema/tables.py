@@ -65,14 +65,14 @@ def statements(
 
 
 def _created(resource: Resource) -> Iterable[sql.Composable]:
-    wanted = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(d)) for n, d in SYSTEM]
+    wanted: list[sql.Composable] = [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(d)) for n, d in SYSTEM]
     wanted += [_definition(f.column, f.column_type, f.default) for f in resource.fields if f.column != "name"]
     table = sql.Identifier(resource.table_schema, resource.table_name)
     yield sql.SQL("create table {} ({})").format(table, sql.SQL(", ").join(wanted))
     yield sql.SQL("create index on {} (_parent, name)").format(table)
-    yield sql.SQL(
-        "insert into transom.tables (message, table_schema, table_name) values ({}, {}, {})"
-    ).format(sql.Literal(resource.message), sql.Literal(resource.table_schema), sql.Literal(resource.table_name))
+    yield sql.SQL("insert into transom.tables (message, table_schema, table_name) values ({}, {}, {})").format(
+        sql.Literal(resource.message), sql.Literal(resource.table_schema), sql.Literal(resource.table_name)
+    )
     for field in resource.fields:
         yield _catalogued(resource, field.number, field.column, field.column_type)
 

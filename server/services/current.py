@@ -17,7 +17,9 @@ class Current:
 
     __slots__ = ("authorization", "caller", "code", "method", "reason", "request_id", "traceparent")
 
-    def __init__(self, method: str = "", authorization: str | None = None, request_id: str = "", traceparent: str = "") -> None:
+    def __init__(
+        self, method: str = "", authorization: str | None = None, request_id: str = "", traceparent: str = ""
+    ) -> None:
         self.method = method
         self.authorization = authorization
         self.request_id = request_id

@@ -69,5 +69,7 @@ def _reply(method: Method, answer: Any, response_class: type[Message]) -> bytes:
     if answer is None:
         answer = response_class()
     if not isinstance(answer, Message) or answer.DESCRIPTOR.full_name != method.response:
-        raise Internal("Internal error.") from TypeError(f"{method.full_name} returned {type(answer)}, not {method.response}")
+        raise Internal("Internal error.") from TypeError(
+            f"{method.full_name} returned {type(answer)}, not {method.response}"
+        )
     return answer.SerializeToString(deterministic=True)

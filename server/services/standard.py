@@ -95,10 +95,15 @@ class StandardMethods:
             call = calling()
             request = parsed(data)
             page = await resources.list(
-                call, resource, request.parent if with_parent else "", request.page_size, request.page_token, method.path
+                call,
+                resource,
+                request.parent if with_parent else "",
+                request.page_size,
+                request.page_token,
+                method.path,
             )
             # The stored bytes are the reply's: nothing is parsed and nothing is built.
-            out = []
+            out: list[bytes] = []
             for _name, payload, _version in page.rows:
                 out += (key, varint(len(payload)), payload)
             if page.next_page_token:

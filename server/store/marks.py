@@ -15,7 +15,9 @@ class RedisMarks:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._puts: Gathering[tuple[str, int, int], None] = Gathering(self._put, size=500, lanes=2, key=lambda put: put[0])
+        self._puts: Gathering[tuple[str, int, int], None] = Gathering(
+            self._put, size=500, lanes=2, key=lambda put: put[0]
+        )
 
     async def put(self, caller: str, lsn: int, seconds: int) -> None:
         """Keeps the caller's mark for `seconds`. Raises RedisAway."""
@@ -26,7 +28,7 @@ class RedisMarks:
         found = await self._redis.get([_PREFIX + c for c in callers])
         return [int(v) if v is not None else 0 for v in found]
 
-    async def _put(self, puts: Sequence[tuple[str, int, int]]) -> Sequence[None | Exception]:
+    async def _put(self, puts: Sequence[tuple[str, int, int]]) -> Sequence[Exception | None]:
         # A mark that a slower server overwrites with an older position is short by one write of the same caller, made
         # through two servers at once: neither can expect to see the other's.
         await self._redis.set({_PREFIX + caller: str(lsn).encode() for caller, lsn, _ in puts}, puts[0][2])

@@ -60,8 +60,8 @@ def _app(connection: psycopg.Connection, schema: Schema) -> list[str]:
         todo = statements(schema, tables, columns)
         done = []
         for statement in todo:
-            connection.execute(statement)
             text = statement.as_string(connection)
+            connection.execute(text.encode())
             if not text.startswith(("insert", "update")):
                 done.append(text)
         return done

@@ -7,7 +7,7 @@ change at a time, so that nobody fails for a neighbour's sake. Every write's row
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, LiteralString, cast
+from typing import Any, cast
 
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg import Error as PostgresError
@@ -20,7 +20,7 @@ from server.store.changes import Act, Change, Outcome, Page, Row, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.lane import Lane
-from server.store.pipeline import Result, Step
+from server.store.pipeline import Step
 from server.store.statements import LEADS, Statements
 from server.store.translation import refusal_of
 
@@ -34,7 +34,9 @@ WRITE_BATCH_BYTES = 8 << 20
 class Records:
     """The tables of a schema. One per process and event loop."""
 
-    def __init__(self, schema: Schema, primary: Lane, replica: Lane | None, pool: AsyncConnectionPool, freshness: Freshness) -> None:
+    def __init__(
+        self, schema: Schema, primary: Lane, replica: Lane | None, pool: AsyncConnectionPool, freshness: Freshness
+    ) -> None:
         self._pool = pool
         self._primary = primary
         self._replica = replica
@@ -98,12 +100,14 @@ class Records:
             async with self._pool.connection() as connection:
                 async with connection.transaction():
                     for text, parameters in extra:
-                        await connection.execute(cast(LiteralString, text), parameters)
+                        await connection.execute(text, parameters)
                     for change in changes:
                         outcomes.append(await self._carry_out(connection, change))
                         if outcomes[-1] is not Outcome.DONE:
                             raise _Undo
-                row = await (await connection.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint as lsn")).fetchone()
+                row = await (
+                    await connection.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint as lsn")
+                ).fetchone()
         except _Undo:
             return outcomes
         except PoolTimeout as away:
@@ -118,11 +122,13 @@ class Records:
         cursor = AsyncRawCursor(connection)
         for statement, below in self._steps(change):
             parameters = (
-                [f"{change.name}/", f"{change.name}0"] if below
-                else [[change.name]] if statement == self._statements[change.resource.message].lock
+                [f"{change.name}/", f"{change.name}0"]
+                if below
+                else [[change.name]]
+                if statement == self._statements[change.resource.message].lock
                 else [[v] for v in _lead(change)] + [[v] for v in _values(change)]
             )
-            await cursor.execute(cast(LiteralString, statement.decode()), parameters)
+            await cursor.execute(statement.decode(), parameters)
         row = await cursor.fetchone()
         assert row is not None
         return Outcome(str(next(iter(row.values())) if isinstance(row, dict) else row[0]).encode())
@@ -203,7 +209,9 @@ class Records:
         return fetch
 
     @staticmethod
-    def _pager(statements: Statements, lane: Lane) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
+    def _pager(
+        statements: Statements, lane: Lane
+    ) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
         async def read(pages: list[Page]) -> list[list[tuple[str, bytes, int]]]:
             parameters = [
                 binary.text_array([p.parent for p in pages]),
@@ -214,7 +222,9 @@ class Records:
             value = result.get_value
             out: list[list[tuple[str, bytes, int]]] = [[] for _ in pages]
             for i in range(result.ntuples):
-                out[binary.int4(value(i, 0)) - 1].append((_bytes(value(i, 1)).decode(), _bytes(value(i, 2)), binary.int8(value(i, 3))))
+                out[binary.int4(value(i, 0)) - 1].append(
+                    (_bytes(value(i, 1)).decode(), _bytes(value(i, 2)), binary.int8(value(i, 3)))
+                )
             return out
 
         return read

@@ -37,9 +37,7 @@ class Statements:
         self._schema = schema
         self._table = sql.Identifier(resource.table_schema, resource.table_name)
         self._columns = columns(resource)
-        self.fetch = self._text(
-            "select name, _payload, _version, _owner from {table} where name = any($1::text[])"
-        )
+        self.fetch = self._text("select name, _payload, _version, _owner from {table} where name = any($1::text[])")
         self.page = self._text(
             """select q.i::int, t.name, t._payload, t._version
             from unnest($1::text[], $2::text[], $3::int[]) with ordinality as q(parent, after, size, i)
@@ -48,7 +46,7 @@ class Statements:
               order by name limit q.size) t
             order by q.i, t.name"""
         )
-        self.insert = {None: self._insert(None)}
+        self.insert: dict[str | None, bytes] = {None: self._insert(None)}
         for pattern in resource.patterns:
             if pattern.parent and (parent := schema.parent_of(pattern)):
                 self.insert[parent.message] = self._insert(parent)
@@ -71,7 +69,9 @@ class Statements:
         )
 
     def _values(self) -> list[sql.Composable]:
-        return [sql.SQL("a.{}::{}").format(sql.Identifier(f"c{i}"), sql.SQL(t)) for i, (_, t) in enumerate(self._columns)]
+        return [
+            sql.SQL("a.{}::{}").format(sql.Identifier(f"c{i}"), sql.SQL(t)) for i, (_, t) in enumerate(self._columns)
+        ]
 
     def _noted(self, rows: str, payload: str, more: str = "") -> sql.Composable:
         return sql.SQL(_NOTED).format(
@@ -79,7 +79,8 @@ class Statements:
         )
 
     def _insert(self, parent: Resource | None) -> bytes:
-        held = join = sql.SQL("")
+        held: sql.Composable = sql.SQL("")
+        join = sql.SQL("")
         orphan: sql.Composable = sql.SQL("false")
         if parent is not None:
             held = sql.SQL(
@@ -107,7 +108,8 @@ class Statements:
 
     def _replace(self) -> bytes:
         sets = sql.SQL("").join(
-            sql.SQL(", {} = {}").format(sql.Identifier(c), v) for (c, _), v in zip(self._columns, self._values(), strict=True)
+            sql.SQL(", {} = {}").format(sql.Identifier(c), v)
+            for (c, _), v in zip(self._columns, self._values(), strict=True)
         )
         return self._text(
             """with {asked}, locked as materialized (

@@ -1,0 +1,84 @@
+"""`transom check`: reads an app as the servers would, and says what they will make of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from server.apps.loading import App
+    from server.schema.model import Method, Schema
+
+
+@click.command()
+@click.argument("app", type=click.Path(exists=True, file_okay=False, path_type=Path), default="examples/inspect")
+@click.option("--strict", is_flag=True, help="Fail where a declared method has no implementation, or on any warning.")
+def command(app: Path, strict: bool) -> None:
+    """Check an app's schema and code, without starting anything.
+
+    Prints what each resource and method is understood as: the resources' names and tables, the methods the engine
+    serves, those that methods.py implements, and those that would answer UNIMPLEMENTED, with the reason.
+
+    \b
+    transom check                   the app in examples/inspect
+    transom check ../my-app --strict
+    """
+    from server.apps.loading import load
+    from server.schema.compilation import SchemaError, compile_app
+    from server.schema.reading import read
+
+    try:
+        schema = read(compile_app(app))
+        loaded = load(app, schema)
+    except SchemaError as error:
+        raise click.ClickException(f"the app is refused:\n{error}") from error
+    _print(schema, loaded)
+    left = [m.full_name for s in schema.services if not s.own for m in s.methods if _served_by(m, loaded) == ""]
+    for warning in schema.warnings:
+        click.secho(f"warning: {warning}", fg="yellow")
+    for name in left:
+        click.secho(f"not implemented: {name} (calls answer UNIMPLEMENTED)", fg="yellow")
+    if strict and (left or schema.warnings):
+        sys.exit(1)
+    click.secho(f"{app}: good", fg="green")
+
+
+def _served_by(method: Method, app: App) -> str:
+    """What serves the method; empty where nothing does."""
+    if method.client_streaming or method.server_streaming:
+        return ""
+    if method.kind.standard:
+        return f"engine: {method.kind.value}"
+    implemented = app.methods.get(method.full_name)
+    return f"methods.py: {implemented.function.__name__}" if implemented else ""
+
+
+def _print(schema: Schema, app: App) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    console = Console()
+    resources = Table("resource", Column("names", overflow="fold"), "table", title="Resources", title_justify="left")
+    for resource in schema.resources.values():
+        names = "\n".join(p.text for p in resource.patterns)
+        resources.add_row(resource.message, names, f"{resource.table_schema}.{resource.table_name}")
+    console.print(resources)
+    for service in schema.services:
+        if service.own:
+            continue
+        methods = Table(
+            "method", Column("REST", overflow="fold"), "served by", title=service.name, title_justify="left"
+        )
+        for method in service.methods:
+            rest = "\n".join(f"{verb.upper()} {path}" for verb, path in method.http) or "-"
+            why = f"nobody: {method.why_custom}" if method.why_custom else "nobody"
+            methods.add_row(method.name, rest, _served_by(method, app) or why)
+        console.print(methods)
+    if app.tasks:
+        tasks = Table("task", "on", "retries", title="Tasks", title_justify="left")
+        for task in app.tasks:
+            tasks.add_row(task.name, f"{task.resource_type} {task.verb}", str(task.retries))
+        console.print(tasks)
