@@ -1,4 +1,6 @@
-"""The supervisor as a process of its own: `python -m deploy.native STATE LOCK detached|attached|ending`, by `stack.Stack`.
+"""The supervisor as a process of its own, started by `stack.Stack`.
+
+    python -m deploy.native STATE LOCK detached|attached|ending
 
 LOCK is the inherited descriptor of the state's lock. An attached one ends, and kills what it started, when its
 standard input does; an ending one only stops what an earlier one left running.

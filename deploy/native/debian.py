@@ -18,7 +18,7 @@ LEFT_OUT = re.compile(
 machine's own: a second one in one process crashes it."""
 
 
-class CannotUnpack(Exception):
+class PackageError(Exception):
     """The packages could not be had; the text says why."""
 
 
@@ -32,7 +32,7 @@ def newest_postgres(work: Path) -> str:
     said = _run(["apt-cache", *_options(work), "depends", "postgresql"])
     found = re.search(r"Depends: (postgresql-\d+)", said)
     if not found:
-        raise CannotUnpack("apt knows no package postgresql")
+        raise PackageError("apt knows no package postgresql")
     return found[1]
 
 
@@ -80,7 +80,7 @@ def _needed(packages: Sequence[str], work: Path) -> list[str]:
         command = ["apt-get", *_options(work, status), "install", "-s", "--no-install-recommends", *packages]
         try:
             said = _run(command)
-        except CannotUnpack:
+        except PackageError:
             if status == str(work / "nothing"):
                 raise
             continue
@@ -108,5 +108,5 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> str:
     run = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
     if run.returncode:
         said = "\n".join((run.stderr or run.stdout).strip().splitlines()[-5:])
-        raise CannotUnpack(f"{command[0]} failed:\n{said}")
+        raise PackageError(f"{command[0]} failed:\n{said}")
     return run.stdout

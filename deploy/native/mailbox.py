@@ -83,10 +83,18 @@ def _told(name: str, mail: EmailMessage) -> dict[str, Any]:
         "to": [address for _, address in getaddresses(mail.get_all("X-Envelope-To", []))],
         "from": str(mail.get("From", "")),
         "subject": str(mail.get("Subject", "")),
-        "text": body.get_content() if body else "",
+        "text": _text(body) if body else "",
         "attachments": attachments,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
     }
+
+
+def _text(body: EmailMessage) -> str:
+    try:
+        content = body.get_content()
+    except (LookupError, UnicodeError):  # a character set that does not exist, or is not kept to
+        content = repr(body.get_payload(decode=True))
+    return str(content).replace("\r\n", "\n")
 
 
 class Receiver:

@@ -120,7 +120,7 @@ class Place:
 
 
 def elsewhere(path: Path) -> Path:
-    """A folder that everybody can walk to and that `path` is made a link to; removed with the link by `files.remove`."""
+    """A folder that everybody can walk to, and that `path` is made a link to; `files.remove` removes both."""
     if path.is_symlink() and path.is_dir():
         return path.resolve()
     digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]

@@ -27,7 +27,7 @@ FIRST, LAST = 20_000, 29_999
 """Below what systems hand out to outgoing connections, so that none of those sits on a remembered port."""
 
 
-class NoPorts(Exception):
+class PortsError(Exception):
     """No free block, or the edge's port is taken; the text says which."""
 
 
@@ -97,7 +97,7 @@ def claim(file: Path, edge_port: int, running: bool) -> tuple[Ports, socket.sock
             replace(file, json.dumps({"edge": ports.edge, "base": ports.base}))
             return ports, held
         held.close()
-    raise NoPorts(f"no {BLOCK} free neighbouring ports between {FIRST} and {LAST}")
+    raise PortsError(f"no {BLOCK} free neighbouring ports between {FIRST} and {LAST}")
 
 
 def _blocks(seed: str) -> Iterator[int]:

@@ -82,7 +82,7 @@ class Postgres:
             word = self.primary.with_name("password")
             replace(word, self.secrets.superuser, mode=0o600, owner=self.user)
             auth = ["-A", "scram-sha-256", f"--pwfile={word}", "-U", "postgres"]
-            self._run("initdb", "-D", str(new), *auth, "-k", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions")
+            self._run("initdb", "-D", str(new), *auth, "-k", "-E", "UTF8", "--locale=C.UTF-8", "-N")
             word.unlink()
             self._include(new)
             new.rename(self.primary)
@@ -118,7 +118,7 @@ class Postgres:
             new = self.replica.with_name("replica.new")
             remove(new)
             source = f"host=127.0.0.1 port={self.ports['primary']} user=replicator"
-            options = ["-D", str(new), "-S", SLOT, "-X", "stream", "-c", "fast"]
+            options = ["-D", str(new), "-S", SLOT, "-X", "stream", "-c", "fast", "-N"]
             self._run("pg_basebackup", "-d", source, *options, PGPASSWORD=self.secrets.replication)
             (new / "standby.signal").touch()
             if self.user:

@@ -87,9 +87,8 @@ class Process:
         """Returns when it is gone."""
         try:
             descriptor = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):
-            while self.alive():
-                await asyncio.sleep(0.2)
+        except (AttributeError, OSError):  # not on Linux, or gone already
+            await self._seen_gone(0.2)
             return
         loop = asyncio.get_running_loop()
         gone = asyncio.Event()
@@ -97,11 +96,14 @@ class Process:
         try:
             if self.alive():
                 await gone.wait()
-            while self.alive():  # the last thread of a group may need a moment
-                await asyncio.sleep(0.01)
+            await self._seen_gone(0.01)  # the last of its threads may need a moment
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
+
+    async def _seen_gone(self, pause: float) -> None:
+        while self.alive():  # noqa: ASYNC110, nothing tells
+            await asyncio.sleep(pause)
 
     def send(self, number: signal.Signals, *, group: bool = False) -> None:
         """Sends a signal to it, or to its whole group; to nobody if it is gone."""

@@ -27,7 +27,7 @@ class Servers:
     def env(self, *path: Path) -> dict[str, str]:
         """Environment of a server: nothing of ours but a way to find programs and libraries."""
         folders = [*map(str, path), "/usr/local/bin", "/usr/bin", "/bin"]
-        env = {"PATH": os.pathsep.join(folders), "LANG": "C.UTF-8", "HOME": "/tmp"}
+        env = {"PATH": os.pathsep.join(folders), "LANG": "C.UTF-8", "HOME": "/"}
         if self.libraries:
             env["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, self.libraries))
         return env

@@ -28,7 +28,7 @@ from .place import PROJECT, Place
 from .ports import Ports, remembered
 from .topology import COMPONENTS, EVERYTHING, Topology
 
-__all__ = ["COMPONENTS", "EVERYTHING", "Stack", "StackFailed"]
+__all__ = ["COMPONENTS", "EVERYTHING", "Stack", "StackError"]
 
 HOME = PROJECT / ".transom"
 """Where stacks and unpacked servers are kept unless told otherwise."""
@@ -37,7 +37,7 @@ Status = dict[str, Any]
 Report = Callable[[Status], None]
 
 
-class StackFailed(Exception):
+class StackError(Exception):
     """The stack did not start, or did not stop; the text says which part, and shows the end of its log."""
 
 
@@ -72,7 +72,7 @@ class Stack:
         """Its ports; there are none before its first start."""
         ports = remembered(self.place.ports)
         if ports is None:
-            raise StackFailed(f"{self.place.state}: no stack was ever started here")
+            raise StackError(f"{self.place.state}: no stack was ever started here")
         return ports
 
     @property
@@ -122,7 +122,7 @@ class Stack:
         """Starts what does not run yet and returns once all is ready; False if all was.
 
         The stack stays until `stop`; with `attached` it goes when this process does, however that ends.
-        `progress` hears of downloads, `report` of every change of status. Raises StackFailed.
+        `progress` hears of downloads, `report` of every change of status. Raises StackError.
         """
         self.place.make()
         servers(self.home, progress)
@@ -131,7 +131,7 @@ class Stack:
         if lock is None:
             running = json.loads(self.place.plan.read_text())
             if running != plan:
-                raise StackFailed(
+                raise StackError(
                     f"a stack with app {running['app']} runs in {self.place.state}; stop it first, or use another port"
                 )
             self._wait_ready(None, report)
@@ -169,10 +169,10 @@ class Stack:
                 return
             if status["phase"] == "failed" or gone:
                 end = "\n".join(tail(self.place.logs / "supervisor.log", 15))
-                raise StackFailed(status["error"] or f"the supervisor ended:\n{end}")
+                raise StackError(status["error"] or f"the supervisor ended:\n{end}")
             if child is None and (lock := self.place.lock()) is not None:
                 os.close(lock)
-                raise StackFailed("the stack was stopped while it started")
+                raise StackError("the stack was stopped while it started")
             time.sleep(0.05)
 
     def stop(self, *, report: Report = lambda _: None) -> bool:
@@ -190,7 +190,7 @@ class Stack:
         while (lock := self.place.lock()) is None:
             report(self.status())
             if time.monotonic() > until:
-                raise StackFailed("the stack has not stopped after 60 s")
+                raise StackError("the stack has not stopped after 60 s")
             if self._child:
                 self._child.poll()  # else it stays as a zombie
             time.sleep(0.05)

@@ -30,7 +30,7 @@ FIRST_TRIES = 3
 """So often may a process fail before it was ever ready; then the start as a whole has failed."""
 
 
-class Failed(Exception):
+class StartError(Exception):
     """A program could not be started; the text says which and shows the end of its log."""
 
 
@@ -84,7 +84,7 @@ class Supervisor:
                 self.phase = "ready"
                 self._tell()
                 await self._stopping.wait()
-        except Failed as failed:
+        except StartError as failed:
             self.error = str(failed)
             self._stopping.set()
         finally:
@@ -128,7 +128,7 @@ class Supervisor:
             while not any(goal.done() for goal in goals):
                 for keeper in keepers:
                     if keeper.done():
-                        keeper.result()  # raises Failed; that of a step that is done returns nothing
+                        keeper.result()  # raises StartError; that of a step that is done returns nothing
                 pending = [task for task in (*goals, *keepers) if not task.done()]
                 await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -137,7 +137,7 @@ class Supervisor:
             await asyncio.gather(*goals, return_exceptions=True)
 
     async def _keep(self, kept: Kept) -> None:
-        """Has the program running for as long as the stack lives; raises Failed if it never gets ready."""
+        """Has the program running for as long as the stack lives; raises StartError if it never gets ready."""
         program = kept.program
         for need in program.needs:
             await self.kept[need].first_ready.wait()
@@ -154,7 +154,7 @@ class Supervisor:
                 failures += 1
                 if not kept.first_ready.is_set() and (failures >= FIRST_TRIES or program.once):
                     self._now(kept, "failed")
-                    raise Failed(self._said(program, problem)) from problem
+                    raise StartError(self._said(program, problem)) from problem
             else:
                 kept.took = time.monotonic() - begun
                 kept.first_ready.set()
@@ -173,7 +173,7 @@ class Supervisor:
             await asyncio.sleep(min(BACKOFF_MAX, 0.1 * 2**failures))
 
     async def _ready(self, kept: Kept) -> None:
-        """Returns once the process is ready (a step: once it has done its work); raises Failed if it will not be."""
+        """Returns once the process is ready (a step: once it has done its work); raises StartError if it will not be."""
         program, process = kept.program, kept.process
         assert process is not None
         exited = asyncio.create_task(process.exited())
@@ -183,15 +183,15 @@ class Supervisor:
                 if program.once:
                     await exited
                     if process.code:
-                        raise Failed(f"ended with {process.code}")
+                        raise StartError(f"ended with {process.code}")
                 while not program.once and not exited.done() and not await asyncio.to_thread(program.ready):
                     await asyncio.wait([exited], timeout=pause)
                     pause = min(0.2, pause * 1.3)
                 if not program.once and exited.done():
-                    raise Failed(f"ended with {process.code} before it was ready")
+                    raise StartError(f"ended with {process.code} before it was ready")
                 await asyncio.to_thread(program.after)
         except TimeoutError:
-            raise Failed(f"was not ready after {program.patience:.0f} s") from None
+            raise StartError(f"was not ready after {program.patience:.0f} s") from None
         finally:
             exited.cancel()
             await asyncio.gather(exited, return_exceptions=True)

@@ -21,15 +21,14 @@ PYTHON_MIN = (3, 11)
 def main(extras: str) -> None:
     """Brings .venv up to date. Ends the process, saying why, where that cannot be done."""
     digest = hashlib.sha256((PROJECT / "pyproject.toml").read_bytes() + str(PROJECT).encode()).hexdigest()
-    stamp = VENV / f"installed-{extras.replace(',', '-')}"
-    if _is(stamp, digest):
+    if _installed(extras, digest):
         return
     if sys.version_info < PYTHON_MIN:
         sys.exit(f"Python {'.'.join(map(str, PYTHON_MIN))} or newer is needed; this is {sys.version.split()[0]}")
     (PROJECT / ".transom").mkdir(exist_ok=True)
     with (PROJECT / ".transom" / "venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is(stamp, digest):
+        if _installed(extras, digest):
             return
         if not _runs():
             _say(f"making .venv with Python {sys.version.split()[0]}")
@@ -40,11 +39,13 @@ def main(extras: str) -> None:
         run = subprocess.run([*pip, "-e", f".[{extras}]"], cwd=PROJECT, env=env, check=False)
         if run.returncode:
             sys.exit("pip could not install it; what it says is above")
-        stamp.write_text(digest)
+        (VENV / f"installed-{extras.replace(',', '-')}").write_text(digest)
 
 
-def _is(stamp: Path, digest: str) -> bool:
-    return stamp.exists() and stamp.read_text() == digest and (VENV / "bin" / "transom").exists()
+def _installed(extras: str, digest: str) -> bool:
+    """Whether these extras, and perhaps more, were installed from this very pyproject.toml."""
+    stamps = [set(f.name.split("-")[1:]) for f in VENV.glob("installed-*") if f.read_text() == digest]
+    return (VENV / "bin" / "transom").exists() and any(stamp >= set(extras.split(",")) for stamp in stamps)
 
 
 def _runs() -> bool:
@@ -80,7 +81,7 @@ def _borrow_pip() -> None:
         try:
             debian.refresh(work)
             debian.fetch(["python3-pip-whl"], root, work)
-        except debian.CannotUnpack as problem:
+        except debian.PackageError as problem:
             sys.exit(f"{advice}\n{problem}")
         wheel = next((root / "usr/share/python-wheels").glob("pip-*.whl"))
         # A wheel is a zip file, and Python runs those.

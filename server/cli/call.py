@@ -95,7 +95,7 @@ def _methods(stack: Stack) -> dict[str, MethodDescriptor]:
         raise click.ClickException(f"the stack in {stack.place.state} has no schema yet: transom up") from None
     pool, files = DescriptorPool(), FileDescriptorSet.FromString(compiled).file
     for file in files:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     services = [s for file in files for s in pool.FindFileByName(file.name).services_by_name.values()]
     return {f"{service.full_name}/{method.name}": method for service in services for method in service.methods}
 
@@ -157,9 +157,9 @@ def _explain(error: grpc.RpcError) -> None:
     """Prints a refusal with its details (AIP-193), readably."""
     from google.rpc import error_details_pb2, status_pb2
 
-    code, message = error.code(), error.details()  # type: ignore[attr-defined]
+    code, message = error.code(), error.details()
     click.echo(f"{click.style(code.name, fg='red', bold=True)}  {message}", err=True)
-    trailers = error.trailing_metadata() or ()  # type: ignore[attr-defined]
+    trailers = error.trailing_metadata() or ()
     packed = dict(trailers).get("grpc-status-details-bin", b"")
     for detail in status_pb2.Status.FromString(packed).details:
         for line in _lines(detail, error_details_pb2):

@@ -14,11 +14,11 @@ def command(port: int | None) -> None:
 
     API servers first finish the calls they have; then the rest stops in order. `transom clean` also removes the data.
     """
-    from deploy.native.stack import StackFailed
+    from deploy.native.stack import StackError
 
     stack = chosen(port)
     try:
         stopped = stack.stop()
-    except StackFailed as problem:
+    except StackError as problem:
         raise click.ClickException(str(problem)) from problem
     click.echo("stopped" if stopped else "nothing was running", err=True)

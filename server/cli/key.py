@@ -86,7 +86,7 @@ def _run(stack: int, work: Callable[[Keys], Awaitable[T]]) -> T:
 
 
 def _settings(stack: int) -> Settings:
-    from deploy.native.stack import HOME, Stack, StackFailed
+    from deploy.native.stack import HOME, Stack, StackError
     from server.settings import Settings
 
     settings = Settings()
@@ -94,7 +94,7 @@ def _settings(stack: int) -> Settings:
         return settings
     try:
         env = Stack(HOME / str(stack)).env
-    except StackFailed as error:
+    except StackError as error:
         raise click.ClickException(
             f"no stack with edge port {stack} was ever started here; name its port (--stack) or set TRANSOM_POSTGRES"
         ) from error

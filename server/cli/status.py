@@ -26,7 +26,8 @@ COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "restart
 def command(port: int | None, as_json: bool) -> None:
     """Show what runs, and how it is.
 
-    Each process with its address and health, the replica's lag and the queues. The exit code is 0 only if everything runs as it should.
+    Each process with its address and health, the replica's lag and the queues. The exit code is 0 only if
+    everything runs as it should.
 
     \b
     transom status

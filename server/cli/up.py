@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,9 @@ def command(port: int, app: Path | None) -> None:
     transom up --port 9000 --app ../mine   another app beside it
     transom down --port 9000
     """
-    from deploy.native.binaries import Missing
+    from deploy.native.binaries import ServersError
     from deploy.native.card import card
-    from deploy.native.stack import HOME, Stack, StackFailed
+    from deploy.native.stack import HOME, Stack, StackError
 
     state = HOME / str(port)
     app = (app or Stack.of(state).app).resolve()
@@ -46,7 +47,7 @@ def command(port: int, app: Path | None) -> None:
     progress = Progress()
     try:
         started = stack.start(report=progress.report, progress=progress.say)
-    except (Missing, StackFailed) as problem:
+    except (ServersError, StackError) as problem:
         progress.end()
         raise click.ClickException(str(problem)) from problem
     progress.end("everything is ready" if started else "it runs already")
@@ -58,7 +59,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._done: set[str] = set()
-        self._terminal = click.get_text_stream("stderr").isatty()
+        self._terminal = sys.stderr.isatty()
 
     def say(self, text: str) -> None:
         """Says a line."""

@@ -1,0 +1,192 @@
+"""A stack on this machine: what its supervisor promises. Most of it with two light servers, redis and mail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import smtplib
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.native import health, mailbox
+from deploy.native import stack as stacks
+from deploy.native.machine import birth
+from deploy.native.stack import PROJECT, Stack, StackError
+
+LIGHT = ("redis", "mail")
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def pids(stack: Stack) -> dict[str, int]:
+    return {p["name"]: p["pid"] for p in stack.status()["processes"]}
+
+
+def told(stack: Stack, name: str) -> dict[str, Any]:
+    return next(p for p in stack.status()["processes"] if p["name"] == name)
+
+
+def redis(stack: Stack, command: str) -> bytes:
+    import socket
+
+    password = stack.env["TRANSOM_REDIS"].partition(":")[2].partition("@")[0].strip("/:")
+    with socket.create_connection(("127.0.0.1", stack.ports["redis"]), 2) as connection:
+        connection.sendall(f"AUTH {password}\r\n{command}\r\n".encode())
+        time.sleep(0.05)
+        return connection.recv(1000)
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path / "8080", parts=LIGHT)
+    stack.start()
+    try:
+        yield stack
+    finally:
+        stack.clean()
+
+
+def test_a_second_start_finds_all_running_and_changes_nothing(light: Stack) -> None:
+    before = pids(light)
+    assert light.start() is False
+    assert pids(light) == before
+
+
+def test_a_killed_process_is_started_again(light: Stack) -> None:
+    before = told(light, "redis")
+    os.kill(before["pid"], signal.SIGKILL)
+    until(lambda: told(light, "redis")["restarts"] == 1 and told(light, "redis")["state"] == "ready", "redis again")
+    assert told(light, "redis")["pid"] != before["pid"]
+    assert told(light, "mail")["restarts"] == 0
+    assert b"+PONG" in redis(light, "PING")
+
+
+def test_a_stack_outlives_its_supervisor_and_the_next_one_takes_over(light: Stack) -> None:
+    before = pids(light)
+    redis(light, "SET kept yes")
+    os.kill(light.status()["pid"], signal.SIGKILL)
+    until(lambda: light.status()["phase"] == "abandoned", "the supervisor gone")
+    assert pids(light) == before
+
+    assert light.start() is True
+
+    assert pids(light) == before
+    assert b"yes" in redis(light, "GET kept")
+    os.kill(before["redis"], signal.SIGKILL)  # a process it did not start itself is watched all the same
+    until(lambda: told(light, "redis")["restarts"] == 1, "redis again")
+
+
+def test_what_an_abandoned_stack_left_running_can_be_stopped(light: Stack) -> None:
+    before = pids(light)
+    os.kill(light.status()["pid"], signal.SIGKILL)
+    until(lambda: light.status()["phase"] == "abandoned", "the supervisor gone")
+    assert light.stop() is True
+    assert [birth(pid) for pid in before.values()] == [None, None]
+    assert light.stop() is False
+
+
+def test_stacks_live_side_by_side(light: Stack, tmp_path: Path) -> None:
+    with Stack(tmp_path / "9090", parts=LIGHT).running() as other:
+        assert light.ports.base != other.ports.base
+        redis(light, "SET whose mine")
+        assert b"mine" not in redis(other, "GET whose")
+    assert not other.place.state.exists()
+    assert b"mine" in redis(light, "GET whose")
+
+
+def test_an_attached_stack_goes_with_its_starter_even_by_sigkill(tmp_path: Path) -> None:
+    state = tmp_path / "8080"
+    code = (
+        "import sys, time; from pathlib import Path; from deploy.native.stack import Stack\n"
+        f"Stack(Path({str(state)!r}), parts={LIGHT!r}).start(attached=True); print('up', flush=True); time.sleep(60)"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=PROJECT)
+    assert starter.stdout
+    assert starter.stdout.readline() == b"up\n"
+    running = pids(Stack(state))
+    starter.kill()
+    starter.wait()
+    until(lambda: all(birth(pid) is None for pid in running.values()), "everything gone")
+
+
+def test_a_start_that_fails_says_which_part_and_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "app" / "proto").mkdir(parents=True)
+    (tmp_path / "app" / "proto" / "broken.proto").write_text('syntax = "proto3";\nmessage Unfinished {\n')
+    stack = Stack(tmp_path / "8080", app=tmp_path / "app", parts=("redis", "schema"))
+    with pytest.raises(StackError, match=r"(?s)^schema: ended with 1.*broken\.proto:2"):
+        stack.start()
+    assert stack.status()["phase"] == "failed"
+    assert list(stack.place.run.glob("*.json")) == []
+
+
+def test_status_for_scripts(light: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.cli.status import command
+
+    monkeypatch.setattr(stacks, "HOME", light.place.state.parent)
+    result = CliRunner().invoke(command, ["--json", "--port", "8080"])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (said["healthy"], said["phase"]) == (True, "ready")
+    assert [p["name"] for p in said["processes"]] == ["redis", "mail"]
+    assert set(said["processes"][0]) == {"name", "address", "health", "pid", "uptime", "restarts"}
+
+    light.stop()
+    result = CliRunner().invoke(command, ["--json", "--port", "8080"])
+    assert result.exit_code == 1
+    assert {p["health"] for p in json.loads(result.stdout)["processes"]} == {"stopped"}
+
+
+def test_passwords_are_for_their_owner_alone_and_in_no_log(light: Stack) -> None:
+    file = light.place.state / "secrets.json"
+    assert file.stat().st_mode & 0o077 == 0
+    logs = b"".join(log.read_bytes() for log in light.place.logs.iterdir()) + light.place.status.read_bytes()
+    assert not [word for word in json.loads(file.read_text()).values() if word.encode() in logs]
+
+
+def test_the_mail_catcher_shows_what_it_took(light: Stack) -> None:
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "Transom <t@example.com>", "Ö <o@example.com>", "Bericht – fertig"
+    mail.set_content("Grüße\n")
+    mail.add_attachment(b"%PDF-1.4", maintype="application", subtype="pdf", filename="bericht.pdf")
+    with smtplib.SMTP("127.0.0.1", light.ports["smtp"]) as smtp:
+        smtp.send_message(mail)
+
+    with urllib.request.urlopen(f"{light.mailbox}/mails") as reply:
+        (found,) = json.load(reply)
+    assert (found["to"], found["subject"], found["text"]) == (["o@example.com"], "Bericht – fertig", "Grüße\n")
+    assert found["attachments"] == [{"filename": "bericht.pdf", "content_type": "application/pdf", "size": 8}]
+    with urllib.request.urlopen(f"{light.mailbox}/mails/{found['id']}") as reply:
+        assert b"bericht.pdf" in reply.read()
+    with urllib.request.urlopen(f"{light.mailbox}/") as reply:
+        assert "Bericht – fertig" in reply.read().decode()
+
+
+def test_the_mail_catcher_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "KEPT", 3)
+    box = mailbox.Mailbox(tmp_path)
+    names = [box.put("a@example.com", ["b@example.com"], f"Subject: {i}\r\n\r\n".encode()) for i in range(5)]
+    assert [mail["id"] for mail in box.mails()] == names[:1:-1]
+    assert box.raw(names[0]) is None
+
+
+def test_the_replica_streams_and_says_how_far_behind_it_is(components: Stack) -> None:
+    found = health.examine(components)
+    assert found.good
+    assert found.replica
+    assert found.replica.streaming
+    assert found.replica.lag_seconds is not None
