@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.utils import getaddresses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -89,7 +89,7 @@ def _told(name: str, mail: EmailMessage) -> dict[str, Any]:
     }
 
 
-def _text(body: EmailMessage) -> str:
+def _text(body: MIMEPart) -> str:
     try:
         content = body.get_content()
     except (LookupError, UnicodeError):  # a character set that does not exist, or is not kept to
