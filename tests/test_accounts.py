@@ -48,9 +48,7 @@ def address() -> str:
 
 async def signed_up(on: Server, email: str = "", **more: Any) -> tuple[Caller, pb.SignUpResponse]:
     """A new account, and a client that is signed in to it."""
-    made = await on.stubs().accounts(
-        "SignUp", pb.SignUpRequest(email=email or address(), password=PASSWORD, **more)
-    )
+    made = await on.stubs().accounts("SignUp", pb.SignUpRequest(email=email or address(), password=PASSWORD, **more))
     return on.stubs(made.token), made
 
 
@@ -118,7 +116,9 @@ def test_an_address_is_one(sentence: str, one: str, other: str) -> None:
     assert email_key(one.strip()) == email_key(other.strip()) is not None
 
 
-@pytest.mark.parametrize("good", ["a@b", "a.b+c@d-e.f", "o'neil@example.com", "用户@例子.公司", "a!#$%&'*/=?^_`{|}~-@x.y"])
+@pytest.mark.parametrize(
+    "good", ["a@b", "a.b+c@d-e.f", "o'neil@example.com", "用户@例子.公司", "a!#$%&'*/=?^_`{|}~-@x.y"]
+)
 def test_an_address_is_accepted(good: str) -> None:
     assert email_key(good) is not None
 
@@ -221,22 +221,26 @@ async def test_who_may_not(at: Place) -> None:
         _, token = await on.keys.create("a tool", "admin")
         tool, nobody = on.stubs(token), on.stubs()
         garbage = on.stubs(new_token(SESSION))
-        revoke_his = pb.RevokeSessionRequest(name=his.session.name)
-        for sentence, call, answer in [
-            ("nobody has no account", nobody.accounts("GetMe", pb.GetMeRequest()), ("UNAUTHENTICATED", "SIGN_IN_REQUIRED")),
-            ("nobody has no sessions", nobody.accounts("ListSessions", pb.ListSessionsRequest()), ("UNAUTHENTICATED", "SIGN_IN_REQUIRED")),
-            ("nobody is not signed in", nobody.accounts("SignOut", pb.SignOutRequest()), ("UNAUTHENTICATED", "SIGN_IN_REQUIRED")),
-            ("a made-up token is nobody's", garbage.accounts("GetMe", pb.GetMeRequest()), ("UNAUTHENTICATED", "TOKEN_INVALID")),
-            ("nor does it sign up", garbage.accounts("SignUp", pb.SignUpRequest()), ("UNAUTHENTICATED", "TOKEN_INVALID")),
-            ("a key has no account", tool.accounts("GetMe", pb.GetMeRequest()), ("FAILED_PRECONDITION", "NOT_AN_ACCOUNT")),
-            ("a key has no session", tool.accounts("SignOut", pb.SignOutRequest()), ("FAILED_PRECONDITION", "NOT_AN_ACCOUNT")),
-            ("Ann does not end Bob's session", ann.accounts("RevokeSession", revoke_his), ("NOT_FOUND", "NOT_FOUND")),
-            ("there is no such session", ann.accounts("RevokeSession", pb.RevokeSessionRequest(name="sessions/x")), ("NOT_FOUND", "NOT_FOUND")),
-            ("that is no session's name", ann.accounts("RevokeSession", pb.RevokeSessionRequest(name=hers.account.name)), ("INVALID_ARGUMENT", "INVALID_REQUEST")),
-            ("nor is that", ann.accounts("RevokeSession", pb.RevokeSessionRequest(name="sessions/\0")), ("INVALID_ARGUMENT", "INVALID_REQUEST")),
-            ("a page has a size", ann.accounts("ListSessions", pb.ListSessionsRequest(page_size=-1)), ("INVALID_ARGUMENT", "INVALID_REQUEST")),
-        ]:  # fmt: skip
-            assert (await refused(call))[:2] == answer, sentence
+        get, end = pb.GetMeRequest(), pb.RevokeSessionRequest
+        stranger, bad = ("UNAUTHENTICATED", "SIGN_IN_REQUIRED"), ("UNAUTHENTICATED", "TOKEN_INVALID")
+        no_account, absent = ("FAILED_PRECONDITION", "NOT_AN_ACCOUNT"), ("NOT_FOUND", "NOT_FOUND")
+        invalid = ("INVALID_ARGUMENT", "INVALID_REQUEST")
+        for sentence, client, method, request, answer in [
+            ("nobody has no account", nobody, "GetMe", get, stranger),
+            ("nobody has no sessions", nobody, "ListSessions", pb.ListSessionsRequest(), stranger),
+            ("nobody is not signed in", nobody, "SignOut", pb.SignOutRequest(), stranger),
+            ("nobody ends no session", nobody, "RevokeSession", end(name=his.session.name), stranger),
+            ("a made-up token is nobody's", garbage, "GetMe", get, bad),
+            ("nor does it sign up", garbage, "SignUp", pb.SignUpRequest(), bad),
+            ("a key has no account", tool, "GetMe", get, no_account),
+            ("a key has no session", tool, "SignOut", pb.SignOutRequest(), no_account),
+            ("Ann does not end Bob's session", ann, "RevokeSession", end(name=his.session.name), absent),
+            ("there is no such session", ann, "RevokeSession", end(name="sessions/x"), absent),
+            ("that is no session's name", ann, "RevokeSession", end(name=hers.account.name), invalid),
+            ("nor is that", ann, "RevokeSession", end(name="sessions/\0"), invalid),
+            ("a page has a size", ann, "ListSessions", pb.ListSessionsRequest(page_size=-1), invalid),
+        ]:
+            assert (await refused(client.accounts(method, request)))[:2] == answer, sentence
         assert (await bob.accounts("GetMe", pb.GetMeRequest())) == his.account
 
 
@@ -338,9 +342,9 @@ async def test_a_revoked_session_ends_at_once_here_and_within_5_seconds_elsewher
         header = f"Bearer {phone}"
         for on in (here, there):
             assert (await on.authentication.caller(header)).known
-        await ann.accounts("RevokeSession", pb.RevokeSessionRequest(name=[
-            s.name for s in (await ann.accounts("ListSessions", pb.ListSessionsRequest())).sessions if not s.current
-        ][0]))  # fmt: skip
+        sessions = (await ann.accounts("ListSessions", pb.ListSessionsRequest())).sessions
+        other = next(session for session in sessions if not session.current)
+        await ann.accounts("RevokeSession", pb.RevokeSessionRequest(name=other.name))
         revoked = time.monotonic()
         for on in (here, fresh):  # who did it, and who never saw it, though Redis had a copy
             with pytest.raises(Unauthenticated):

@@ -22,8 +22,8 @@ LONGEST = 127
 ANYTHING = "application/octet-stream"
 """Declares nothing, and so agrees with everything."""
 
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-_MEDIA_TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})(?:; ?{_TOKEN}=(?:{_TOKEN}|\"[A-Za-z0-9!#-\[\]-~ ]*\"))*")
+_WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD})(?:; ?{_WORD}=(?:{_WORD}|\"[A-Za-z0-9!#-\[\]-~ ]*\"))*")
 
 # Types that are one to a reader of their first bytes: one container, or one type under several names.
 _FAMILIES = (

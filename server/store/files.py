@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ PENDING_MOST = 1000
 
 UNFINISHED = timedelta(hours=24)
 """How long an upload may take from its announcement to its completion; then it is swept away."""
+
+CLAIMS = 2
+"""Claims at once in one process: each holds a connection of the pool while S3 works, and others need the pool too."""
 
 SETTLED = timedelta(minutes=10)
 """How long a deleted file's row waits for calls that were still writing its bytes; longer than any of them takes."""
@@ -122,6 +126,7 @@ class StoredFiles:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._claims = asyncio.Semaphore(CLAIMS)
 
     async def announce(
         self,
@@ -190,7 +195,7 @@ class StoredFiles:
         self, id: str, source: str, owner: str, filename: str, content_type: str
     ) -> AsyncIterator[tuple[StoredFile, Claim]]:
         """The file that `source` names, made with `id` where there is none; in the block, nobody else works on it."""
-        async with transaction(self._pool, StoredFile) as cursor:
+        async with self._claims, transaction(self._pool, StoredFile) as cursor:
             await cursor.execute(
                 _CLAIM,
                 {"id": id, "source": source, "owner": owner, "filename": filename, "content_type": content_type},

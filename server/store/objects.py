@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as NoConnection
 
 from server.errors import Internal, NotFound, Precondition, Unavailable
 from server.store.threads import Threads
@@ -210,7 +211,7 @@ def _translated() -> Iterator[None]:
         if status >= 500 or status == 429:
             raise _away() from refused
         raise Internal("The file store refused a call.") from refused
-    except HTTPClientError as away:  # no connection, no answer, or an answer that broke off
+    except (NoConnection, HTTPClientError, IncompleteReadError) as away:  # no connection, no answer, or half of one
         raise _away() from away
     except BotoCoreError as broken:
         raise Internal("The file store could not be called.") from broken
