@@ -1,29 +1,37 @@
-"""python -m consumers relay | work"""
+"""python -m consumers relay | work | replay --hours N"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from datetime import timedelta
 
-from consumers.wiring import relay, work
+from consumers import wiring
+from consumers.relay import replay
 from server import logs
 from server.settings import Settings
-
-COMMANDS = {"relay": relay, "work": work}
 
 
 def main() -> None:
     """Runs one process until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m consumers", description="Relays events, or works on them.")
-    parser.add_argument(
-        "command",
-        choices=COMMANDS,
-        help="relay: outbox to broker, one of any number is active; work: runs the app's tasks and sends mails",
-    )
-    command = COMMANDS[parser.parse_args().command]
+    parser = argparse.ArgumentParser(prog="python -m consumers", description="Events: relayed, worked on, replayed.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("relay", help="publishes committed events; of any number, one is active")
+    commands.add_parser("work", help="runs the app's tasks and sends mails; any number share the work")
+    again = commands.add_parser("replay", help="has past events published again, after the broker lost them")
+    again.add_argument("--hours", type=float, required=True, help="how far back; events are kept for seven days")
+    given = parser.parse_args()
+
     settings = Settings()
     logs.configure(settings)
-    asyncio.run(command(settings))
+    match given.command:
+        case "relay":
+            asyncio.run(wiring.relay(settings))
+        case "work":
+            asyncio.run(wiring.work(settings))
+        case "replay":
+            count = replay(settings.postgres.get_secret_value(), timedelta(hours=given.hours))
+            print(f"{count} events will be published again; what is done already is recognised.")
 
 
 if __name__ == "__main__":

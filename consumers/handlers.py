@@ -6,11 +6,11 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, LiteralString, Protocol
+from typing import Any, Protocol
 
 from transom.events.v1.event_pb2 import Event
 
-Statement = tuple[LiteralString, Sequence[Any]]
+Statement = tuple[str, Sequence[Any]]
 """SQL and its parameters."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -21,13 +21,6 @@ class Work(Protocol):
 
     async def commit(self, extra: Sequence[Statement] = ()) -> None:
         """Raises Stale where something changed since it was read."""
-
-    async def read_file(self, name: str) -> bytes:
-        """The bytes of the file called `name`."""
-
-
-class Discard(Exception):
-    """There is nothing to do for this event, now or ever."""
 
 
 class Poison(Exception):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
 from consumers.handlers import Statement
 from server.errors import Unavailable
+from server.store.pooled import Pool
 
 _DONE: LiteralString = "select from transom.inbox where handler = %s and event_id = %s"
 
@@ -19,7 +19,7 @@ _RECORD: LiteralString = "insert into transom.inbox (handler, event_id) values (
 class Inbox:
     """What is written down in transom.inbox."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
     async def done(self, handler: str, event: str) -> bool:

@@ -6,7 +6,6 @@ Message-ID is made from the mail's id, so that servers and readers recognise the
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Sequence
 from datetime import datetime
 from email.message import EmailMessage
@@ -17,12 +16,14 @@ import aiosmtplib
 import psycopg
 import structlog
 from psycopg.rows import class_row
-from psycopg_pool import AsyncConnectionPool
 from transom.events.v1.event_pb2 import Event
 
 from consumers.handlers import Handler, Poison, Statement, Work
-from server.errors import NotFound, Unavailable
+from server.caller import SYSTEM
+from server.engine.files import Files
+from server.errors import Invalid, NotFound, Precondition, Unavailable
 from server.settings import Settings
+from server.store.pooled import Pool
 
 log = structlog.get_logger("mail")
 
@@ -67,8 +68,9 @@ class Mail(NamedTuple):
 class Mails:
     """The handler of `transom.mails.v1.Mail.created`."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], settings: Settings) -> None:
+    def __init__(self, pool: Pool, files: Files, settings: Settings) -> None:
         self._pool = pool
+        self._files = files
         self._settings = settings
         host, _, port = settings.smtp.rpartition(":")
         self._host, self._port = host, int(port)
@@ -89,7 +91,7 @@ class Mails:
         if mail.sent_time is not None:
             return ()
         try:
-            refused = await self._deliver(mail, work)
+            refused = await self._deliver(mail)
         except (Poison, Unavailable) as error:
             await self._write(_FAILED, [str(error)[:ERROR], mail.id])
             raise
@@ -97,12 +99,12 @@ class Mails:
             log.warning("some recipients were refused", mail=mail.id, refused=len(refused))
         return [(_SENT, ["; ".join(refused)[:ERROR], mail.id])]
 
-    async def _deliver(self, mail: Mail, work: Work) -> list[str]:
+    async def _deliver(self, mail: Mail) -> list[str]:
         """Hands the mail to the SMTP server; what it said about recipients it refused."""
         recipients = [address for _, address in getaddresses([mail.recipient]) if address]
         if not 1 <= len(recipients) <= RECIPIENTS:
             raise Poison(f"a mail goes to 1 to {RECIPIENTS} recipients, this one to {len(recipients)}")
-        message = await self._message(mail, work)
+        message = await self._message(mail)
         settings = self._settings
         password = settings.smtp_password.get_secret_value() if settings.smtp_password else None
         try:
@@ -121,7 +123,7 @@ class Mails:
             raise _translated(error) from error
         return [f"{address}: {answer.code} {answer.message}" for address, answer in refused.items()]
 
-    async def _message(self, mail: Mail, work: Work) -> EmailMessage:
+    async def _message(self, mail: Mail) -> EmailMessage:
         message = EmailMessage()
         try:
             message["From"] = self._settings.mail_from
@@ -137,20 +139,21 @@ class Mails:
             raise Poison(f"a mail has at most {ATTACHMENTS} attachments, this one {len(mail.attachments)}")
         size = len(mail.body)
         for name in mail.attachments:
-            filename, data = await self._attached(name, work)
+            filename, content_type, data = await self._attached(name)
             size += len(data)
             if size > BYTES:
                 raise Poison(f"a mail has at most {BYTES >> 20} MiB")
-            kind, subtype = (mimetypes.guess_type(filename)[0] or "application/octet-stream").split("/", 1)
+            kind, _, subtype = content_type.partition(";")[0].strip().partition("/")
             message.add_attachment(data, maintype=kind, subtype=subtype, filename=filename)
         return message
 
-    async def _attached(self, name: str, work: Work) -> tuple[str, bytes]:
+    async def _attached(self, name: str) -> tuple[str, str, bytes]:
+        """Name for people, content type and bytes of a file."""
         try:
-            data = await work.read_file(name)
-        except NotFound as gone:
-            raise Poison(f"its attachment {name} does not exist") from gone
-        return name.rpartition("/")[2], data
+            file = await self._files.get(SYSTEM, name)
+            return file.filename or name.rpartition("/")[2], file.content_type, await self._files.read(name, BYTES)
+        except (NotFound, Invalid, Precondition) as wrong:
+            raise Poison(f"its attachment {name} cannot be read: {wrong.message}") from wrong
 
     async def _read(self, identity: str) -> Mail | None:
         try:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, LiteralString
 
 import pika
@@ -41,8 +42,13 @@ BATCH = 500
 """Most events numbered, read, or waiting for a confirm at one time."""
 BATCH_BYTES = 8 << 20
 """Most payload of one batch; a single larger event goes alone."""
-POLL = 1.0
-"""Seconds after which the outbox is looked at without having been told to, and a standby asks for the lock again."""
+POLL = 0.25
+"""Seconds after which the outbox is looked at without having been told to. A look that finds nothing is one probe of an
+empty index; a `notify transom_events` by whoever writes is heard at once, but costs every commit a lock."""
+STANDBY = 1.0
+"""Seconds after which a relay that stands by asks for the lock again."""
+MEASURE = 1.0
+"""Seconds between two measurements of the outbox."""
 CONFIRM = 30.0
 """Seconds the broker may take to confirm a batch before it is taken for lost."""
 SWEEP = 60.0
@@ -51,6 +57,11 @@ SWEEP_ROWS = 1000
 """Rows of one deletion."""
 DEPTH_MAX = 100_000
 """The outbox's depth is counted up to here."""
+
+# The server, too, must notice a relay whose machine is gone: only then does it give the lock to another.
+_NOTICE_ITS_LOSS: LiteralString = (
+    "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3"
+)
 
 # Numbering: one statement, so that positions and the place they were taken from move together or not at all.
 _NUMBER: LiteralString = """
@@ -78,7 +89,17 @@ _READ: LiteralString = """
     ) as sized
     where before < %(bytes)s order by position"""
 
-_PUBLISHED: LiteralString = "update transom.relay set published = %s where published < %s"
+# Only from where the batch began: somebody may have set it back meanwhile (`replay`).
+_PUBLISHED: LiteralString = "update transom.relay set published = %s where published = %s"
+
+_REPLAY: LiteralString = """
+    with first as (
+        select min(position) as position from transom.events where create_time >= clock_timestamp() - %s::interval
+    ), back as (
+        update transom.relay set published = least(published, first.position - 1) from first
+        where first.position is not null returning numbered - published as again
+    )
+    select coalesce((select again from back), 0), pg_notify('transom_events', '')"""
 
 _MEASURE: LiteralString = """
     select numbered - published + (
@@ -155,6 +176,7 @@ class Relay:
         self._channel: Channel | None = None
         self._broker_backoff = Backoff()
         self._try_broker = 0.0
+        self._behind = True
         self._measured = self._swept = -SWEEP
         self.stop = asyncio.Event()
 
@@ -181,8 +203,7 @@ class Relay:
             self._postgres, autocommit=True, application_name=f"transom-{self._instance}"[:63], connect_timeout=5,
             keepalives_idle=10, keepalives_interval=5, keepalives_count=3,
         )  # fmt: skip
-        # The server, too, must notice a relay whose machine is gone: only then does it give the lock to another.
-        await connection.execute("set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3")
+        await connection.execute(_NOTICE_ITS_LOSS)
         return connection
 
     async def _elected(self, database: psycopg.AsyncConnection[TupleRow]) -> bool:
@@ -191,50 +212,53 @@ class Relay:
             row = await (await database.execute("select pg_try_advisory_lock(%s)", [LOCK])).fetchone()
             if row and row[0]:
                 return True
-            await either(self.stop, POLL)
+            await either(self.stop, STANDBY)
         return False
 
     async def _relay(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
         await database.execute("listen transom_events")
+        self._behind = True  # until a look says otherwise
+        await self._ready()  # queues must be there before events are, whoever starts first
         while not self.stop.is_set():
-            numbered = await self._number(database)
-            published = await self._publish(database) if await self._ready() else 0
+            self._behind |= (numbered := await self._number(database)) > 0
+            if self._behind and await self._ready():
+                self._behind = await self._publish(database)
             await self._measure(database)
             await self._sweep(database)
-            idle = numbered < BATCH and not published
+            idle = numbered < BATCH and not (self._behind and self._channel)
             async for _ in database.notifies(timeout=POLL if idle else 0, stop_after=1):
-                pass
+                self._behind = True
 
     async def _number(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
         row = await (await database.execute(_NUMBER, {"batch": BATCH})).fetchone()
         return row[0] if row else 0
 
-    async def _publish(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
-        """Publishes the next batch; how many events were confirmed in sequence."""
+    async def _publish(self, database: psycopg.AsyncConnection[TupleRow]) -> bool:
+        """Publishes the next batch; whether there may be more to publish."""
         cursor = await database.execute(_READ, {"batch": BATCH, "bytes": BATCH_BYTES}, binary=True)
         events = [_event(row) for row in await cursor.fetchall()]
         if not events or self._channel is None:
-            return 0
+            return False
         start = time.monotonic()
-        waiting, trouble = _send(self._channel, events)
+        waiting, lost = _send(self._channel, events)
         await self._settled(database, waiting)
         self._metrics.confirm.observe(time.monotonic() - start)
-        last, first_trouble = _confirmed(events, waiting)
-        trouble = first_trouble or trouble
+        last, trouble = _confirmed(events, waiting)
+        trouble = trouble or lost
         if last:
-            await database.execute(_PUBLISHED, [last, last])
+            await database.execute(_PUBLISHED, [last, events[0].position - 1])
         done = last - events[0].position + 1 if last else 0
         self._metrics.published.inc(done)
         if trouble is None:
             self._broker_backoff.reset()
-            return done
+            return True
         log.warning("events were not confirmed and will be published again", after=last, error=trouble.message)
         if isinstance(trouble, PublishRefused):
             self._metrics.refused.inc()
             await either(self.stop, self._broker_backoff.next())
         else:
             await self._hang_up()
-        return done
+        return True
 
     async def _settled(self, database: psycopg.AsyncConnection[TupleRow], waiting: list[asyncio.Future[None]]) -> None:
         """Returns when all are settled, when CONFIRM seconds went by in which the broker could have, or on `stop`."""
@@ -258,13 +282,12 @@ class Relay:
         try:
             self._broker = await connect(self._amqp, self._instance, timeout=5)
             self._channel = await self._broker.channel()
-            async with asyncio.timeout(CONFIRM):
-                await topology.declare(self._channel, self._handlers)
-        except (BrokerLost, TimeoutError) as error:
+            await topology.stand(self._channel, self._amqp, self._instance, self._handlers)
+        except BrokerLost as error:
             await self._hang_up()
             wait = self._broker_backoff.next()
             self._try_broker = time.monotonic() + wait
-            log.warning("the broker is away; events wait in the outbox", error=str(error), retry_in=round(wait, 2))
+            log.warning("the broker is away; events wait in the outbox", error=error.message, retry_in=round(wait, 2))
             return False
         log.info("connected to the broker", handlers=len(self._handlers))
         self._metrics.connected.set(1)
@@ -277,7 +300,7 @@ class Relay:
             await broker.close()
 
     async def _measure(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
-        if time.monotonic() - self._measured < POLL:
+        if time.monotonic() - self._measured < MEASURE:
             return
         self._measured = time.monotonic()
         row = await (await database.execute(_MEASURE, [DEPTH_MAX])).fetchone()
@@ -292,6 +315,16 @@ class Relay:
         inbox = await database.execute(_FORGET_INBOX, [self._keeping.inbox, SWEEP_ROWS])
         if max(events.rowcount, inbox.rowcount) < SWEEP_ROWS:  # else there is more: go on at the next turn
             self._swept = time.monotonic()
+
+
+def replay(postgres: str, since: timedelta) -> int:
+    """Has the events of the last `since` published again; how many, about.
+
+    For a broker that has lost its messages. What handlers have done already they recognise and leave alone.
+    """
+    with psycopg.connect(postgres, autocommit=True, connect_timeout=5) as database:
+        row = database.execute(_REPLAY, [since]).fetchone()
+        return int(row[0]) if row else 0
 
 
 def _event(row: TupleRow) -> Event:

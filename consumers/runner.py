@@ -22,11 +22,12 @@ from structlog.contextvars import bind_contextvars
 from transom.events.v1.event_pb2 import Event
 
 from consumers import topology
-from consumers.handlers import Discard, Handler, Outcome, Poison, Work
+from consumers.handlers import Handler, Outcome, Poison, Work
 from consumers.inbox import Inbox
 from consumers.waiting import Backoff, either
+from server.apps import Discard
 from server.errors import Stale, Unavailable
-from server.store.broker import BrokerLost, Channel, Connection, Delivery, PublishRefused, connect
+from server.store.broker import BrokerLost, Channel, Delivery, PublishRefused, connect
 
 log = structlog.get_logger("worker")
 
@@ -35,7 +36,7 @@ IN_FLIGHT = 64
 PREFETCH = 16
 """Deliveries of one handler a process holds at most; so many runs of it at one time."""
 RETURNS = 5
-"""Times a message may come back unanswered (its worker died, or lost its connection) before that counts as a failure."""
+"""Times a message may come back unanswered (its worker died, or hung up) before that counts as a failure."""
 RERUNS = 5
 """Times a handler is run again at once when somebody changed what it had read."""
 REASON = 500
@@ -117,7 +118,9 @@ class Runner:
             publishing = await connect(self._amqp, f"{self._instance} retries")
             try:
                 out = await publishing.channel()
-                await topology.declare(out, [(handler.name, handler.key) for handler in self._handlers])
+                await topology.stand(
+                    out, self._amqp, self._instance, [(handler.name, handler.key) for handler in self._handlers]
+                )
                 incoming = await consuming.channel()
                 consumers = [await self._consume(incoming, out, handler) for handler in self._handlers]
                 backoff.reset()
@@ -161,9 +164,9 @@ class Runner:
             async with self._slots[handler.name]:
                 await self._handle(handler, delivery, out)
         except BrokerLost as lost:
-            log.warning("the delivery could not be settled and will come again", handler=handler.name, error=lost.message)
+            log.warning("not settled; the delivery will come again", handler=handler.name, error=lost.message)
         except Exception:
-            log.exception("the delivery was not settled and will come again", handler=handler.name)
+            log.exception("not settled; the delivery will come again", handler=handler.name)
             await asyncio.sleep(1)
             delivery.give_back()
         finally:
@@ -204,7 +207,7 @@ class Runner:
             delivery.ack()
             return
         if delivery.returns >= RETURNS:
-            outcome, reason = Outcome.RETRY, f"came back unanswered {delivery.returns} times: its worker died or hung up"
+            outcome, reason = Outcome.RETRY, f"came back unanswered {delivery.returns} times: workers died or hung up"
         else:
             start = time.monotonic()
             outcome, reason = await self._attempt(handler, event)
@@ -276,7 +279,8 @@ class Runner:
                 WHY: reason[:REASON],
             }
             await self._moved(out, delivery, outcome, headers)
-            log.log(40 if outcome is Outcome.DEAD else 30, "moved on", outcome=outcome, attempts=attempts, reason=reason)
+            say = log.error if outcome is Outcome.DEAD else log.warning
+            say("moved on", outcome=outcome, attempts=attempts, reason=reason)
         self._metrics.runs.labels(handler.name, outcome).inc()
         delivery.ack()
 

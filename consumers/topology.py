@@ -15,10 +15,15 @@ it moves at least once: the copy is confirmed by the target before the source fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.store.broker import Channel
+import structlog
+
+from server.store.broker import BrokerLost, Channel, connect
+
+log = structlog.get_logger("topology")
 
 EVENTS = "transom.events"
 DEAD = "transom.dead"
@@ -32,6 +37,10 @@ DEAD_MESSAGES = 100_000
 DELIVERY_LIMIT = 20
 """Unanswered deliveries of one message after which the broker parks it by itself. The runner acts much earlier
 (`runner.RETURNS`); this is for a message that kills the runner before it can."""
+SETTLE = 2.0
+"""Seconds between the making of a queue and its first message. RabbitMQ writes the name under which it finds a quorum
+queue's log again to disk up to a second late (seen with 3.10): a broker killed in that second comes back with a queue
+that never answers again, and nothing must be in it."""
 
 _QUORUM = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
 _MOVED_SAFELY = {**_QUORUM, "x-dead-letter-exchange": "", "x-dead-letter-strategy": "at-least-once"}
@@ -65,12 +74,35 @@ def queue_of(handler: str) -> str:
     return f"transom.task.{handler}"
 
 
-async def declare(channel: Channel, handlers: Iterable[tuple[str, str]]) -> None:
-    """Declares everything; `handlers` are their names and routing keys (`<resource type>.<verb>`).
+async def stand(channel: Channel, amqp: str, instance: str, handlers: Sequence[tuple[str, str]]) -> None:
+    """Declares what is missing; returns when messages may be sent to all of it.
 
-    The relay does it too, before it publishes anything: an event must not pass by a handler whose queue does not
-    exist yet. Nothing is ever deleted here. Raises BrokerLost, also where a queue exists with other arguments.
+    `handlers` are their names and routing keys (`<resource type>.<verb>`). The relay does it too, before it publishes
+    anything: an event must not pass by a handler whose queue does not exist yet. Nothing is ever deleted. Raises
+    BrokerLost, also where something exists with other arguments: the reason then names them.
     """
+    new = not await _complete(amqp, instance, handlers)
+    await _declare(channel, handlers)
+    if new:
+        log.info("made new queues", settling=SETTLE)
+        await asyncio.sleep(SETTLE)
+
+
+async def _complete(amqp: str, instance: str, handlers: Sequence[tuple[str, str]]) -> bool:
+    """Whether all queues are there. Asked on a connection of its own: the answer no costs it."""
+    probe = await connect(amqp, f"{instance} probe")
+    try:
+        channel = await probe.channel()
+        for name in (DEAD, *(step.name for step in LADDER), *(queue_of(name) for name, _ in handlers)):
+            await channel.depth(name)
+    except BrokerLost:
+        return False
+    finally:
+        await probe.close()
+    return True
+
+
+async def _declare(channel: Channel, handlers: Sequence[tuple[str, str]]) -> None:
     await channel.exchange(EVENTS, "topic")
     await channel.queue(DEAD, {**_QUORUM, "x-max-length": DEAD_MESSAGES})
     for step in LADDER:

@@ -8,7 +8,7 @@ import random
 
 
 class Backoff:
-    """Seconds to wait before trying again: doubling from `first` to `most`, with jitter, so that many do not come at once."""
+    """Seconds to wait before trying again: doubling from `first` to `most`, with jitter so that many spread out."""
 
     def __init__(self, first: float = 0.2, most: float = 5.0) -> None:
         self._first = self._next = first

@@ -1,4 +1,4 @@
-"""Settings → one process that runs until it is asked to stop. Everything a consumer needs is opened and closed here."""
+"""Settings → one process that runs until it is asked to stop."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import signal
 
 import structlog
 from prometheus_client import start_http_server
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
-from consumers import mail, tasks
+from consumers import mail, tasks, workshop
 from consumers.inbox import Inbox
 from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
@@ -18,47 +16,37 @@ from server.settings import Settings
 
 log = structlog.get_logger("consumers")
 
-POOL = 8
-"""Connections of a worker to Postgres, for inbox and mails."""
-
 
 async def relay(settings: Settings) -> None:
     """Relays events until SIGTERM."""
-    running = Relay(
+    handlers = tasks.handlers(settings, tasks.schema_of(settings))
+    relay = Relay(
         settings.postgres.get_secret_value(),
         settings.amqp.get_secret_value(),
-        [mail.ADDRESS, *tasks.addresses(settings)],
+        [mail.ADDRESS, *((handler.name, handler.key) for handler in handlers)],
         RelayMetrics(),
         instance=settings.instance,
     )
-    _prepare(settings, running.stop)
-    await running.run()
+    _prepare(settings, relay.stop)
+    await relay.run()
     log.info("stopped")
 
 
 async def work(settings: Settings) -> None:
     """Runs the app's tasks and sends mails until SIGTERM."""
-    pool = AsyncConnectionPool(
-        settings.postgres.get_secret_value(),
-        min_size=1,
-        max_size=POOL,
-        timeout=10,
-        kwargs={"autocommit": True, "row_factory": dict_row, "application_name": f"transom-{settings.instance}"[:63]},
-        check=AsyncConnectionPool.check_connection,
-        open=False,
-    )
-    async with pool, tasks.opened(settings) as (works, handlers):
-        running = Runner(
+    schema = tasks.schema_of(settings)
+    async with workshop.opened(settings, schema) as shop:
+        runner = Runner(
             settings.amqp.get_secret_value(),
-            Inbox(pool),
-            works,
-            [mail.Mails(pool, settings).handler, *handlers],
+            Inbox(shop.pool),
+            shop.work,
+            [mail.Mails(shop.pool, shop.files, settings).handler, *tasks.handlers(settings, schema)],
             RunnerMetrics(),
             instance=settings.instance,
             grace=settings.drain_grace,
         )
-        _prepare(settings, running.stop)
-        await running.run()
+        _prepare(settings, runner.stop)
+        await runner.run()
     log.info("stopped")
 
 

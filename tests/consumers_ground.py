@@ -22,11 +22,17 @@ import psycopg
 from transom.events.v1.event_pb2 import Event
 
 from consumers import topology
+from consumers.workshop import Workshop, opened
 from deploy.native.stack import Stack
-from server.store import migrations
+from server.schema.compilation import compile_app
+from server.schema.model import Schema
+from server.schema.reading import read
+from server.settings import Settings
 from server.store.broker import Channel, Connection, Delivery, connect
+from server.store.migrations import migrate
 
 PROJECT = Path(__file__).parents[1]
+APP = Path(__file__).parent / "consumers_app"
 DEADLINE = 30.0
 """Seconds until a test gives up waiting."""
 TAP = "test.tap"
@@ -53,12 +59,26 @@ async def eventually(true: Callable[[], Any], *, within: float = DEADLINE) -> No
         await asyncio.sleep(0.01)
 
 
+@functools.cache
+def descriptor() -> bytes:
+    """The compiled schema of the tests' app."""
+    return compile_app(APP)
+
+
 class Ground:
     """One test's database, and the broker emptied of what consumers left there."""
 
     def __init__(self, components: Stack, postgres: str, folder: Path) -> None:
-        self.env = {**components.env, "TRANSOM_POSTGRES": postgres}
+        self.env = {
+            **components.env,
+            "TRANSOM_POSTGRES": postgres,
+            "TRANSOM_APP": str(APP),
+            "TRANSOM_DESCRIPTOR": str(folder / "descriptor.binpb"),
+            "FOLDER": str(folder),
+        }
         self.env.pop("TRANSOM_REPLICA", None)
+        self.schema: Schema = read(descriptor())
+        (folder / "descriptor.binpb").write_bytes(descriptor())
         self.postgres = postgres
         self.amqp = components.env["TRANSOM_AMQP"]
         self.mailbox = components.mailbox
@@ -76,9 +96,7 @@ class Ground:
             connection.execute(f"create database {name}")
         ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder)
         try:
-            with psycopg.connect(ground.postgres) as connection:
-                for file in sorted(migrations.FOLDER.glob("*.sql")):
-                    connection.execute(file.read_bytes())
+            migrate(ground.postgres, ground.schema)
             ground._clear_broker()
             yield ground
         finally:
@@ -89,6 +107,24 @@ class Ground:
             ground._clear_broker()
             with psycopg.connect(admin, autocommit=True) as connection:
                 connection.execute(f"drop database {name} with (force)")
+
+    def settings(self, **changed: Any) -> Settings:
+        """What a process on this ground is told."""
+        own = {k.removeprefix("TRANSOM_").lower(): v for k, v in self.env.items() if k.startswith("TRANSOM_")}
+        return Settings(**(own | changed))
+
+    @asynccontextmanager
+    async def workshop(self) -> AsyncIterator[Workshop]:
+        """What tasks work with, on this ground."""
+        async with opened(self.settings(), self.schema) as shop:
+            yield shop
+
+    async def thing(self, shop: Workshop, verb: str, request_id: str = "") -> str:
+        """Commits a new test.v1.Thing with an event of that verb; its name."""
+        work = shop.work(Event(request_id=request_id, traceparent=TRACE if request_id else ""))
+        thing = work.create("test.v1.Thing", "", "", {}, event=verb)
+        await work.commit()
+        return str(thing.name)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """What a query answers."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -16,12 +17,14 @@ import pytest
 from consumers_ground import Ground, Tap, asynchronous, cut_off, eventually
 from prometheus_client import CollectorRegistry
 
-from consumers.relay import Keeping, Relay, RelayMetrics
+from consumers import topology
+from consumers.relay import Keeping, Relay, RelayMetrics, replay
 from deploy.native.stack import Stack
 
 
 @pytest.fixture
-def ground(components: Stack, tmp_path: Path) -> Iterator[Ground]:
+def ground(components: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
+    monkeypatch.setattr(topology, "SETTLE", 0)  # only the tests that kill the broker need the queues on disk
     with Ground.on(components, tmp_path) as ground:
         yield ground
 
@@ -100,7 +103,7 @@ async def test_kill_9_in_the_middle_loses_nothing(ground: Ground) -> None:
         before = len(tap.events)
         relay = ground.start("relay")
         # Killed as soon as something has arrived: between the first publish and the last confirm of some batch.
-        await eventually(lambda start=before: len(tap.events) > start or relay.poll() is not None)
+        await eventually(lambda before=before, relay=relay: len(tap.events) > before or relay.poll() is not None)
         if kills < 3:
             relay.send_signal(signal.SIGKILL)
             relay.wait()
@@ -202,3 +205,18 @@ async def test_a_large_backlog_is_read_in_bounded_batches(ground: Ground) -> Non
     assert [event.position for event in tap.events] == list(range(1, 13))
 
 
+
+
+@asynchronous
+async def test_past_events_can_be_published_again(ground: Ground) -> None:
+    tap = await Tap.on(ground.amqp)
+    ground.events(6)
+    ground.execute("update transom.events set create_time = create_time - interval '2 hours' where id <= 2")
+    async with relaying(ground):
+        await tap.until(6)
+        await eventually(lambda: ground.value("select published from transom.relay") == 6)
+        assert replay(ground.postgres, timedelta(hours=1)) == 4
+        await tap.until(10)
+        await eventually(lambda: ground.value("select published from transom.relay") == 6)
+    await tap.close()
+    assert [event.position for event in tap.events] == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6]

@@ -22,6 +22,8 @@ from server.errors import Unavailable
 
 HEARTBEAT = 20
 """Seconds; a broker that says nothing for about twice as long is taken for dead."""
+ANSWER = 30.0
+"""Seconds the broker may take to answer a question."""
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it would say is in the errors raised here
 
@@ -98,6 +100,11 @@ class Channel:
         )
         return int(answer.method.message_count)
 
+    async def depth(self, name: str) -> int:
+        """How many messages wait in a queue. Raises BrokerLost, and the connection is lost, where there is none."""
+        answer = await self._ask(lambda done: self.raw.queue_declare(name, passive=True, callback=done))
+        return int(answer.method.message_count)
+
     async def bind(self, queue: str, exchange: str, key: str) -> None:
         """Binds a queue to an exchange."""
         await self._ask(lambda done: self.raw.queue_bind(queue, exchange, key, callback=done))
@@ -156,8 +163,12 @@ class Channel:
         self._asked.add(answer)
         try:
             send(lambda frame: None if answer.done() else answer.set_result(frame))
-            return await answer
+            async with asyncio.timeout(ANSWER):
+                return await answer
         except AMQPError as error:
+            raise self._connection.error() from error
+        except TimeoutError as error:
+            self._connection.fail(f"no answer within {ANSWER:g} s")
             raise self._connection.error() from error
         finally:
             self._asked.discard(answer)
