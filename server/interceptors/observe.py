@@ -70,6 +70,7 @@ class _Seen:
         self._lines = lines
         self._seconds = SECONDS.labels(method)
         self._codes: dict[grpc.StatusCode, Any] = {}
+        self._quiet = method.startswith("/grpc.health.")  # asked twice a second: counted, but no line
 
     def begins(self, context: grpc.aio.ServicerContext) -> Current:
         call = Current(self._method)
@@ -99,6 +100,8 @@ class _Seen:
         if counter is None:
             counter = self._codes[call.code] = CALLS.labels(self._method, call.code.name)
         counter.inc()
+        if self._quiet:
+            return
         self._lines.write(
             {
                 "event": "call",

@@ -1,0 +1,488 @@
+"""The whole way, as somebody's app makes it: through the edge, on the whole system, from signing up to the mail."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect as stdlib_inspect
+import io
+import json
+import os
+import re
+import secrets
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
+from pypdf import PdfReader
+from transom.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from transom.files.v1 import files_pb2, files_pb2_grpc
+
+from deploy.native.stack import PROJECT, Stack
+from server.schema.compilation import export_shared
+from server.schema.model import Schema
+from server.schema.reading import read
+
+SERVICE = "inspect.v1.InspectionService"
+
+
+def until(look: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What `look` answers, once it is true. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+    return found
+
+
+def photo() -> bytes:
+    """A small JPEG."""
+    out = io.BytesIO()
+    Image.new("RGB", (320, 240), (180, 90, 40)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def schema(stack: Stack) -> Schema:
+    """The schema that is served."""
+    return read(Path(stack.env["TRANSOM_DESCRIPTOR"]).read_bytes())
+
+
+@dataclass(frozen=True)
+class Web:
+    """A web client: REST through the edge, as one user."""
+
+    http: httpx.Client
+    email: str
+    user: str
+
+    def call(self, method: str, path: str, body: Any = None, status: int = 200, **query: Any) -> Any:
+        """The answer's JSON; the status must be the one expected."""
+        answer = self.http.request(method, path, json=body, params=query)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+
+def signed_up(stack: Stack) -> Web:
+    """A new user over REST."""
+    email = f"{secrets.token_hex(6)}@example.com"
+    http = httpx.Client(base_url=stack.edge, timeout=20)
+    made = http.post("/transom/v1/accounts:signUp", json={"email": email, "password": "correct horse battery"})
+    assert made.status_code == 200, made.text
+    http.headers["authorization"] = f"Bearer {made.json()['token']}"
+    return Web(http, email, made.json()["account"]["name"])
+
+
+@pytest.fixture(scope="module")
+def web(stack: Stack) -> Iterator[Web]:
+    user = signed_up(stack)
+    yield user
+    user.http.close()
+
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Stubs as an app team generates them, by protoc from the app's protos and nothing else."""
+    out, shared = tmp_path_factory.mktemp("stubs"), tmp_path_factory.mktemp("shared")
+    export_shared(shared)
+    app = PROJECT / "examples" / "inspect" / "proto"
+    files = [str(f.relative_to(app)) for f in app.rglob("*.proto")]
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{app}", f"-I{PROJECT / 'proto'}", f"-I{shared}"]
+    subprocess.run([*protoc, f"--python_out={out}", f"--grpc_python_out={out}", *files, "buf/validate/validate.proto"], check=True)
+    # Python has a module of the same name as the app's package: the one becomes a package, too.
+    stdlib_inspect.__path__ = [str(out / "inspect")]  # type: ignore[attr-defined]
+    sys.path.insert(0, str(out))
+    try:
+        from inspect.v1 import inspection_service_pb2 as pb  # type: ignore[import-not-found]
+        from inspect.v1 import inspection_service_pb2_grpc as services  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(out))
+    return SimpleNamespace(pb=pb, services=services)
+
+
+# ── The journey ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_journey_over_rest(stack: Stack, web: Web) -> None:
+    site = web.call("POST", "/v1/sites", {"displayName": "Quay 7", "timeZone": "Europe/Berlin"})
+    manager = signed_up(stack)
+    web.call("POST", f"/v1/{site['name']}/members", {"user": manager.user, "role": "MANAGER"})
+    inspection = web.call(
+        "POST",
+        f"/v1/{site['name']}/inspections",
+        {"title": "Fenders", "inspector": web.user, "scheduledTime": "2026-11-23T08:00:00Z"},
+    )
+    assert inspection["state"] == "DRAFT"
+
+    picture = photo()
+    announced = web.call(
+        "POST",
+        "/transom/v1/files:createUpload",
+        {"filename": "fender.jpg", "contentType": "image/jpeg", "sizeBytes": str(len(picture)), "sha256": _b64(picture)},
+    )
+    put = httpx.put(announced["uploadUrl"], content=picture, headers=announced["uploadHeaders"])
+    assert put.status_code == 200, put.text
+    ready = web.call("POST", f"/transom/v1/{announced['file']['name']}:complete", {})
+    assert ready["state"] == "READY"
+
+    finding = {"title": "Rubber torn", "severity": "HIGH", "photos": [ready["name"]], "labels": {"part": "fender"}}
+    made = web.call("POST", f"/v1/{inspection['name']}/findings", finding)
+    assert made["photos"] == [ready["name"]]
+    submitted = web.call("POST", f"/v1/{inspection['name']}:submit", {})
+    assert submitted["state"] == "SUBMITTED"
+
+    report = until(lambda: web.call("GET", f"/v1/{inspection['name']}")["report"])
+    link = web.call("GET", f"/transom/v1/{report}:downloadUrl")
+    pdf = PdfReader(io.BytesIO(httpx.get(link["url"]).content))
+    text = "".join(page.extract_text() for page in pdf.pages)
+    assert "Quay 7" in text
+    assert "Rubber torn" in text
+    assert any(page.images for page in pdf.pages), "the photo is in the report"
+
+    mail = until(lambda: [m for m in httpx.get(f"{stack.mailbox}/mails").json() if manager.email in m["to"]])
+    assert len(mail) == 1
+    assert mail[0]["attachments"][0]["content_type"] == "application/pdf"
+
+
+def test_the_journey_over_grpc(stack: Stack, stubs: SimpleNamespace) -> None:
+    with grpc.insecure_channel(stack.edge.removeprefix("http://")) as channel:
+        accounts = accounts_pb2_grpc.AccountsServiceStub(channel)
+        email = f"{secrets.token_hex(6)}@example.com"
+        made = accounts.SignUp(accounts_pb2.SignUpRequest(email=email, password="correct horse battery", device="Pixel 9"))
+        who = (("authorization", f"Bearer {made.token}"),)
+        app, pb = stubs.services.InspectionServiceStub(channel), stubs.pb
+
+        site = app.CreateSite(
+            pb.CreateSiteRequest(site=dict(display_name="Mast 12", time_zone="Europe/Oslo")), metadata=who
+        )
+        member = dict(user=made.account.name, role="MANAGER")
+        app.CreateMember(pb.CreateMemberRequest(parent=site.name, member=member), metadata=who)
+        request = pb.CreateInspectionRequest(parent=site.name, inspection_id="guy-wires")
+        request.inspection.title = "Guy wires"
+        request.inspection.inspector = made.account.name
+        request.inspection.scheduled_time.GetCurrentTime()
+        inspection = app.CreateInspection(request, metadata=who)
+        assert inspection.name == f"{site.name}/inspections/guy-wires"
+
+        files, picture = files_pb2_grpc.FilesServiceStub(channel), photo()
+        upload = files.CreateUpload(
+            files_pb2.CreateUploadRequest(filename="w.jpg", content_type="image/jpeg", size_bytes=len(picture)), metadata=who
+        )
+        assert httpx.put(upload.upload_url, content=picture, headers=dict(upload.upload_headers)).status_code == 200
+        file = files.CompleteUpload(files_pb2.CompleteUploadRequest(name=upload.file.name), metadata=who)
+
+        create = pb.CreateFindingRequest(parent=inspection.name)
+        create.finding.title, create.finding.severity = "Wire frayed", create.finding.MEDIUM
+        create.finding.photos.append(file.name)
+        finding = app.CreateFinding(create, metadata=who)
+        update = pb.UpdateFindingRequest(finding=finding, update_mask={"paths": ["resolved"]})
+        update.finding.resolved = True
+        update.finding.title = "not in the mask"
+        resolved = app.UpdateFinding(update, metadata=who)
+        assert (resolved.resolved, resolved.title) == (True, "Wire frayed")
+        listed = app.ListFindings(pb.ListFindingsRequest(parent=inspection.name), metadata=who)
+        assert [f.name for f in listed.findings] == [finding.name]
+
+        app.SubmitInspection(pb.SubmitInspectionRequest(name=inspection.name), metadata=who)
+        get = pb.GetInspectionRequest(name=inspection.name)
+        assert until(lambda: app.GetInspection(get, metadata=who).report)
+        until(lambda: [m for m in httpx.get(f"{stack.mailbox}/mails").json() if email in m["to"]])
+        approved = app.ApproveInspection(pb.ApproveInspectionRequest(name=inspection.name), metadata=who)
+        assert approved.state == approved.APPROVED
+        accounts.SignOut(accounts_pb2.SignOutRequest(), metadata=who)
+        until(lambda: _refused(lambda: app.GetInspection(get, metadata=who), grpc.StatusCode.UNAUTHENTICATED), 10)
+
+
+def test_grpc_web_speaks_on_the_same_port(stack: Stack) -> None:
+    message = accounts_pb2.SignUpRequest(email=f"{secrets.token_hex(6)}@example.com", password="correct horse battery")
+    body = b"\0" + struct.pack("!I", message.ByteSize()) + message.SerializeToString()
+    answer = httpx.post(
+        f"{stack.edge}/transom.accounts.v1.AccountsService/SignUp",
+        content=body,
+        headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1"},
+    )
+    assert answer.status_code == 200
+    kind, length = answer.content[0], struct.unpack("!I", answer.content[1:5])[0]
+    assert kind == 0
+    made = accounts_pb2.SignUpResponse.FromString(answer.content[5 : 5 + length])
+    assert made.token.startswith("tss_")
+    assert b"grpc-status:0" in answer.content[5 + length :].replace(b" ", b"")
+
+
+@pytest.mark.parametrize("version", ["grpc-v1", "grpc-v1alpha"])
+def test_tools_find_everything_by_reflection(stack: Stack, schema: Schema, version: str) -> None:
+    curl = [Path(sys.executable).with_name("buf"), "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
+    curl += ["--reflect-protocol", version]
+    listed = subprocess.run([*curl, "--list-methods", stack.edge], capture_output=True, text=True, check=True).stdout
+    assert {m.path[1:] for m in schema.methods()} <= set(listed.split())
+    url = f"{stack.edge}/transom.accounts.v1.AccountsService/SignUp"
+    body = json.dumps({"email": f"{secrets.token_hex(6)}@example.com", "password": "correct horse battery"})
+    made = subprocess.run([*curl, "-d", body, url], capture_output=True, text=True, check=True).stdout
+    assert json.loads(made)["token"]
+
+
+# ── Refusals ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One thing that is refused, said over both roads."""
+
+    says: str
+    rest: tuple[str, str, Any]
+    method: str
+    request: dict[str, Any]
+    http_status: int
+    code: grpc.StatusCode
+    reason: str
+    field: str = ""
+
+
+REFUSALS = [
+    Refusal(
+        "what is not there", ("GET", "/v1/sites/nowhere", None),
+        "GetSite", {"name": "sites/nowhere"}, 404, grpc.StatusCode.NOT_FOUND, "NOT_FOUND",
+    ),
+    Refusal(
+        "a missing field", ("POST", "/v1/sites", {"timeZone": "Europe/Berlin"}),
+        "CreateSite", {"site": {"timeZone": "Europe/Berlin"}},
+        400, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "site.display_name",
+    ),
+    Refusal(
+        "a broken constraint", ("POST", "/v1/sites", {"displayName": "x" * 500, "timeZone": "Europe/Berlin"}),
+        "CreateSite", {"site": {"displayName": "x" * 500, "timeZone": "Europe/Berlin"}},
+        400, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "site.display_name",
+    ),
+    Refusal(
+        "a page token of nobody's", ("GET", "/v1/sites?pageToken=bm8", None),
+        "ListSites", {"pageToken": "bm8"}, 400, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "page_token",
+    ),
+    Refusal(
+        "a name that is taken", ("POST", "/v1/sites?siteId=taken", {"displayName": "T", "timeZone": "Europe/Berlin"}),
+        "CreateSite", {"siteId": "taken", "site": {"displayName": "T", "timeZone": "Europe/Berlin"}},
+        409, grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS",
+    ),
+    Refusal(
+        "an etag of long ago", ("PATCH", "/v1/sites/taken?updateMask=description", {"description": "d", "etag": "1"}),
+        "UpdateSite", {"site": {"name": "sites/taken", "description": "d", "etag": "1"}, "updateMask": "description"},
+        409, grpc.StatusCode.ABORTED, "STALE_ETAG",
+    ),
+    Refusal(
+        "a site with members", ("DELETE", "/v1/sites/taken", None),
+        "DeleteSite", {"name": "sites/taken"}, 400, grpc.StatusCode.FAILED_PRECONDITION, "HAS_CHILDREN",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def taken(web: Web) -> str:
+    """The name of a site with a member."""
+    site = web.call("POST", "/v1/sites", {"displayName": "T", "timeZone": "Europe/Berlin"}, siteId="taken")
+    web.call("POST", "/v1/sites/taken/members", {"user": web.user, "role": "VIEWER"})
+    return str(site["name"])
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda r: r.says)
+def test_a_refusal_says_the_same_on_both_roads(
+    stack: Stack, schema: Schema, web: Web, taken: str, refusal: Refusal
+) -> None:
+    verb, path, body = refusal.rest
+    answer = web.http.request(verb, path, json=body)
+    assert answer.status_code == refusal.http_status, answer.text
+    said = _details(answer.json()["details"])
+    assert answer.json()["code"] == refusal.code.value[0]
+    assert said["ErrorInfo"]["reason"] == refusal.reason
+    assert said["ErrorInfo"]["domain"] == "transom.dev"
+    if refusal.field:
+        assert refusal.field in [v["field"] for v in said["BadRequest"]["fieldViolations"]]
+
+    with grpc.insecure_channel(stack.edge.removeprefix("http://")) as channel:
+        call = _caller(channel, schema, web)
+        with pytest.raises(grpc.RpcError) as raised:
+            call(f"/{SERVICE}/{refusal.method}", refusal.request)
+    assert raised.value.code() is refusal.code
+    status = status_pb2.Status.FromString(dict(raised.value.trailing_metadata())["grpc-status-details-bin"])
+    assert status.message == answer.json()["message"]
+    spoken = _details([json_format.MessageToDict(d) for d in status.details])
+    for kind in ("ErrorInfo", "BadRequest", "ResourceInfo"):
+        assert _plain(spoken.get(kind)) == _plain(said.get(kind)), kind
+
+
+def test_strangers_are_asked_to_sign_in(stack: Stack, schema: Schema) -> None:
+    for method in schema.methods():
+        for verb, path in method.http if method.path.startswith(f"/{SERVICE}/") else ():
+            answer = httpx.request(verb, stack.edge + _filled(path), json={} if verb in ("post", "patch") else None)
+            assert answer.status_code == 401, (verb, path, answer.text)
+
+
+def test_every_declared_rpc_is_implemented(stack: Stack, schema: Schema, web: Web) -> None:
+    with grpc.insecure_channel(stack.edge.removeprefix("http://")) as channel:
+        throwaway = signed_up(stack)  # some of them end the session that calls
+        call = _caller(channel, schema, throwaway)
+        for method in schema.methods():
+            try:
+                call(method.path, {})
+            except grpc.RpcError as error:
+                assert error.code() not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN), (
+                    method.path, error
+                )
+
+
+# ── Harm ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nobody_notices_a_server_that_is_killed(stack: Stack, schema: Schema, web: Web, taken: str) -> None:
+    stop, failures, answered = threading.Event(), [], []
+
+    def read_on(kind: str) -> None:
+        with grpc.insecure_channel(stack.edge.removeprefix("http://")) as channel, httpx.Client(
+            base_url=stack.edge, headers=dict(web.http.headers), timeout=20
+        ) as http:
+            call = _caller(channel, schema, web)
+            while not stop.is_set():
+                try:
+                    if kind == "grpc":
+                        call(f"/{SERVICE}/GetSite", {"name": taken})
+                    elif (answer := http.get(f"/v1/{taken}")).status_code != 200:
+                        failures.append(answer.text)
+                    answered.append(kind)
+                except Exception as error:
+                    failures.append(repr(error))
+
+    threads = [threading.Thread(target=read_on, args=(kind,)) for kind in ("grpc", "rest") * 3]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: len(answered) > 200)
+        [victim] = [p for p in stack.status()["processes"] if p["name"] == "api-2"]
+        os.kill(victim["pid"], signal.SIGKILL)
+        killed_at = len(answered)
+        until(lambda: len(answered) > killed_at + 2000)
+        until(lambda: [p for p in stack.status()["processes"] if p["name"] == "api-2" and p["pid"] not in (None, victim["pid"])])
+        back_at = len(answered)
+        until(lambda: len(answered) > back_at + 500)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+def test_a_write_that_was_acknowledged_survives_the_server_that_took_it(stack: Stack, web: Web, taken: str) -> None:
+    made, stop = [], threading.Event()
+
+    def write_on() -> None:
+        with httpx.Client(base_url=stack.edge, headers=dict(web.http.headers), timeout=20) as http:
+            while not stop.is_set():
+                try:
+                    answer = http.post(f"/v1/{taken}/members", json={"user": web.user, "role": "VIEWER"})
+                except httpx.TransportError:
+                    continue
+                if answer.status_code == 200:
+                    made.append(answer.json()["name"])
+
+    threads = [threading.Thread(target=write_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for name in ("api-1", "api-3"):
+            before = len(made)
+            until(lambda before=before: len(made) > before + 50)
+            [victim] = [p for p in stack.status()["processes"] if p["name"] == name]
+            os.kill(victim["pid"], signal.SIGKILL)
+            until(
+                lambda name=name, victim=victim: [
+                    p for p in stack.status()["processes"] if p["name"] == name and p["pid"] not in (None, victim["pid"])
+                ]
+            )
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    there, token = set(), ""
+    while True:
+        page = web.call("GET", f"/v1/{taken}/members", pageSize=1000, pageToken=token)
+        there |= {m["name"] for m in page["members"]}
+        token = page["nextPageToken"]
+        if not token:
+            break
+    assert set(made) <= there
+
+
+def test_one_request_id_goes_all_the_way(stack: Stack, web: Web) -> None:
+    mine = f"journey-{secrets.token_hex(8)}"
+    answer = web.http.post(
+        "/v1/sites", json={"displayName": "Traced", "timeZone": "Europe/Berlin"}, headers={"x-request-id": mine}
+    )
+    assert answer.headers["x-request-id"] == mine
+    logs = Path(stack.place.logs)
+    until(lambda: any(mine in (logs / f"api-{n}.log").read_text() for n in (1, 2, 3)), 10)
+    assert mine in (logs / "envoy.log").read_text()
+
+
+# ── What the tests say it with ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _b64(data: bytes) -> str:
+    import base64
+
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def _caller(channel: grpc.Channel, schema: Schema, web: Web) -> Callable[[str, dict[str, Any]], Any]:
+    """Calls any method by its path and a JSON request, as the web client's user."""
+    methods = {m.path: m for m in schema.methods()}
+    who = (("authorization", web.http.headers["authorization"]),)
+
+    def call(path: str, request: dict[str, Any]) -> Any:
+        method = methods[path]
+        message = json_format.ParseDict(request, schema.message_class(method.request)())
+        stub = channel.unary_unary(
+            path,
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=schema.message_class(method.response).FromString,
+        )
+        return stub(message, metadata=who, timeout=20)
+
+    return call
+
+
+def _details(details: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {d["@type"].rpartition(".")[2]: d for d in details}
+
+
+def _plain(detail: dict[str, Any] | None) -> Any:
+    """Without what is empty: the edge prints fields of default value, protobuf's own JSON does not."""
+    if isinstance(detail, dict):
+        return {k: _plain(v) for k, v in detail.items() if v not in ("", {}, [])}
+    return [_plain(d) for d in detail] if isinstance(detail, list) else detail
+
+
+def _filled(template: str) -> str:
+    """A path of that template."""
+    inside = re.sub(r"\{[^=}]+=([^}]+)\}", r"\1", template)
+    return re.sub(r"\{[^}]+\}", "x", inside).replace("*", "x")
+
+
+def _refused(call: Callable[[], Any], code: grpc.StatusCode) -> bool:
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error.code() is code
+    return False
+
+
+_ = error_details_pb2  # registers the details' types, so that they can be printed
