@@ -1,9 +1,11 @@
 """What an RPC is, from its descriptor alone.
 
 A method is standard when both its name and its shape are those of AIP-131
-(Get), 132 (List), 133 (Create), 134 (Update) or 135 (Delete). A method with a
-standard name but another shape is custom, and says why: an author who meant a
-standard method learns what is missing.
+(Get), 132 (List), 133 (Create), 134 (Update) or 135 (Delete). The name counts
+in full: `ListUsableThings` answers things, but hardly all of them, and
+`DeleteStatefile` may be told a deployment without wanting it deleted. A method
+with a standard verb but another shape is custom, and says why: an author who
+meant a standard method learns what is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-from server.schema.columns import is_map
+from server.schema.columns import is_map, snake
 from server.schema.model import Kind, Resource
 
 _VERBS = {"Get": Kind.GET, "List": Kind.LIST, "Create": Kind.CREATE, "Update": Kind.UPDATE, "Delete": Kind.DELETE}
@@ -59,8 +61,7 @@ class _Differs(Exception):
 
 def _get(method: MethodDescriptor, noun: str, resources: Mapping[str, Resource], _: Mapping[str, str]) -> Classified:
     resource = _answered(method, resources)
-    if noun.lower() not in (resource.singular.lower(), resource.descriptor.name.lower()):
-        raise _Differs(f"it is not named for what it answers, {resource.descriptor.name} (AIP-131)")
+    _named(noun, resource, _singulars(resource), "answers", "AIP-131")
     _string(method.input_type, "name", "AIP-131")
     return Classified(Kind.GET, resource)
 
@@ -74,8 +75,13 @@ def _list(method: MethodDescriptor, noun: str, resources: Mapping[str, Resource]
     if len(items) != 1:
         raise _Differs("its response does not have exactly one repeated field of a resource (AIP-132)")
     resource = resources[items[0].message_type.full_name]
+    _named(noun, resource, _plurals(resource), "lists", "AIP-132")
     if "next_page_token" not in method.output_type.fields_by_name:
         raise _Differs("its response has no next_page_token (AIP-158)")
+    _string(method.input_type, "page_token", "AIP-158")
+    size = method.input_type.fields_by_name.get("page_size")
+    if size is None or size.type != FieldDescriptor.TYPE_INT32 or size.is_repeated:
+        raise _Differs("its request has no int32 field 'page_size' (AIP-158)")
     if any(p.parent for p in resource.patterns):
         _string(method.input_type, "parent", "AIP-132")
     return Classified(Kind.LIST, resource, items_field=items[0].name)
@@ -83,16 +89,20 @@ def _list(method: MethodDescriptor, noun: str, resources: Mapping[str, Resource]
 
 def _create(method: MethodDescriptor, noun: str, resources: Mapping[str, Resource], _: Mapping[str, str]) -> Classified:
     resource = _answered(method, resources)
+    _named(noun, resource, _singulars(resource), "creates", "AIP-133")
     body = _body(method.input_type, resource, "AIP-133")
     if any(p.parent for p in resource.patterns):
         _string(method.input_type, "parent", "AIP-133")
-    ids = [f"{body}_id", f"{resource.singular}_id", "id"]
+    ids = [f"{body}_id", f"{snake(resource.singular)}_id", f"{snake(noun)}_id", "id"]
     id_field = next((i for i in ids if i in method.input_type.fields_by_name), "")
+    if id_field:
+        _string(method.input_type, id_field, "AIP-133")
     return Classified(Kind.CREATE, resource, resource_field=body, id_field=id_field)
 
 
 def _update(method: MethodDescriptor, noun: str, resources: Mapping[str, Resource], _: Mapping[str, str]) -> Classified:
     resource = _answered(method, resources)
+    _named(noun, resource, _singulars(resource), "updates", "AIP-134")
     body = _body(method.input_type, resource, "AIP-134")
     mask = method.input_type.fields_by_name.get("update_mask")
     if mask is not None and (mask.message_type is None or mask.message_type.full_name != "google.protobuf.FieldMask"):
@@ -109,8 +119,10 @@ def _delete(
     referred = references.get("name", "")
     package = method.containing_service.file.package
     for resource in resources.values():
-        named = resource.descriptor.name == noun or resource.singular.lower() == noun.lower()
-        if resource.type == referred or (not referred and named and resource.descriptor.file.package == package):
+        if resource.type == referred:
+            _named(noun, resource, _singulars(resource), "refers to", "AIP-135")
+            return Classified(Kind.DELETE, resource)
+        if not referred and resource.descriptor.file.package == package and _folded(noun) in _singulars(resource):
             return Classified(Kind.DELETE, resource)
     raise _Differs("no resource of this schema is named by it (AIP-135)")
 
@@ -123,6 +135,34 @@ def _answered(method: MethodDescriptor, resources: Mapping[str, Resource]) -> Re
     if resource is None:
         raise _Differs(f"it answers {method.output_type.full_name}, which is not a stored resource")
     return resource
+
+
+def _named(noun: str, resource: Resource, words: frozenset[str], does: str, source: str) -> None:
+    if _folded(noun) not in words:
+        raise _Differs(f"it is not named for what it {does}, {resource.descriptor.name} ({source})")
+
+
+def _singulars(resource: Resource) -> frozenset[str]:
+    """What one such resource may be called in the name of a method, folded.
+
+    By its message or type, or more shortly by its place in its names: `GetBucket` answers a `LogBucket`, whose names
+    end in `buckets/{bucket}`.
+    """
+    words = [resource.singular, resource.descriptor.name, resource.type.rpartition("/")[2]]
+    return frozenset(map(_folded, [*words, *(p.last for p in resource.patterns)]))
+
+
+def _plurals(resource: Resource) -> frozenset[str]:
+    """What many of them may be called: as in English or as the schema says; or as one of them, which some schemas do."""
+    singulars = _singulars(resource)
+    said = [resource.plural, *(p.collection for p in resource.patterns)]
+    english = [form for word in singulars for form in (f"{word}s", f"{word}es", f"{word[:-1]}ies")]
+    return singulars | frozenset(map(_folded, said)) | frozenset(english)
+
+
+def _folded(word: str) -> str:
+    """Without the differences between CamelCase, lowerCamelCase and lower_snake_case."""
+    return word.replace("_", "").lower()
 
 
 def _string(message: Descriptor, name: str, source: str) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 NAME_BYTES_MAX = 1024
 """Longest resource name, in bytes of UTF-8: it is the primary key of its table, and an index row has its bound."""
 
-_VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)(=\*\*)?\}")
+_VARIABLE = re.compile(r"\{([a-zA-Z][a-zA-Z0-9_]*)(=\*\*)?\}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,254}")
 
 
@@ -28,7 +28,7 @@ class Pattern:
             raise PatternError(f"{self.text!r} has an empty segment")
         bare = _VARIABLE.sub("", self.text)
         if "{" in bare or "}" in bare:
-            raise PatternError(f"{self.text!r} has a variable that is not lower_snake_case in braces")
+            raise PatternError(f"{self.text!r} has a variable that is not a name in braces")
 
     @cached_property
     def segments(self) -> tuple[str, ...]:
@@ -49,6 +49,12 @@ class Pattern:
     def collection(self) -> str:
         """The collection's segment, e.g. `inspections`."""
         return self.segments[-1 if self.singleton else -2] if len(self.segments) > 1 else self.segments[0]
+
+    @cached_property
+    def last(self) -> str:
+        """What its last segment is called: the variable there, or the literal of a singleton."""
+        found = _VARIABLE.search(self.segments[-1])
+        return found.group(1) if found else self.segments[-1]
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:

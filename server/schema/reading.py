@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import message_factory
@@ -20,8 +21,8 @@ from server.schema.model import Behavior, Field, Managed, Method, Resource, Sche
 from server.schema.names import Pattern, PatternError
 
 OWN_PACKAGE = "transom."
-SYSTEM_COLUMNS = frozenset({"name"})
-"""Beside these, a column that begins with an underscore is Transom's own."""
+SYSTEM_COLUMNS = frozenset({"name", "ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
+"""Ours and Postgres's own; beside these, a column that begins with an underscore is Transom's."""
 
 _IMAGE_EXTENSION = 8042
 """Number of buf's `buf_extension` in a file of an image; its field 1 is `is_import`."""
@@ -48,6 +49,7 @@ class _Reader:
         self.faults: list[str] = []
         self.warnings: list[str] = []
         self.comments: dict[str, str] = {}
+        self._extended = any(f.name == "google/protobuf/descriptor.proto" for f in self.files)
 
     def schema(self) -> Schema:
         resources: dict[str, Resource] = {}
@@ -59,6 +61,7 @@ class _Reader:
                 for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values()):
                     if resource := self._resource(file.name, message):
                         resources[resource.message] = resource
+        resources = _with_tables(resources)
         self._check_unique(resources.values())
         services = tuple(
             self._service(service, resources, own=file.package.startswith(OWN_PACKAGE))
@@ -79,7 +82,7 @@ class _Reader:
     def options(self, descriptor: Any) -> Any:
         """The options of a descriptor, re-read with this pool's own classes: only these know its extensions."""
         options = descriptor.GetOptions()
-        if "google/protobuf/descriptor.proto" not in {f.name for f in self.files}:
+        if not self._extended:
             return options
         kind = message_factory.GetMessageClass(self.pool.FindMessageTypeByName(options.DESCRIPTOR.full_name))
         return kind.FromString(options.SerializeToString())
@@ -134,7 +137,7 @@ class _Reader:
             name_field=name_field,
             fields=fields,
             managed=managed,
-            table_schema=identifier(message.file.package.replace(".", "_") or "app"),
+            table_schema=_table_schema(message.file.package),
             table_name=identifier(snake(plural)),
             descriptor=message,
             comment=self.comments.get(message.full_name, ""),
@@ -149,24 +152,35 @@ class _Reader:
             else:
                 column = identifier(field.name)
                 if column in taken or column.startswith("_"):
-                    column = f"f{field.number}_{column.lstrip('_')}"[:63]
+                    column = identifier(f"_f{field.number}_{field.name}")
                 kind, default = column_type(field)
             taken.add(column)
             if Behavior.REQUIRED in behaviors and Behavior.OUTPUT_ONLY in behaviors:
-                self.faults.append(f"{where}.{field.name}: is both REQUIRED and OUTPUT_ONLY: nobody could give it")
+                self.warnings.append(
+                    f"{where}.{field.name}: is both REQUIRED and OUTPUT_ONLY: clients need not give it"
+                )
             yield Field(field.number, field.name, field, behaviors, column, kind, default, self._initial(where, field))
 
     def _initial(self, where: str, field: FieldDescriptor) -> Any:
         rules = self.extension(field, "transom.schema.v1.field")
         if rules is None or not rules.initial:
             return None
+        oneof = field.containing_oneof
+        if oneof is not None and len(oneof.fields) > 1:
+            self.faults.append(
+                f"{where}.{field.name}: (transom.schema.v1.field).initial: it is one of {oneof.name!r}, of which a client may "
+                "choose another"
+            )
+            return None
         try:
-            return _value(field, rules.initial)
+            value = _value(field, rules.initial)
+            setattr(message_factory.GetMessageClass(field.containing_type)(), field.name, value)  # what is out of range raises
         except (ValueError, KeyError):
             self.faults.append(
                 f"{where}.{field.name}: (transom.schema.v1.field).initial: {rules.initial!r} is no value of the field"
             )
             return None
+        return value
 
     def _behaviors(self, field: FieldDescriptor) -> frozenset[Behavior]:
         values = self.extension(field, "google.api.field_behavior") or ()
@@ -251,6 +265,30 @@ class _Reader:
             elif verb:
                 out.append((verb, getattr(one, verb)))
         return tuple(out)
+
+
+def _table_schema(package: str) -> str:
+    """The Postgres schema of a proto package; names that Postgres or Transom keeps for itself get a word in front."""
+    name = snake(package) or "app"
+    kept = name in ("transom", "information_schema") or name.startswith("pg_")
+    return identifier(f"app_{name}" if kept else name)
+
+
+def _with_tables(resources: dict[str, Resource]) -> dict[str, Resource]:
+    """The resources, each with a table of its own where that can be.
+
+    `entityTypes` may be a collection of agents and one of sessions, of two messages: of those that would share a table,
+    the one with the shortest name has it, and the tables of the others are called after their messages.
+    """
+    found = dict(resources)
+    taken = set()
+    for message in sorted(resources, key=lambda m: (len(m), m)):
+        resource = resources[message]
+        if (resource.table_schema, resource.table_name) in taken:
+            name = message.removeprefix(f"{resource.descriptor.file.package}.")
+            found[message] = resource = replace(resource, table_name=identifier(snake(name)))
+        taken.add((resource.table_schema, resource.table_name))
+    return found
 
 
 def _value(field: FieldDescriptor, text: str) -> Any:

@@ -51,7 +51,8 @@ def statements(
     out: list[sql.Composable] = []
     faults: list[str] = []
     made = {schema for schema, _ in tables.values()}
-    for resource in schema.resources.values():
+    # Those that are there go first: a table that is renamed may leave its name to a new one.
+    for resource in sorted(schema.resources.values(), key=lambda r: r.message not in tables):
         if resource.table_schema not in made:
             made.add(resource.table_schema)
             out.append(sql.SQL("create schema if not exists {}").format(sql.Identifier(resource.table_schema)))
