@@ -23,36 +23,52 @@ _SOURCE_SANS = {
     "I": font_source_sans_pro.font_files_ttf["SourceSansProIt"],
 }
 _NOTO = Path(manimgx_fonts.__file__).parent
-_BOX = "\N{WHITE SQUARE}"
+_BOX = "\N{BALLOT BOX}"
+"""Stands for what no face can draw; Source Sans Pro has it."""
+
+_STRONG, _MARK, _RUN = frozenset({"L", "R", "AL"}), "\N{LEFT-TO-RIGHT MARK}", 150
+"""fpdf2 finds the direction of a character that has none by recursion along its neighbours: a line of a thousand dots
+would exhaust the stack. A mark, which is not seen, after so many of them bounds that."""
 
 
 def add_faces(pdf: FPDF, text: str) -> None:
     """Makes FACE (regular, bold, italic) known to `pdf`, and of the faces that stand in those that `text` needs."""
     for style, file in _SOURCE_SANS.items():
         pdf.add_font(FACE, style, file)
-    lacking = set(text) - _characters(Path(_SOURCE_SANS[""])) | {_BOX}
+    lacking = set(settable(text)) - _characters(Path(_SOURCE_SANS[""]))
     standing_in = []
     for other, characters in _others().items():
         if lacking & characters:
             lacking -= characters
             pdf.add_font(other.stem, "", other)
             standing_in.append(other.stem)
-    pdf.set_fallback_fonts(standing_in, exact_match=False)
+    # The regular face stands in for the italic one, which has fewer characters.
+    pdf.set_fallback_fonts([*standing_in, FACE], exact_match=False)
     pdf.set_text_shaping(True)
 
 
 def settable(text: str) -> str:
-    """`text` with what no face can draw made harmless: a box for a character, nothing for a control."""
-    return "".join(c for character in text if (c := _settable(character)))
+    """`text` with what cannot be set made harmless: a box for a character that no face draws, nothing for a control."""
+    out, run = [], 0
+    for character in text:
+        out.append(_settable(character))
+        run = 0 if unicodedata.bidirectional(character) in _STRONG else run + 1
+        if run == _RUN:
+            out.append(_MARK)
+            run = 0
+    return "".join(out)
 
 
 def _settable(character: str) -> str:
-    if character == "\n" or character in _drawn():
+    if character == "\n":
         return character
-    if character in "\t\v\f\u2028\u2029":
+    if character.isspace():
         return " "
-    # Cc and Cf: controls and joiners; Mn: among them the selectors that choose between text and emoji.
-    return "" if unicodedata.category(character) in ("Cc", "Cf", "Mn") else _BOX
+    kind = unicodedata.category(character)
+    if kind != "Cc" and character in _drawn():
+        return character
+    # Cf: joiners and such; Mn: among them the selectors that choose between text and emoji.
+    return "" if kind in ("Cc", "Cf", "Mn") else _BOX
 
 
 @cache

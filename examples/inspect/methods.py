@@ -12,8 +12,7 @@ from server.errors import Precondition
 async def submit(call: Call) -> Any:
     """Hands an inspection in; the task that listens for `submitted` writes its report."""
     inspection = await call.get(call.request.name)
-    # Unspecified is what an inspection is that was never anything else.
-    _require(inspection, "submitted", "STATE_UNSPECIFIED", "DRAFT", "REJECTED")
+    _require(inspection, "submitted", "DRAFT", "REJECTED")
     if not inspection.summary and not await call.list("inspect.v1.Finding", inspection.name):
         raise Precondition(
             "The inspection has neither a finding nor a summary: say in a sentence that nothing was found.",

@@ -12,7 +12,7 @@ EDGE_MAX = 1000
 """Longest edge in pixels: 88 mm of paper at 290 dots per inch."""
 
 _PIXELS_MAX = 80_000_000
-"""A picture that claims more is not opened: decoding it could take the consumer's memory (100 kB can claim gigabytes)."""
+"""A picture that claims more is not opened: 100 kB can claim gigabytes, and decoding them would take them."""
 
 _QUALITY = 82
 

@@ -19,7 +19,7 @@ from .lettering import FACE, add_faces, settable
 from .photos import Photo
 
 PHOTOS_MAX = 120
-"""Photos of one report; a report is a mail's attachment and must stay some megabytes small. What is left out is said."""
+"""Photos of one report: it goes by mail and must stay some megabytes small. What is left out is said."""
 
 _INK, _MUTED, _LINE, _PALE, _ACCENT = (27, 39, 51), (98, 113, 127), (214, 221, 227), (243, 246, 248), (11, 104, 135)
 _GREEN, _RED, _WHITE = (38, 122, 76), (160, 16, 32), (255, 255, 255)
@@ -53,7 +53,7 @@ class Report:
         return "".join((*written, self.inspector, *self.managers))
 
     def pdf(self) -> bytes:
-        """The document, A4. The same report gives the same bytes. Takes some hundred milliseconds: not for an event loop."""
+        """The document, A4; the same report gives the same bytes. Takes some hundred milliseconds of computing."""
         return _Sheets(self).written()
 
 

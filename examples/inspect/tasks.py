@@ -16,7 +16,7 @@ TYPE = "inspect.v1.Inspection"
 
 @on(TYPE, "submitted", retries=8)
 async def report_submitted(event: Event, work: Work) -> None:
-    """Renders the report, sets it, and mails it to the site's managers. Safe to run twice: all of it hangs on the event."""
+    """Renders the report, sets it, and mails it to the site's managers. Safe to run twice: the file is the event's."""
     inspection = await _current(event, work)
     if inspection is None:
         return
