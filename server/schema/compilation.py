@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import distribution
@@ -66,7 +67,7 @@ def compile_app(app: Path) -> bytes:
         export_shared(work / "shared", leaving_out=frozenset(files))
         (work / "buf.yaml").write_text("version: v2\nmodules:\n  - path: app\n  - path: transom\n  - path: shared\n")
         wanted = [*(work / "app").iterdir(), work / "transom" / "transom", *(work / "shared" / p for p in ALWAYS)]
-        command = ["buf", "build", str(work), "-o", "-#format=binpb"]
+        command = [_buf(), "build", str(work), "-o", "-#format=binpb"]
         for place in wanted:
             if place.exists():
                 command += ["--path", str(place)]
@@ -75,6 +76,12 @@ def compile_app(app: Path) -> bytes:
             said = run.stderr.decode(errors="replace").strip().replace(f"{work}/app/", "").replace("app/", "", 1)
             raise SchemaError(said or f"buf exited with {run.returncode}")
         return run.stdout
+
+
+def _buf() -> str:
+    """The buf of this very environment, which need not be on the PATH."""
+    beside = Path(sys.executable).with_name("buf")
+    return str(beside) if beside.exists() else "buf"
 
 
 def _validate_proto() -> bytes:
