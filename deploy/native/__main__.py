@@ -14,12 +14,15 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from . import process
 from .binaries import servers
+from .files import replace
 from .place import Place
 from .ports import claim
+from .s3 import unobstructed
 from .supervisor import Supervisor
 from .topology import Topology
 
@@ -29,11 +32,17 @@ async def main(state: Path, how: str) -> bool:
     attached = how == "attached"
     place = Place(state)
     plan = json.loads(place.plan.read_text())
-    ports, held = claim(place.ports, plan["edge_port"], running=bool(process.left(place)))
-    with held:
-        topology = Topology(place, ports, Path(plan["app"]), servers(Path(plan["home"])))
-        about = {"edge": f"http://127.0.0.1:{ports['edge']}", "app": plan["app"], "state": str(state)}
-        supervisor = Supervisor(place, topology.programs(plan["parts"]), about, throwaway=attached)
+    with ExitStack() as closing:
+        try:
+            left = bool(process.left(place))
+            ports, held = claim(place.ports, plan["edge_port"], running=left, fits=unobstructed)
+            closing.enter_context(held)
+            topology = Topology(place, ports, Path(plan["app"]), servers(Path(plan["home"])))
+            about = {"edge": f"http://127.0.0.1:{ports['edge']}", "app": plan["app"], "state": str(state)}
+            supervisor = Supervisor(place, topology.programs(plan["parts"]), about, throwaway=attached)
+        except Exception as problem:
+            replace(place.status, json.dumps({"phase": "failed", "error": str(problem), "processes": []}))
+            raise
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)

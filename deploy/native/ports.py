@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,12 +72,17 @@ def remembered(file: Path) -> Ports | None:
         return None
 
 
-def claim(file: Path, edge_port: int, running: bool) -> tuple[Ports, socket.socket]:
+def claim(
+    file: Path, edge_port: int, running: bool, fits: Callable[[Ports], bool] = lambda _: True
+) -> tuple[Ports, socket.socket]:
     """The ports of the stack whose memory is `file`, and the socket that holds them: close it to let go.
 
     The remembered block is taken again where it can be. With `running`, servers of this very stack are alive on
-    it, so that its other ports are rightly taken. An `edge_port` of 0 means one out of the block.
+    it, so that its other ports are rightly taken. A block that does not `fit` is passed over. An `edge_port` of 0
+    means one out of the block. Raises PortsError.
     """
+    if edge_port and not running and not free(edge_port):
+        raise PortsError(f"port {edge_port} is taken by another program; choose one with --port (make up PORT=…)")
     before = remembered(file)
     blocks = list(_blocks(str(file)))
     if before:
@@ -92,8 +97,8 @@ def claim(file: Path, edge_port: int, running: bool) -> tuple[Ports, socket.sock
         if held is None:
             continue
         mine = before is not None and base == before.base
-        if (mine and running) or all(free(base + i) for i in range(1, len(NAMES))):
-            ports = Ports(edge_port or base + NAMES.index("edge"), base)
+        ports = Ports(edge_port or base + NAMES.index("edge"), base)
+        if (mine and running) or (fits(ports) and all(free(base + i) for i in range(1, len(NAMES)))):
             replace(file, json.dumps({"edge": ports.edge, "base": ports.base}))
             return ports, held
         held.close()

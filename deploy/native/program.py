@@ -27,6 +27,8 @@ class Program:
     ready: Callable[[], bool] = lambda: True
     prepare: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
+    tidy: Callable[[], None] = lambda: None
+    """Removes what it leaves outside its data folder, once it is gone."""
     once: bool = False
     user: User | None = None
     stop_signal: signal.Signals = signal.SIGTERM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 import urllib.request
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from .files import replace
 from .place import Place, Secrets
-from .ports import Ports, listening
+from .ports import Ports
 from .program import Program
 from .servers import Servers
 
@@ -27,6 +28,17 @@ CORS = {
         }
     ]
 }
+
+
+def sockets(ports: Ports) -> list[Path]:
+    """Sockets that the server makes at places of its own choosing. It waits for ever where a stale one is in its way."""
+    names = {"master": "s3-master-grpc", "volume": "s3-volume-grpc", "filer": "s3-filer-grpc", "s3": "s3-grpc"}
+    return [Path(f"/tmp/seaweedfs-{part}-grpc-{ports[name]}.sock") for part, name in names.items()]  # noqa: S108
+
+
+def unobstructed(ports: Ports) -> bool:
+    """Whether no other user's stale socket stands in the way of a server on these ports."""
+    return os.geteuid() == 0 or not any(s.exists() and s.stat().st_uid != os.geteuid() for s in sockets(ports))
 
 
 class S3:
@@ -53,6 +65,7 @@ class S3:
                 ready=self._answers,
                 outlives=True,
                 after=self._make_bucket,
+                tidy=self._tidy,
                 # It takes 15 s to leave its own cluster. What it acknowledged is in the operating system's hands.
                 grace=1.5,
             )
@@ -97,12 +110,11 @@ class S3:
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = {"identities": [{"name": "transom", "credentials": [credentials], "actions": actions}]}
         replace(self.data / "identities.json", json.dumps(identities), mode=0o600)
-        self._socket("s3").unlink(missing_ok=True)
-        self._socket("s3-filer").unlink(missing_ok=True)
-        for part in ("master", "volume", "filer", "s3"):  # names of its own making; a stale one makes it hang
-            port = self.ports["s3-grpc" if part == "s3" else f"s3-{part}-grpc"]
-            if not listening(port):
-                Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)  # noqa: S108, its choice
+        self._tidy()
+
+    def _tidy(self) -> None:
+        for socket in (self._socket("s3"), self._socket("s3-filer"), *sockets(self.ports)):
+            socket.unlink(missing_ok=True)
 
     def _socket(self, name: str) -> Path:
         return self.sockets / f"transom-{name}-{self.ports[name]}.sock"

@@ -205,6 +205,7 @@ class Supervisor:
         if kept.process is not None:
             await kept.process.stop(program.kill_signal if self.throwaway else None)
             kept.process = None
+            await asyncio.to_thread(program.tidy)
         forget(name, self.place)
         if kept.state not in ("failed", "done"):
             self._now(kept, "stopped")
