@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge.rendering import DEFAULT_SERVERS, TEMPLATE, render
+from edge.rendering import DEFAULT_SERVERS, EVERYWHERE, TEMPLATE, render
 from server.schema.compilation import SchemaError, compile_app
 
 
@@ -31,7 +31,7 @@ def _address(text: str) -> tuple[str, int]:
 )
 @click.option("--compile", "write", is_flag=True, help="With --app: write what was compiled to the descriptor, too.")
 @click.option("--servers", default=",".join(f"{h}:{p}" for h, p in DEFAULT_SERVERS), help="API servers, host:port,…")
-@click.option("--host", "edge_host", default="0.0.0.0", help="Address to listen on.")
+@click.option("--host", "edge_host", default=EVERYWHERE, help="Address to listen on.")
 @click.option("--port", "edge_port", default=8080, help="Port to listen on.")
 @click.option("--admin-port", default=9901, help="Port of Envoy's admin interface, on loopback.")
 @click.option("--origins", default="*", help="Web origins that may call, separated by commas; * for any.")

@@ -22,6 +22,7 @@ from server.schema.reading import read
 
 TEMPLATE = Path(__file__).parents[1] / "envoy.yaml"
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - the edge is the one part that is there for the world
 DEFAULT_SERVERS = (("127.0.0.1", 50051), ("127.0.0.1", 50052), ("127.0.0.1", 50053))
 
 IGNORED_PARAMETERS = ("alt", "fields", "key", "prettyPrint", "quotaUser", "xgafv")
@@ -35,7 +36,7 @@ def render(
     descriptor_path: str,
     *,
     edge_port: int = 8080,
-    edge_host: str = "0.0.0.0",
+    edge_host: str = EVERYWHERE,
     admin_port: int = 9901,
     servers: Sequence[tuple[str, int]] = DEFAULT_SERVERS,
     origins: Sequence[str] = ("*",),
