@@ -182,7 +182,9 @@ class ApiServer:
             options=[
                 ("grpc.max_receive_message_length", settings.message_bytes_max + 65_536),
                 ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                # The edge asks a silent connection every 5 s whether it lives (envoy.yaml); gRPC would hang up on that.
+                ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+                ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
             maximum_concurrent_rpcs=10_000,
