@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from server.store.binary import int8
 from server.store.pipeline import Pipeline, Result, Step
 
 _MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
+_MARK_AND_WAKE = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint, pg_notify('transom_events', '')", [])
+
+WAKE_SECONDS = 0.02
+"""How often the relay is woken at most. A NOTIFY takes a lock that every other one waits for, so it is no part of the
+writing transaction and does not follow every one; what it misses, the relay's own look a moment later finds."""
 
 
 class Lane:
     """Runs go to the connection with the fewest under way."""
 
     def __init__(self, dsn: str, name: str, connections: int) -> None:
+        self._woken = 0.0
         self.connections = tuple(Pipeline(dsn, name) for _ in range(connections))
 
     async def open(self) -> None:
@@ -31,9 +38,13 @@ class Lane:
         return await min(self.connections, key=lambda c: c.pending).run(steps)
 
     async def run_and_mark(self, steps: Sequence[Step]) -> tuple[list[Result], int]:
-        """As run, and the position in the log (LSN, bytes) that surely holds what was committed."""
+        """As run, for what leaves events: the relay is told. Answers also the position in the log (LSN, bytes) that
+        surely holds what was committed."""
         connection = min(self.connections, key=lambda c: c.pending)
-        results, [mark] = await connection.run_both(steps, [_MARK])
+        now, after = time.monotonic(), _MARK
+        if now - self._woken > WAKE_SECONDS:
+            self._woken, after = now, _MARK_AND_WAKE
+        results, [mark] = await connection.run_both(steps, [after])
         return results, int8(mark.get_value(0, 0))
 
     @property
