@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from server.engine.tokens import SESSION, digest, new_token
 from server.errors import Exhausted, Invalid, Unauthenticated, Unavailable
 from server.store.passwords import Passwords
 from server.store.pooled import transaction
+from server.store.redis import TIMEOUT
 from server.store.tokens import Tokens, _Row
 
 PROJECT = Path(__file__).parents[1]
@@ -161,17 +161,15 @@ async def test_sign_in_refuses_alike_and_in_the_same_time(at: Place) -> None:
         wrong = pb.SignInRequest(email=made.account.email, password="not the password")
         unknown = pb.SignInRequest(email=address(), password="not the password")
 
-        async def tries(request: pb.SignInRequest) -> list[float]:
-            took = []
-            for _ in range(7):
-                start = time.perf_counter()
-                answer = await refused(on.stubs().accounts("SignIn", request))
-                took.append(time.perf_counter() - start)
-                assert answer == ("UNAUTHENTICATED", "WRONG_CREDENTIALS", ())
-            return took
+        async def took(request: pb.SignInRequest) -> float:
+            start = time.perf_counter()
+            assert await refused(on.stubs().accounts("SignIn", request)) == ("UNAUTHENTICATED", "WRONG_CREDENTIALS", ())
+            return time.perf_counter() - start
 
-        times = [statistics.median(await tries(request)) for request in (wrong, unknown)]
-        assert max(times) < 1.6 * min(times), times
+        # In turns, and the quickest of each: what else the machine does hits both alike.
+        pairs = [(await took(wrong), await took(unknown)) for _ in range(9)]
+        times = [min(kind) for kind in zip(*pairs, strict=True)]
+        assert max(times) < 1.5 * min(times), times
         assert min(times) > 0.005  # a hash was computed for both
         assert len(at.sql("select 1 from transom.sessions where user_id = %s", made.account.name[6:])) == 1
 
@@ -451,7 +449,7 @@ async def test_a_redis_that_hangs_costs_one_call_a_moment_and_the_others_nothing
             start = time.monotonic()
             assert (await on.authentication.caller(header)).known
             took.append(time.monotonic() - start)
-        assert took[0] < 0.9 and max(took[1:]) < 0.2, took
+        assert sum(seconds >= TIMEOUT for seconds in took) <= 1, took  # who finds out pays; the others do not
 
 
 @asynchronous
@@ -573,21 +571,20 @@ def timed(call: Any, times: int = 20_000) -> float:
 async def test_too_many_passwords_at_once_are_refused_and_the_loop_stays_free() -> None:
     passwords = Passwords(workers=1, waiting=2)
     try:
-        late = 0.0
+        turns = 0
 
-        async def watch() -> None:
-            nonlocal late
+        async def turn() -> None:
+            nonlocal turns
             while True:
-                start = time.monotonic()
-                await asyncio.sleep(0.005)
-                late = max(late, time.monotonic() - start)
+                await asyncio.sleep(0.001)
+                turns += 1
 
-        watcher = asyncio.create_task(watch())
+        turner = asyncio.create_task(turn())
         outcomes = await asyncio.gather(*(passwords.hash(PASSWORD) for _ in range(8)), return_exceptions=True)
-        watcher.cancel()
+        turner.cancel()
         assert [type(outcome) for outcome in outcomes] == [str] * 3 + [Exhausted] * 5
         assert all(outcome.retry_after == 1.0 for outcome in outcomes if isinstance(outcome, Exhausted))
-        assert late < 0.1
+        assert turns > 10  # with hashes on the loop it would be one or two a hash
         assert await passwords.matches(str(outcomes[0]), PASSWORD)  # the places are free again
         assert not await passwords.matches(None, PASSWORD)
     finally:
