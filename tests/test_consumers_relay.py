@@ -70,9 +70,10 @@ async def test_order_holds_under_concurrent_writers_and_nothing_in_flight_is_ski
 
     tap = await Tap.on(ground.amqp)
     with psycopg.connect(ground.postgres) as slow:
-        slow.execute(
-            "insert into transom.events (resource_type, verb, name, payload) values ('test.v1.Thing', 'updated', 'slow', '')"
-        )  # takes the lowest id and commits last
+        slow.execute(  # takes the lowest id and commits last
+            "insert into transom.events (resource_type, verb, name, payload)"
+            " values ('test.v1.Thing', 'updated', 'slow', '')"
+        )
         async with relaying(ground):
             writers = [threading.Thread(target=write, args=[seed]) for seed in range(6)]
             for writer in writers:
@@ -86,7 +87,7 @@ async def test_order_holds_under_concurrent_writers_and_nothing_in_flight_is_ski
     await tap.close()
 
     assert tap.events[-1].name == "slow"
-    assert [event.position for event in tap.events] == list(range(1, others + 2)), "dense, increasing, no copy without need"
+    assert [event.position for event in tap.events] == list(range(1, others + 2)), "dense, increasing, no copies"
     for name in names:
         versions = [int(event.payload) for event in tap.events if event.name == name]
         assert versions == list(range(1, len(versions) + 1)), "for one resource: in commit order"
@@ -197,14 +198,13 @@ async def test_a_large_backlog_is_read_in_bounded_batches(ground: Ground) -> Non
     tap = await Tap.on(ground.amqp)
     ground.execute(
         "insert into transom.events (resource_type, verb, name, payload)"
-        " select 'test.v1.Thing', 'created', 'big/' || n, convert_to(repeat('x', 3000000), 'UTF8') from generate_series(1, 12) n"
+        " select 'test.v1.Thing', 'created', 'big/' || n, convert_to(repeat('x', 3000000), 'UTF8')"
+        " from generate_series(1, 12) n"
     )
     async with relaying(ground):
         await tap.until(12)
     await tap.close()
     assert [event.position for event in tap.events] == list(range(1, 13))
-
-
 
 
 @asynchronous

@@ -49,9 +49,12 @@ class Shop:
 
     def outcomes(self, handler: str) -> dict[str, int]:
         """Deliveries of a handler by outcome."""
-        names = ("done", "retry", "discard", "dead")
-        values = {n: self.registry.get_sample_value("transom_task_runs_total", {"handler": handler, "outcome": n}) for n in names}
-        return {name: int(value) for name, value in values.items() if value}
+        found = {}
+        for outcome in ("done", "retry", "discard", "dead"):
+            labels = {"handler": handler, "outcome": outcome}
+            if value := self.registry.get_sample_value("transom_task_runs_total", labels):
+                found[outcome] = int(value)
+        return found
 
     def repeats(self, handler: str) -> int:
         """Deliveries of what was done already."""
@@ -76,7 +79,9 @@ def counting(run: Run | None = None, *, verb: str = "tested", **options: Any) ->
 
 
 @asynccontextmanager
-async def working(ground: Ground, handler: Handler, *, amqp: str | None = None, grace: float = 8, relay: bool = True) -> AsyncIterator[Shop]:
+async def working(
+    ground: Ground, handler: Handler, *, amqp: str | None = None, grace: float = 8, relay: bool = True
+) -> AsyncIterator[Shop]:
     """A runner with that handler, and a relay that feeds it, in this process."""
     ground.queues.add(topology.queue_of(handler.name))
     registry = CollectorRegistry()
@@ -241,7 +246,7 @@ async def test_what_keeps_coming_back_unanswered_counts_as_failed(ground: Ground
         ground.send(topology.queue_of("test_count"), event.SerializeToString(), {"x-delivery-count": 5})
         await eventually(lambda: shop.outcomes("test_count") == {"dead": 1})
     [(_, headers)] = ground.parked()
-    assert "came back unanswered" in headers["transom-reason"] or "NotFound" in headers["transom-reason"]
+    assert "came back unanswered" in headers["transom-reason"]
 
 
 @asynchronous
