@@ -85,4 +85,9 @@ def identifier(name: str) -> str:
     """`name`, made short enough for Postgres; a shortened one ends in a digest, so that no two become the same."""
     if len(name.encode()) <= IDENTIFIER_BYTES:
         return name
-    return f"{name[:54]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[:54]}_{digest(name)}"
+
+
+def digest(name: str) -> str:
+    """8 characters that tell `name` from others."""
+    return hashlib.sha256(name.encode()).hexdigest()[:8]

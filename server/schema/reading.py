@@ -174,6 +174,7 @@ class _Reader:
             return None
         try:
             value = _value(field, rules.initial)
+            assert field.containing_type is not None
             setattr(message_factory.GetMessageClass(field.containing_type)(), field.name, value)  # what is out of range raises
         except (ValueError, KeyError):
             self.faults.append(

@@ -7,13 +7,18 @@ is planned; a change that would need more is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from psycopg import sql
 
+from server.schema.columns import digest, identifier
 from server.schema.compilation import SchemaError
 from server.schema.model import Resource, Schema
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V", bound=Hashable)
 
 SYSTEM = (
     ("name", 'text collate "C" primary key'),
@@ -30,39 +35,74 @@ SYSTEM = (
 """Columns every table has: the resource name, what the engine keeps, and the serialized message that reads answer with."""
 
 
+Table = tuple[str, str]
+"""Schema and name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Present:
     """A column that is there, as the catalogue has it."""
 
-    table_schema: str
-    table_name: str
     column_name: str
     column_type: str
+    not_null: bool = False
 
 
 def statements(
-    schema: Schema, tables: Mapping[str, tuple[str, str]], columns: Mapping[tuple[str, int], Present]
+    schema: Schema, tables: Mapping[str, Table], columns: Mapping[tuple[str, int], Present]
 ) -> list[sql.Composable]:
     """The SQL, in order, that makes the database fit the schema; empty where it does already.
 
-    `tables` is the catalogue's (schema, table) by message, `columns` its columns by message and field number.
+    `tables` is the catalogue's (schema, table) by message, `columns` its columns by message and field number. A table or
+    column that the schema no longer has stays, with its data; one that is in the way of a new one gets another name.
     Raises SchemaError where a column would have to change its type.
     """
     out: list[sql.Composable] = []
     faults: list[str] = []
+    wanted = {r.message: (r.table_schema, r.table_name) for r in schema.resources.values()}
+    for message, old, new in _renames(tables, wanted, lambda m, t: (t[0], identifier(f"_was_{t[1]}_{digest(m)}"))):
+        out += _table_renamed(message, old, new)
     made = {schema for schema, _ in tables.values()}
-    # Those that are there go first: a table that is renamed may leave its name to a new one.
-    for resource in sorted(schema.resources.values(), key=lambda r: r.message not in tables):
+    for resource in schema.resources.values():
         if resource.table_schema not in made:
             made.add(resource.table_schema)
             out.append(sql.SQL("create schema if not exists {}").format(sql.Identifier(resource.table_schema)))
         if resource.message in tables:
-            out += _altered(resource, tables[resource.message], columns, faults)
+            out += _altered(resource, {n: p for (m, n), p in columns.items() if m == resource.message}, faults)
         else:
             out += _created(resource)
     if faults:
         raise SchemaError("\n".join(faults))
     return out
+
+
+def _renames(
+    present: Mapping[K, V], wanted: Mapping[K, V], aside: Callable[[K, V], V]
+) -> Iterable[tuple[K, V, V]]:
+    """What to rename from what to what, in order, so that each of `present` that is wanted is called as wanted and no two
+    are ever called the same. What is in the way goes `aside`: for good, where it is not wanted itself."""
+    names = dict(present)
+    for key, name in present.items():
+        if key not in wanted and name in wanted.values():
+            names[key] = aside(key, name)
+            yield key, name, names[key]
+    left = [k for k in wanted if k in present and present[k] != wanted[k]]
+    while left:
+        free = next((k for k in left if wanted[k] not in names.values()), None)
+        key = left[0] if free is None else free  # all in a circle (a is renamed to b, b to a): one steps aside
+        new = aside(key, present[key]) if free is None else wanted[key]
+        yield key, names[key], new
+        names[key] = new
+        if free is not None:
+            left.remove(key)
+
+
+def _table_renamed(message: str, old: Table, new: Table) -> Iterable[sql.Composable]:
+    yield sql.SQL("alter table {} rename to {}").format(sql.Identifier(*old), sql.Identifier(new[1]))
+    for catalogue in ("tables", "catalogue"):
+        yield sql.SQL("update {} set table_name = {} where message = {}").format(
+            sql.Identifier("transom", catalogue), sql.Literal(new[1]), sql.Literal(message)
+        )
 
 
 def _created(resource: Resource) -> Iterable[sql.Composable]:
@@ -78,38 +118,36 @@ def _created(resource: Resource) -> Iterable[sql.Composable]:
         yield _catalogued(resource, field.number, field.column, field.column_type)
 
 
-def _altered(
-    resource: Resource, at: tuple[str, str], columns: Mapping[tuple[str, int], Present], faults: list[str]
-) -> Iterable[sql.Composable]:
+def _altered(resource: Resource, present: Mapping[int, Present], faults: list[str]) -> Iterable[sql.Composable]:
     where = f"{resource.descriptor.file.name}: {resource.message}"
-    table = sql.Identifier(*at)
-    if at != (resource.table_schema, resource.table_name):
-        yield sql.SQL("alter table {} rename to {}").format(table, sql.Identifier(resource.table_name))
-        table = sql.Identifier(at[0], resource.table_name)
-        yield sql.SQL("update transom.tables set table_name = {} where message = {}").format(
-            sql.Literal(resource.table_name), sql.Literal(resource.message)
-        )
-    renames: list[sql.Composable] = []
+    table = sql.Identifier(resource.table_schema, resource.table_name)
+    kinds = {n: p.column_type for n, p in present.items()}
+    wanted = {f.number: f.column for f in resource.fields}
+    for number, old, new in _renames(
+        {n: p.column_name for n, p in present.items()}, wanted, lambda n, c: identifier(f"_was{n}_{c}")
+    ):
+        if "name" in (old, new):
+            faults.append(f"{where}: the names are in another field than they were: number {number} was {old!r}")
+            continue
+        yield sql.SQL("alter table {} rename column {} to {}").format(table, sql.Identifier(old), sql.Identifier(new))
+        yield _catalogued(resource, number, new, kinds[number])
     for field in resource.fields:
-        present = columns.get((resource.message, field.number))
-        if present is None:
+        here = present.get(field.number)
+        if here is None:
             yield sql.SQL("alter table {} add column {}").format(
                 table, _definition(field.column, field.column_type, field.default)
             )
             yield _catalogued(resource, field.number, field.column, field.column_type)
-        elif present.column_type != field.column_type:
+        elif here.column_type != field.column_type:
             faults.append(
-                f"{where}.{field.name}: number {field.number} is kept as {present.column_type} and would become "
+                f"{where}.{field.name}: number {field.number} is kept as {here.column_type} and would become "
                 f"{field.column_type}: give the field a new number"
             )
-        elif present.column_name != field.column:
-            renames.append(
-                sql.SQL("alter table {} rename column {} to {}").format(
-                    table, sql.Identifier(present.column_name), sql.Identifier(field.column)
-                )
+        elif here.not_null and field.default is None and field.column != "name":
+            # The field has learned to tell absence from zero (it became `optional`).
+            yield sql.SQL("alter table {} alter column {} drop not null, alter column {} drop default").format(
+                table, *[sql.Identifier(field.column)] * 2
             )
-            renames.append(_catalogued(resource, field.number, field.column, field.column_type))
-    yield from renames
 
 
 def _definition(column: str, kind: str, default: str | None) -> sql.Composable:

@@ -17,6 +17,13 @@ FOLDER = Path(__file__).parent / "migrations"
 LOCK = 0x7472616E736F6D
 """Key of the advisory lock under which the database is changed ("transom")."""
 
+_COLUMNS = """
+select c.message, c.number, c.column_name, c.column_type, coalesce(a.attnotnull, false)
+from transom.catalogue c join transom.tables t using (message)
+left join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', t.table_schema, t.table_name)) and a.attname = c.column_name
+"""
+"""The catalogue of columns, with what only Postgres knows of them."""
+
 
 def migrate(dsn: str, schema: Schema) -> list[str]:
     """What was done, a line each; empty where nothing was to do.
@@ -53,9 +60,7 @@ def _app(connection: psycopg.Connection, schema: Schema) -> list[str]:
         }
         columns = {
             (message, number): Present(*rest)
-            for message, number, *rest in connection.execute(
-                "select message, number, table_schema, table_name, column_name, column_type from transom.catalogue"
-            )
+            for message, number, *rest in connection.execute(_COLUMNS)
         }
         todo = statements(schema, tables, columns)
         done = []

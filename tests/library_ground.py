@@ -1,0 +1,225 @@
+"""Where schema, decisions and records are tested: an app of every shape, compiled once, and a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import secrets
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import grpc_tools
+import psycopg
+from grpc_tools import protoc
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from deploy.native.stack import Stack
+from server.caller import Caller, Kind
+from server.engine.decisions import Decisions
+from server.engine.resources import Call, Resources
+from server.schema.compilation import compile_app
+from server.schema.model import Schema
+from server.schema.reading import read
+from server.store.freshness import Freshness
+from server.store.lane import Lane
+from server.store.marks import RedisMarks
+from server.store.migrations import migrate
+from server.store.records import Records
+from server.store.redis import Redis
+
+PROTOS = Path(__file__).parent / "protos"
+ADA = Call(Caller(Kind.USER, "users/ada"), request_id="request-ada")
+BOB = Call(Caller(Kind.USER, "users/bob"), request_id="request-bob")
+
+
+@functools.cache
+def library_descriptor() -> bytes:
+    return compile_app(PROTOS / "library")
+
+
+@functools.cache
+def library() -> Schema:
+    return read(library_descriptor())
+
+
+def made_of(files: Mapping[str, str]) -> Schema:
+    """The schema of proto files given as text, by path; by protoc, which is quicker than buf for a line or two."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path, text in files.items():
+            target = Path(folder) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        shared = [
+            str(distribution("googleapis-common-protos").locate_file("")),
+            str(Path(grpc_tools.__file__).parent / "_proto"),
+        ]
+        where = [f"-I{place}" for place in (folder, str(PROTOS.parents[1] / "proto"), *shared)]
+        out = Path(folder) / "out.binpb"
+        assert protoc.main(["protoc", *where, "--include_imports", f"--descriptor_set_out={out}", *files]) == 0
+        return read(out.read_bytes())
+
+
+def now() -> int:
+    return time.time_ns() // 1000
+
+
+def message(name: str, **fields: Any) -> Any:
+    """A message of the library: `message("Book", title="x")`."""
+    full = name if "." in name else f"library.v1.{name}"
+    return library().message_class(full)(**fields)
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test on a loop of its own, for at most half a minute."""
+
+    @functools.wraps(test)
+    def run(**given: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(**given), 30))
+
+    run.__signature__ = inspect.signature(test)  # type: ignore[attr-defined]
+    return run
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of one test module, with the library's tables."""
+
+    postgres: str
+    replica: str
+    redis: str
+
+    def sql(self, statement: str, *values: Any, binary: bool = False) -> list[tuple[Any, ...]]:
+        """Rows of a statement, run apart from everything under test."""
+        with psycopg.connect(self.postgres, autocommit=True) as connection:
+            connection.execute("set timezone to 'UTC'")
+            cursor = connection.execute(statement, values, binary=binary)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def events(self, name: str) -> list[str]:
+        """Verbs of a resource's events, in order."""
+        return [verb for (verb,) in self.sql("select verb from transom.events where name = %s order by id", name)]
+
+    def wait_replica(self) -> None:
+        """Returns once the replica has all that the primary has now."""
+        [[lsn]] = self.sql("select pg_current_wal_insert_lsn()::text")
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with suppress(psycopg.OperationalError), psycopg.connect(self.replica, autocommit=True) as replica:
+                row = replica.execute("select pg_last_wal_replay_lsn() >= %s::pg_lsn", [lsn]).fetchone()
+                if row and row[0]:
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the replica does not catch up")
+
+
+@contextmanager
+def database(components: Stack, schema: Schema | None) -> Iterator[Database]:
+    """A database with Transom's tables and those of `schema`, for as long as the block lasts."""
+    env = components.env
+    name = f"library_{secrets.token_hex(4)}"
+    with psycopg.connect(env["TRANSOM_POSTGRES"], autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+        try:
+            made = Database(
+                make_conninfo(env["TRANSOM_POSTGRES"], dbname=name),
+                make_conninfo(env["TRANSOM_REPLICA"], dbname=name),
+                env["TRANSOM_REDIS"],
+            )
+            if schema is not None:
+                migrate(made.postgres, schema)
+            yield made
+        finally:
+            connection.execute(f"drop database {name} with (force)")
+
+
+@dataclass
+class Engine:
+    """What one API server has of resources: engine, store and connections, all of it real."""
+
+    schema: Schema
+    resources: Resources
+    records: Records
+    primary: Lane
+    replica: Lane | None
+    freshness: Freshness
+    pool: AsyncConnectionPool
+
+    @property
+    def decisions(self) -> Decisions:
+        return self.resources.decisions
+
+    async def create(self, type: str, parent: str, id: str, by: Call = ADA, **fields: Any) -> Any:
+        """A new resource of the library, as it was answered."""
+        resource = self.schema.resources[f"library.v1.{type}"]
+        body = self.schema.message_class(resource.message)(**fields)
+        return self.decisions.parse(resource, await self.resources.create(by, resource, parent, id, body))
+
+    async def update(
+        self, type: str, name: str, paths: list[str] | None, by: Call = ADA, etag: str = "", **fields: Any
+    ) -> Any:
+        resource = self.schema.resources[f"library.v1.{type}"]
+        body = self.schema.message_class(resource.message)(name=name, **fields)
+        return self.decisions.parse(resource, await self.resources.update(by, resource, body, paths, etag=etag))
+
+    async def get(self, type: str, name: str, by: Call = ADA) -> Any:
+        resource = self.schema.resources[f"library.v1.{type}"]
+        return self.decisions.parse(resource, await self.resources.get(by, resource, name))
+
+    async def delete(self, type: str, name: str, by: Call = ADA, **how: Any) -> None:
+        await self.resources.delete(by, self.schema.resources[f"library.v1.{type}"], name, **how)
+
+    async def names(self, type: str, parent: str, size: int = 1000, by: Call = ADA) -> list[str]:
+        """Names of one page."""
+        listing = await self.resources.list(by, self.schema.resources[f"library.v1.{type}"], parent, size, "")
+        return [name for name, _, _ in listing.rows]
+
+
+@asynccontextmanager
+async def engine(
+    at: Database,
+    *,
+    schema: Schema | None = None,
+    replica: str = "",
+    postgres: str = "",
+    redis: str = "",
+    lag_max: float = 1.0,
+) -> AsyncIterator[Engine]:
+    """The engine on that database; it reads from the replica where one is given."""
+    schema = schema or library()
+    dsn = postgres or at.postgres
+    primary, second = Lane(dsn, "test", 2), Lane(replica, "test", 2) if replica else None
+    cache = Redis(redis or at.redis)
+    pool = AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=4,
+        timeout=5,
+        check=AsyncConnectionPool.check_connection,
+        kwargs={"row_factory": dict_row, "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"},
+        open=False,
+    )
+    freshness = Freshness(RedisMarks(cache), primary, second, lag_max)
+    await primary.open()
+    if second is not None:
+        await second.open()
+    await pool.open()
+    await freshness.open()
+    records = Records(schema, primary, second, pool, freshness)
+    try:
+        yield Engine(schema, Resources(schema, records, now, 50, 1000), records, primary, second, freshness, pool)
+    finally:
+        await freshness.close()
+        await pool.close()
+        await primary.close()
+        if second is not None:
+            await second.close()
+        await cache.aclose()
