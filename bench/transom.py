@@ -1,0 +1,145 @@
+"""Transom: the whole stack as `make up` starts it, in a folder and on ports of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from deploy.native.stack import PROJECT, Stack
+from server.schema.reading import read
+
+from .cells import Operation, Request, Wire, Wrong
+from .findings import PER_INSPECTION, finding
+from .inspect_client import CALL_SECONDS, METHODS, SERVICE, SITE, Account, InspectClients, over_http
+
+WINDOW = 32
+"""Calls under way at once while the data is written."""
+SETTLE_SECONDS = 120
+"""How long the events of a measurement may take to reach the broker."""
+
+_CALLS = re.compile(r'^transom_calls_total\{code="(\w+)",method="([^"]+)"\} (\S+)$', re.MULTILINE)
+_PUBLISHED = re.compile(r"^transom_relay_published_total (\S+)$", re.MULTILINE)
+_WAITING = re.compile(r"^transom_outbox_events (\S+)$", re.MULTILINE)
+
+
+class Transom:
+    """The stack with its data, as a system under test."""
+
+    name = "Transom"
+    wires: Sequence[Wire] = (Wire.JSON, Wire.GRPC)
+
+    def __init__(self, stack: Stack, clients: InspectClients) -> None:
+        self.stack, self.clients = stack, clients
+        self._written_before = self._written()
+        self._published_before = self._settled_once()
+
+    def request(self, operation: Operation, wire: Wire, client: int) -> Request:
+        return self.clients.request(operation, wire, client)
+
+    def probe(self, operation: Operation, wire: Wire) -> int:
+        return len(self.clients.ask(operation, wire))
+
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        roles: dict[str, list[int]] = defaultdict(list)
+        for told in self.stack.status()["processes"]:
+            if told["pid"] and not told["step"]:
+                name = told["name"]
+                role = "API servers" if name.startswith("api-") else "rabbitmq" if name == "epmd" else name
+                roles[role].append(told["pid"])
+        return roles
+
+    def calls(self, operation: Operation) -> Mapping[str, int]:
+        found: dict[str, int] = defaultdict(int)
+        for index in range(1, self.stack.topology.api_servers + 1):
+            for code, method, count in _CALLS.findall(self._metrics(f"api-{index}-metrics")):
+                if method == f"/{SERVICE}/{METHODS[operation]}":
+                    found[code] += int(float(count))
+        return found
+
+    def settle(self) -> None:
+        """Returns once every event was confirmed by the broker."""
+        owed = self._published_before + self._written() - self._written_before
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (published := self._published()) < owed:
+            if time.monotonic() > deadline:
+                raise Wrong(f"{owed - published} events have not reached the broker after {SETTLE_SECONDS} s")
+            time.sleep(0.05)
+
+    def _settled_once(self) -> int:
+        """Events published, once the relay says, twice in a row, that none waits."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        last = -1
+        while True:
+            published, text = self._published(), self._metrics("relay-metrics")
+            waiting = _WAITING.search(text)
+            if published == last and waiting and float(waiting[1]) == 0:
+                return published
+            if time.monotonic() > deadline:
+                raise Wrong("the outbox does not become empty")
+            last = published
+            time.sleep(1.5)
+
+    def _written(self) -> int:
+        return self.calls(Operation.CREATE).get("OK", 0)
+
+    def _published(self) -> int:
+        found = _PUBLISHED.search(self._metrics("relay-metrics"))
+        return int(float(found[1])) if found else 0
+
+    def _metrics(self, port: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.stack.ports[port]}/metrics", timeout=10) as reply:
+            return str(reply.read().decode())
+
+
+@contextmanager
+def opened(folder: Path, clients: int) -> Iterator[Transom]:
+    """The stack, with the data for that many clients; gone when the block ends."""
+    with Stack(folder / "transom", app=PROJECT / "examples" / "inspect").running() as stack:
+        accounts = [_signed_up(stack.edge, number) for number in range(clients)]
+        found = InspectClients(stack.edge, read(stack.place.descriptor.read_bytes()), accounts)
+        _write(found, accounts)
+        yield Transom(stack, found)
+
+
+def _signed_up(edge: str, number: int) -> Account:
+    body = json.dumps({"email": f"client-{number}@example.com", "password": secrets.token_urlsafe(16)}).encode()
+    headers = {"content-type": "application/json"}
+    answer = json.loads(over_http(Request(f"{edge}/transom/v1/accounts:signUp", Wire.JSON, headers, body)))
+    return Account(answer["account"]["name"], answer["token"])
+
+
+def _write(clients: InspectClients, accounts: Sequence[Account]) -> None:
+    """Writes a site, inspections and findings through the API, parents first."""
+    sites, inspections, findings = [], [], []
+    sites.append((0, "CreateSite", {"siteId": SITE.removeprefix("sites/"), "site": {"displayName": "Harbour"}}))
+    for number, account in enumerate(accounts):
+        for name in (clients.read(number), clients.written(number)):
+            fields = {"title": "Quarterly walk", "inspector": account.user}
+            made = {"parent": SITE, "inspectionId": name.rpartition("/")[2], "inspection": fields}
+            inspections.append((number, "CreateInspection", made))
+        for index in range(PER_INSPECTION):
+            fields = finding(number * PER_INSPECTION + index)
+            made = {"parent": clients.read(number), "findingId": f"finding-{index}", "finding": fields}
+            findings.append((number, "CreateFinding", made))
+    with grpc.insecure_channel(clients.url.removeprefix("http://")) as channel:
+        for calls in (sites, inspections, findings):
+            for start in range(0, len(calls), WINDOW):
+                futures = [
+                    channel.unary_unary(f"/{SERVICE}/{method}").future(
+                        clients.serialized(f"{method}Request", fields),
+                        metadata=(("authorization", f"Bearer {accounts[number].token}"),),
+                        timeout=CALL_SECONDS,
+                    )
+                    for number, method, fields in calls[start : start + WINDOW]
+                ]
+                for future in futures:
+                    future.result()
