@@ -21,7 +21,7 @@ from google.protobuf import json_format
 from PIL import Image
 from pypdf import PdfReader
 
-from deploy.native.stack import PROJECT, Stack
+from deploy.native.stack import Stack
 from server.apps.loading import load
 from server.engine.decisions import Decisions
 from server.engine.references import References
@@ -30,6 +30,7 @@ from server.schema.compilation import compile_app, export_shared
 from server.schema.model import Kind, Schema
 from server.schema.reading import read
 
+PROJECT = Path(__file__).parents[1]
 APP = PROJECT / "examples" / "inspect"
 SEED = APP / "seed"
 PHOTO_BYTES_MAX = 40_000
@@ -458,7 +459,7 @@ MOVES = [
     ("REJECTED", "approve", {}, "9 WRONG_STATE"),
     ("REJECTED", "reject", {"reason": "No."}, "9 WRONG_STATE"),
 ]
-WAY = {
+WAY: dict[str, list[tuple[str, dict[str, str]]]] = {
     "DRAFT": [],
     "SUBMITTED": [("submit", {})],
     "APPROVED": [("submit", {}), ("approve", {})],

@@ -15,7 +15,7 @@ from fpdf.enums import XPos, YPos
 from fpdf.fonts import FontFace
 from google.protobuf import json_format
 
-from .lettering import FACE, add_faces, settable
+from .lettering import FACE, add_faces, needs_shaping, settable
 from .photos import Photo
 
 PHOTOS_MAX = 120
@@ -92,6 +92,20 @@ class _Sheets(FPDF):
             self._finding(number, finding)
         self._signature()
         return bytes(self.output())
+
+    def cell(  # type: ignore[override]  # the rest is passed on by name
+        self, w: float | None = None, h: float | None = None, text: str = "", **how: Any
+    ) -> Any:
+        """As FPDF's; shapes the text where it must be."""
+        self.set_text_shaping(needs_shaping(text))
+        return super().cell(w, h, text, **how)
+
+    def multi_cell(  # type: ignore[override]  # as above
+        self, w: float, h: float | None = None, text: str = "", **how: Any
+    ) -> Any:
+        """As FPDF's; shapes the text where it must be."""
+        self.set_text_shaping(needs_shaping(text))
+        return super().multi_cell(w, h, text, **how)
 
     # What every page has.
 

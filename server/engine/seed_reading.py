@@ -192,7 +192,7 @@ class _Reader:
 
     def _named(self, where: str, name: str, beginning: str = "") -> bool:
         """Whether the name is new and begins so."""
-        if not name.startswith(beginning) or name == beginning or name.count("/") != 1 and beginning:
+        if not name.startswith(beginning) or name == beginning or (name.count("/") != 1 and beginning):
             self._fault(where, "name", f"must look like {beginning}…")
         elif name in self._seen:
             self._fault(where, "name", f"{name} is at {self._seen[name]} already")
