@@ -15,7 +15,7 @@ from server.engine.columns import Columns
 from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
 from server.engine.validation import Validation
 from server.errors import Invalid, Stale, Violation
-from server.schema.model import Managed, Resource, Schema
+from server.schema.model import Behavior, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
 from server.store.changes import Act, Change, Origin, Row
 
@@ -106,11 +106,16 @@ class Decisions:
         pattern = self.below(resource, parent)
         if not id and not pattern.singleton:
             id = self._named(resource, pattern, message, parent) or fresh_id(now)
-        elif not pattern.singleton and (fault := id_fault(id)):
+        if not pattern.singleton and (fault := id_fault(id)):
             raise Invalid.field(id_field, fault, "INVALID_ID")
         name = pattern.child(parent, id)
-        if fault := name_fault(name):
+        fault = name_fault(name)
+        if fault is None and not pattern.matches(name):
+            fault = f"must make a name like {pattern.text}"
+        if fault is not None:
             raise Invalid.field(id_field, fault, "INVALID_NAME")
+        # What this schema does not know it does not keep: it might become a field that clients may not set.
+        message.DiscardUnknownFields()
         if not trusted:
             self.behaviors.clear(message)
         for field, value in self._initial[resource.message]:
@@ -137,7 +142,7 @@ class Decisions:
             parent=parent,
             owner=owner,
             uid=uid,
-            kept_parent=self._kept(pattern),
+            kept_parent=self.schema.parent_of(resource, pattern),
         )
 
     def update(
@@ -164,6 +169,7 @@ class Decisions:
             )
         stored = self.parse(resource, row.payload)
         result = self.parse(resource, row.payload)
+        message.DiscardUnknownFields()
         kept = {resource.name_field, *(m for m in resource.managed)}
         skip = frozenset(kept if trusted else kept | self.behaviors.hidden(resource))
         masks.apply(result, message, masks.implied(message) if paths is None else list(paths), skip)
@@ -202,14 +208,14 @@ class Decisions:
         )
 
     def _named(self, resource: Resource, pattern: Pattern, message: Any, parent: str) -> str:
-        """The id of the name that the message brings itself, if it is one below `parent`."""
+        """The id of the name that the message brings itself, if it is one below `parent` and the client's to give."""
         name = getattr(message, resource.name_field)
+        holder = resource.descriptor.fields_by_name[resource.name_field]
+        if Behavior.OUTPUT_ONLY in self.behaviors.of(holder):
+            return ""
         if not name or not pattern.matches(name) or pattern.parent_of(name) != parent:
             return ""
         return str(name.rpartition("/")[2])
-
-    def _kept(self, pattern: Pattern) -> Resource | None:
-        return self.schema.parent_of(pattern) if pattern.parent else None
 
     @staticmethod
     def _stamp(resource: Resource, message: Any, version: int, now: int) -> None:
