@@ -78,6 +78,16 @@ def _birth_without_proc(pid: int) -> str | None:
     return run.stdout.strip() or None
 
 
+def ancestors(pid: int) -> Iterator[int]:
+    """The process itself, its parent, and so on up; Linux only."""
+    while pid > 0:
+        yield pid
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            return
+
+
 def marked(mark: str) -> Iterator[int]:
     """Process ids whose environment holds the entry `mark` ("NAME=value"), as far as this user may see; Linux only."""
     wanted = mark.encode()

@@ -28,7 +28,7 @@ from .place import PROJECT, Place
 from .ports import Ports, remembered
 from .topology import COMPONENTS, EVERYTHING, Topology
 
-__all__ = ["COMPONENTS", "EVERYTHING", "Stack", "StackError"]
+__all__ = ["COMPONENTS", "EVERYTHING", "HOME", "PROJECT", "Stack", "StackError"]
 
 HOME = PROJECT / ".transom"
 """Where stacks and unpacked servers are kept unless told otherwise."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from .files import replace
 from .logs import rotate, tail
-from .machine import birth, marked
+from .machine import ancestors, birth, marked
 from .place import Place
 from .process import Process, forget, left
 from .program import Program
@@ -110,12 +110,12 @@ class Supervisor:
         await asyncio.gather(*(process.stop() for _, process in unwanted))
         for name, _ in unwanted:
             forget(name, self.place)
-        known = {kept.process.pid for kept in self.kept.values() if kept.process}
+        known = {os.getpid(), *(kept.process.pid for kept in self.kept.values() if kept.process)}
         for pid in marked("=".join(self.place.mark)):
-            # Children of those we know share their group; any other process of this stack was started in the very
-            # moment in which its supervisor died, before the note was written.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if pid != os.getpid() and os.getpgid(pid) not in known and os.getpgid(pid) != os.getpgid(0):
+            # Not below any we know: it was started in the very moment in which its supervisor died, before the note
+            # was written.
+            if known.isdisjoint(ancestors(pid)):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGTERM)
 
     async def _until_ready(self, keepers: Sequence[asyncio.Task[None]]) -> None:

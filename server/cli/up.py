@@ -50,6 +50,9 @@ def command(port: int, app: Path | None) -> None:
     except (ServersError, StackError) as problem:
         progress.end()
         raise click.ClickException(str(problem)) from problem
+    except KeyboardInterrupt:
+        progress.end("it goes on starting in the background; `transom down` stops it")
+        raise
     progress.end("everything is ready" if started else "it runs already")
     _show(list(card(stack, app)))
 
