@@ -108,7 +108,7 @@ class Runner:
                 await either(self.stop, wait)
             finally:
                 self._metrics.connected.set(0)
-        await self._finish(0)
+        await self._finish(self._grace)
 
     async def _connected(self, backoff: Backoff) -> None:
         """Connects and consumes until `stop` is set. Raises BrokerLost."""
@@ -149,7 +149,7 @@ class Runner:
     async def _finish(self, grace: float) -> None:
         """Waits for what runs, then gives the rest up: unacknowledged, it is delivered to somebody else."""
         tasks = set(self._tasks)
-        if tasks and grace:
+        if tasks:
             _, tasks = await asyncio.wait(tasks, timeout=grace)
         if tasks:
             log.warning("gave up what still ran; it will be delivered again", deliveries=len(tasks))

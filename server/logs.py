@@ -17,6 +17,9 @@ import structlog
 
 from server.settings import Settings
 
+LONGEST = 16_384
+"""Characters of one value; of a longer one the beginning and the end are kept."""
+
 _SECRET = re.compile(r"password|secret|token|authorization|cookie|api_key", re.IGNORECASE)
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]+@")
 
@@ -36,7 +39,7 @@ def configure(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         named,
         structlog.processors.format_exc_info,
-        _without_secrets,
+        _fit_to_be_kept,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_line)],
@@ -59,13 +62,15 @@ def configure(settings: Settings) -> None:
     root.setLevel(max(level, logging.WARNING))
 
 
-def _without_secrets(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _fit_to_be_kept(_: Any, __: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     # Nobody logs secrets on purpose; this is for the day somebody does, and for URLs inside other people's errors.
     for key, value in fields.items():
         if key != "event" and _SECRET.search(key):
             fields[key] = "[secret]"
-        elif isinstance(value, str) and "://" in value:
-            fields[key] = _PASSWORD_IN_URL.sub(r"\1:[secret]@", value)
+        elif isinstance(value, str):
+            if len(value) > LONGEST:
+                value = f"{value[: LONGEST // 2]} [...] {value[-LONGEST // 2 :]}"
+            fields[key] = _PASSWORD_IN_URL.sub(r"\1:[secret]@", value) if "://" in value else value
     return fields
 
 
