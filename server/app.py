@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool
 from transom.accounts.v1 import accounts_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
-from server.apps.loading import App, load
+from server.apps.loading import METHODS, App, load
 from server.engine.accounts import Accounts
 from server.engine.authentication import Authentication as Callers
 from server.engine.files import Files
@@ -80,15 +80,16 @@ class Parts:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Parts]:
-    """The parts, closed again at the end.
+async def opened(settings: Settings, functions: Sequence[str] = (), *, replica_reads: bool = True) -> AsyncIterator[Parts]:
+    """The parts, closed again at the end. `functions` are the files of the app that are loaded (apps.loading.FILES);
+    without `replica_reads` everything is read from the primary.
 
     Raises SchemaError for a schema or an app that cannot be served, Unavailable where Postgres cannot be reached in
     time. Everything else may be away.
     """
     schema = read(settings.descriptor.read_bytes())
     async with AsyncExitStack() as stack:
-        app = load(settings.app, schema)
+        app = load(settings.app, schema, functions)
         dsn = settings.postgres.get_secret_value()
         primary = Lane(dsn, settings.instance, LANE_CONNECTIONS)
         stack.push_async_callback(primary.close)
@@ -97,7 +98,7 @@ async def opened(settings: Settings) -> AsyncIterator[Parts]:
         redis = Redis(settings.redis.get_secret_value())
         stack.push_async_callback(redis.aclose)
         replica, replica_pool = None, None
-        if settings.replica is not None:
+        if settings.replica is not None and replica_reads:
             replica = Lane(settings.replica.get_secret_value(), settings.instance, LANE_CONNECTIONS)
             stack.push_async_callback(replica.close)
             replica_pool = await stack.enter_async_context(
@@ -239,7 +240,7 @@ class ApiServer:
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set, then drains."""
-    async with opened(settings) as parts:
+    async with opened(settings, [METHODS]) as parts:
         server = ApiServer(parts)
         await server.start()
         with contextlib.suppress(asyncio.CancelledError):

@@ -135,8 +135,10 @@ async def test_the_life_of_an_account(at: Place) -> None:
         assert made.session.device == "Pixel 9" and made.session.current and made.token.startswith("tss_")
         assert made.session.user == made.account.name
         assert await ann.accounts("GetMe", pb.GetMeRequest()) == made.account
-        assert await on.accounts.email_of(made.account.name) == email.upper()
-        assert await on.accounts.email_of("users/nobody") is None
+        found = await on.accounts.find(made.account.name)
+        assert found is not None
+        assert found.email == email.upper()
+        assert await on.accounts.find("users/nobody") is None
 
         # Only hashes are kept.
         rows = str(at.sql("select * from transom.users")) + str(at.sql("select * from transom.sessions"))

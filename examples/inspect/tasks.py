@@ -58,7 +58,7 @@ async def _stored(event: Event, work: Work, site: Any, inspection: Any, managers
         site=site,
         inspection=inspection,
         findings=findings,
-        inspector=await work.email_of(inspection.inspector) or inspection.inspector,
+        inspector=await _person(work, inspection.inspector),
         managers=managers,
         photos=await _photos(work, findings),
     )
@@ -85,8 +85,14 @@ async def _photos(work: Work, findings: list[Any]) -> dict[str, Photo | None]:
 async def _managers(work: Work, site: Any) -> list[str]:
     """Addresses of the site's managers, each once."""
     members = await work.list("inspect.v1.Member", site.name)
-    addresses = [await work.email_of(m.user) for m in members if m.role == m.MANAGER]
-    return list(dict.fromkeys(a for a in addresses if a))
+    accounts = [await work.account(m.user) for m in members if m.role == m.MANAGER]
+    return list(dict.fromkeys(a.email for a in accounts if a))
+
+
+async def _person(work: Work, user: str) -> str:
+    """How to call a user on paper: by name, else by address, else as the schema does."""
+    account = await work.account(user)
+    return (account.display_name or account.email) if account else user
 
 
 def _site_of(name: str) -> str:

@@ -6,13 +6,16 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.apps.declarations import MARK, Implements, Task
 from server.schema.compilation import SchemaError
 from server.schema.model import Kind, Schema
+
+METHODS, TASKS = FILES = ("methods", "tasks")
+"""The files an app's functions stand in. What a process does not run it need not import, nor what that imports."""
 
 PACKAGE = "transom_app"
 """The name under which the folder is imported."""
@@ -27,14 +30,14 @@ class App:
     tasks: tuple[Task, ...]
 
 
-def load(folder: Path, schema: Schema) -> App:
-    """The functions of the app in `folder`: those of methods.py and tasks.py, where these files are there.
+def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
+    """The functions of the app in `folder`: those of the `files` named, where these are there.
 
     Raises SchemaError, a line each, for a function that is for no custom method or no resource of the schema, or where
     two are for the same; and whatever importing the files raises.
     """
     _package(folder)
-    declared = list(_declared(folder))
+    declared = list(_declared(folder, files))
     faults = []
     custom = {m.full_name for m in schema.methods() if m.kind is Kind.CUSTOM}
     methods: dict[str, Implements] = {}
@@ -65,8 +68,8 @@ def _package(folder: Path) -> None:
     sys.modules[PACKAGE] = package
 
 
-def _declared(folder: Path) -> Iterable[Implements | Task]:
-    for file in ("methods", "tasks"):
+def _declared(folder: Path, files: Sequence[str]) -> Iterable[Implements | Task]:
+    for file in files:
         if (folder / f"{file}.py").exists():
             module = importlib.import_module(f"{PACKAGE}.{file}")
             for value in vars(module).values():

@@ -43,7 +43,7 @@ class Files(Protocol):
 class Accounts(Protocol):
     """The accounts, as an app's function needs them."""
 
-    async def email_of(self, user: str) -> str | None: ...
+    async def find(self, user: str) -> Any: ...
 
 
 class Contended(Stale):
@@ -233,9 +233,9 @@ class Work:
         """The bytes of a file. Raises NotFound."""
         return await self._files.read(name)
 
-    async def email_of(self, user: str) -> str | None:
-        """The address of `users/{user}`; None where there is no such account."""
-        return await self._accounts.email_of(user)
+    async def account(self, user: str) -> Any:
+        """The account called `users/{user}`, with its `email` and `display_name`; None where there is none."""
+        return await self._accounts.find(user)
 
     async def commit(self, extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> None:
         """Does all that was gathered, and the `extra` statements, in one transaction, or nothing.

@@ -173,12 +173,10 @@ class Accounts:
         if not deleted:
             raise _no_session(name)
 
-    async def email_of(self, user: str) -> str | None:
-        """The address of the account with this resource name; None where there is none."""
-        if not _USER.fullmatch(user):
-            return None
-        account = await self._accounts.by_id(_id(user))
-        return account.email if account else None
+    async def find(self, user: str) -> Account | None:
+        """The account with this resource name; None where there is none. For what acts for the system, not for callers."""
+        stored = await self._accounts.by_id(_id(user)) if _USER.fullmatch(user) else None
+        return _account(stored) if stored else None
 
     async def sweep(self) -> int:
         """Deletes some of the sessions that have expired; how many it were. To be called now and then, by anyone."""
