@@ -122,6 +122,7 @@ def test_an_attached_stack_goes_with_its_starter_even_by_sigkill(tmp_path: Path)
     starter.kill()
     starter.wait()
     until(lambda: all(birth(pid) is None for pid in running.values()), "everything gone")
+    until(lambda: not state.exists(), "its state removed")
 
 
 def test_a_start_that_fails_says_which_part_and_why_and_leaves_nothing(tmp_path: Path) -> None:

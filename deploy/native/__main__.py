@@ -2,8 +2,8 @@
 
     python -m deploy.native STATE LOCK detached|attached|ending
 
-LOCK is the inherited descriptor of the state's lock. An attached one ends, and kills what it started, when its
-standard input does; an ending one only stops what an earlier one left running.
+LOCK is the inherited descriptor of the state's lock. An attached one ends when its standard input does, and
+then kills what it started and removes the state; an ending one only stops what an earlier one left running.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import process
 from .binaries import servers
-from .files import replace
+from .files import clear, replace
 from .place import Place
 from .ports import claim
 from .s3 import unobstructed
@@ -50,13 +50,18 @@ async def main(state: Path, how: str) -> bool:
             supervisor.stop()
         if attached:
             # A thread of its own, which nobody waits for: it may sit in a read for ever.
-            threading.Thread(target=_until_end_of_input, args=(loop, supervisor), daemon=True).start()
-        return await supervisor.run()
+            alone = threading.Event()
+            threading.Thread(target=_until_end_of_input, args=(alone, loop, supervisor), daemon=True).start()
+        good = await supervisor.run()
+        if attached and alone.is_set():  # whoever started it can no longer clean up
+            clear(place.state)
+        return good
 
 
-def _until_end_of_input(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
+def _until_end_of_input(alone: threading.Event, loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
     while os.read(0, 1024):
         pass
+    alone.set()
     loop.call_soon_threadsafe(supervisor.stop)
 
 

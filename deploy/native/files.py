@@ -30,12 +30,18 @@ def folder(path: Path, *, mode: int = 0o700, owner: User | None = None) -> Path:
     return path
 
 
+def clear(state: Path) -> None:
+    """Removes a folder and, of links directly in it, what they lead to."""
+    for path in state.iterdir():
+        remove(path)
+    state.rmdir()
+
+
 def remove(path: Path) -> None:
     """Removes a file or a whole folder, if it is there; of a link to a folder, both."""
     if path.is_symlink():
-        target = path.resolve()
+        shutil.rmtree(path.resolve(), ignore_errors=True)  # the link last: it is the only way to find the folder
         path.unlink()
-        shutil.rmtree(target, ignore_errors=True)
     elif path.is_dir():
         shutil.rmtree(path)
     else:

@@ -16,7 +16,7 @@ class Mail:
         self.smtp = f"127.0.0.1:{ports['smtp']}"
         self.url = f"http://127.0.0.1:{ports['mailbox']}"
         self.ports = ports
-        self.folder = place.data("mails")
+        self.place, self.folder = place, place.data("mails")
 
     def programs(self) -> list[Program]:
         ports = [str(self.ports["smtp"]), str(self.ports["mailbox"])]
@@ -26,6 +26,7 @@ class Mail:
                 command=[sys.executable, "-m", "deploy.native.mailbox", str(self.folder), *ports],
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
                 address=self.url,
+                prepare=lambda: self.place.make_data("mails"),
                 ready=lambda: listening(self.ports["smtp"]),
                 outlives=True,
                 grace=3,

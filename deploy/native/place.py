@@ -99,14 +99,19 @@ class Place:
         return Secrets.of(self.state / "secrets.json")
 
     def data(self, name: str, owner: User | None = None) -> Path:
-        """Data folder of one server, made, with no one but `owner` let in.
+        """Where the data folder of one server is, made or not.
 
-        Where `owner` could not walk to it (a clone below /root), it lies in /var/lib and is linked from here.
+        Where `owner` could not walk to it (a clone below /root), it lies in /var/lib.
         """
         path = self.state / name
+        return path if reachable(path, owner) else elsewhere(path)
+
+    def make_data(self, name: str, owner: User | None = None) -> None:
+        """Makes that folder, with no one but `owner` let in; one that lies elsewhere is linked from here."""
+        path = self.state / name
         if not reachable(path, owner):
-            path = elsewhere(path)
-        return folder(path, owner=owner)
+            link_elsewhere(path)
+        folder(self.data(name, owner), owner=owner)
 
     def lock(self) -> int | None:
         """Makes this process the one supervisor of the stack until the descriptor is closed; None if there is one."""
@@ -120,18 +125,25 @@ class Place:
 
 
 def elsewhere(path: Path) -> Path:
-    """A folder that everybody can walk to, and that `path` is made a link to; `files.remove` removes both."""
-    if path.is_symlink() and path.is_dir():
-        return path.resolve()
+    """The folder that stands in for `path` at a place that everybody can walk to."""
+    if path.is_symlink():
+        return path.readlink()
     digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:12]
-    target = folder(Path("/var/lib") / f"transom-{digest}", mode=0o755)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(target)
+    return Path("/var/lib") / f"transom-{digest}"
+
+
+def link_elsewhere(path: Path) -> Path:
+    """Makes that folder, and `path` a link to it; `files.remove` removes both."""
+    target = elsewhere(path)
+    if not path.is_symlink():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)  # first the link: a folder without one would be found by nobody
+    if not target.is_dir():
+        folder(target, mode=0o755)
     return target
 
 
 def shared_root(home: Path) -> Path:
     """Folder of the unpacked servers that all stacks below `home` use."""
     path = home / "root"
-    return path if reachable(path, unprivileged()) else elsewhere(path)
+    return path if reachable(path, unprivileged()) else link_elsewhere(path)

@@ -43,7 +43,7 @@ class Postgres:
         self.bin = servers.postgres
         self.env = servers.env(servers.postgres)
         self.user: User | None = unprivileged()
-        data = place.data("postgres", self.user)
+        self.place, data = place, place.data("postgres", self.user)
         self.primary, self.replica = data / "primary", data / "replica"
 
     def url(self, name: str) -> str:
@@ -76,6 +76,7 @@ class Postgres:
         )
 
     def _prepare_primary(self) -> None:
+        self.place.make_data("postgres", self.user)
         if not self.primary.exists():
             new = self.primary.with_name("primary.new")
             remove(new)

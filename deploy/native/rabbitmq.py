@@ -30,7 +30,7 @@ class RabbitMQ:
 
     def __init__(self, place: Place, ports: Ports, secrets: Secrets, servers: Servers) -> None:
         self.ports, self.secrets, self.servers = ports, secrets, servers
-        self.data = place.data("rabbitmq")
+        self.place, self.data = place, place.data("rabbitmq")
 
     @property
     def url(self) -> str:
@@ -89,6 +89,7 @@ class RabbitMQ:
         }
 
     def _prepare(self) -> None:
+        self.place.make_data("rabbitmq")
         for name in ("home", "mnesia", "log", "schema", "conf.d"):
             folder(self.data / name)
         text = SETTINGS.format(

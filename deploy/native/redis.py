@@ -28,7 +28,7 @@ class Redis:
     def __init__(self, place: Place, ports: Ports, secrets: Secrets, servers: Servers) -> None:
         self.port, self.password = ports["redis"], secrets.redis
         self.binary, self.env = servers.redis, servers.env()
-        self.data = place.data("redis")
+        self.place, self.data = place, place.data("redis")
 
     @property
     def url(self) -> str:
@@ -48,6 +48,7 @@ class Redis:
         ]
 
     def _prepare(self) -> None:
+        self.place.make_data("redis")
         text = SETTINGS.format(port=self.port, password=self.password, folder=self.data)
         replace(self.data / "redis.conf", text, mode=0o600)
 

@@ -46,7 +46,7 @@ class S3:
 
     def __init__(self, place: Place, ports: Ports, secrets: Secrets, servers: Servers) -> None:
         self.ports, self.secrets, self.servers = ports, secrets, servers
-        self.data = place.data("s3")
+        self.place, self.data = place, place.data("s3")
         # Its socket's path must be short (108 bytes), wherever the state lies.
         self.sockets = Path(tempfile.gettempdir())
 
@@ -106,6 +106,7 @@ class S3:
         ]
 
     def _prepare(self) -> None:
+        self.place.make_data("s3")
         credentials = {"accessKey": self.secrets.s3_access_key, "secretKey": self.secrets.s3_secret_key}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = {"identities": [{"name": "transom", "credentials": [credentials], "actions": actions}]}

@@ -21,7 +21,7 @@ from typing import Any
 
 from . import process
 from .binaries import servers
-from .files import remove, replace
+from .files import clear, remove, replace
 from .logs import tail
 from .machine import birth
 from .place import PROJECT, Place
@@ -201,9 +201,7 @@ class Stack:
         """Stops the stack and removes all it has kept."""
         self.stop()
         if self.place.state.exists():
-            for path in self.place.state.iterdir():
-                remove(path)
-            remove(self.place.state)
+            clear(self.place.state)
 
     @contextmanager
     def running(self) -> Iterator[Stack]:
