@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ class _Tree:
     required: list[FieldDescriptor] = field(default_factory=list)
     immutable: list[str] = field(default_factory=list)
     below: list[tuple[FieldDescriptor, _Tree]] = field(default_factory=list)
-    empty: bool = True
+    empty: bool = False
+    """Nothing here or below carries a behaviour; not known, and taken for no, while the tree is built."""
 
 
 class Behaviors:
@@ -37,7 +39,11 @@ class Behaviors:
         _clear(message, self._tree(message.DESCRIPTOR))
 
     def restore(self, message: Message, stored: Message) -> None:
-        """Gives every OUTPUT_ONLY field of `message`, as far as it lies in singular messages, the value of `stored`."""
+        """Gives every OUTPUT_ONLY field of `message` the value it has in `stored`, and clears it where `stored` has none.
+
+        An item of a repeated field has the values of the stored item that it equals in all the client may set; an entry
+        of a map those of its key.
+        """
         _restore(message, stored, self._tree(message.DESCRIPTOR))
 
     def missing(self, message: Message) -> list[Violation]:
@@ -45,7 +51,8 @@ class Behaviors:
         return list(_missing(message, self._tree(message.DESCRIPTOR), ""))
 
     def changed(self, message: Message, stored: Message) -> list[Violation]:
-        """A violation for every IMMUTABLE field, as far as it lies in singular messages, that differs."""
+        """A violation for every IMMUTABLE field that differs, as far as it lies in singular messages that are stored:
+        items and entries come and go whole."""
         return list(_changed(message, stored, self._tree(message.DESCRIPTOR), ""))
 
     def of(self, field: FieldDescriptor) -> frozenset[Behavior]:
@@ -66,7 +73,7 @@ class Behaviors:
     def _build(self, descriptor: Any) -> _Tree:
         known = self._trees.get(descriptor.full_name)
         if known is not None:
-            return known  # a message within itself: whether it is empty is settled by whoever builds it
+            return known
         tree = self._trees[descriptor.full_name] = _Tree()
         resource = self._schema.resources.get(descriptor.full_name)
         for one in descriptor.fields:
@@ -81,7 +88,7 @@ class Behaviors:
                 holder = one.message_type.fields_by_name["value"] if is_map(one) else one
                 if holder.message_type is not None:
                     below = self._build(holder.message_type)
-                    if not below.empty or holder.message_type.full_name == descriptor.full_name:
+                    if not below.empty:
                         tree.below.append((one, below))
         tree.empty = not (tree.hidden or tree.required or tree.immutable or tree.below)
         return tree
@@ -117,13 +124,34 @@ def _restore(message: Any, stored: Any, tree: _Tree) -> None:
     for name in tree.hidden:
         one = message.DESCRIPTOR.fields_by_name[name]
         message.ClearField(name)
-        if one.is_repeated:
-            getattr(message, name).MergeFrom(getattr(stored, name))
-        elif not is_empty(stored, one):
+        if not is_empty(stored, one):
             copy_field(message, stored, one)
     for one, below in tree.below:
-        if not one.is_repeated and message.HasField(one.name) and stored.HasField(one.name):
+        if is_map(one):
+            here, there = getattr(message, one.name), getattr(stored, one.name)
+            for key in here:
+                _restore(here[key], there[key] if key in there else type(here[key])(), below)
+        elif one.is_repeated:
+            _restore_items(getattr(message, one.name), getattr(stored, one.name), below)
+        elif message.HasField(one.name):
             _restore(getattr(message, one.name), getattr(stored, one.name), below)
+
+
+def _restore_items(items: Any, stored: Any, tree: _Tree) -> None:
+    known: dict[bytes, deque[Any]] = {}
+    for item in stored:
+        known.setdefault(_settable(item, tree), deque()).append(item)
+    for item in items:
+        alike = known.get(_settable(item, tree))
+        _restore(item, alike.popleft() if alike else type(item)(), tree)
+
+
+def _settable(item: Any, tree: _Tree) -> bytes:
+    """What a client may set of an item, to compare it by."""
+    bare = type(item)()
+    bare.CopyFrom(item)
+    _clear(bare, tree)
+    return bytes(bare.SerializeToString(deterministic=True))
 
 
 def _missing(message: Any, tree: _Tree, path: str) -> Iterator[Violation]:
@@ -143,7 +171,7 @@ def _changed(message: Any, stored: Any, tree: _Tree, path: str) -> Iterator[Viol
         if here != there or getattr(message, name) != getattr(stored, name):
             yield Violation(path + name, "cannot be changed once it is set", "IMMUTABLE")
     for one, below in tree.below:
-        if not one.is_repeated and message.HasField(one.name) and stored.HasField(one.name):
+        if not one.is_repeated and stored.HasField(one.name):
             yield from _changed(getattr(message, one.name), getattr(stored, one.name), below, f"{path}{one.name}.")
 
 

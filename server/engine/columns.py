@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import math
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor as F
-from google.protobuf.message import Message
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
 
 from server.errors import Invalid
 from server.schema.columns import is_map
@@ -17,6 +20,13 @@ from server.schema.model import Resource
 from server.store.changes import Value
 
 _FLOATS = {F.CPPTYPE_FLOAT, F.CPPTYPE_DOUBLE}
+_ODD_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+_JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""U+0000 as JSON writes it, and not the six characters of its name behind an escaped backslash."""
+
+
+class _NotStorable(Exception):
+    """A text with U+0000: no text of Postgres may have it."""
 
 
 class Columns:
@@ -34,19 +44,20 @@ class Columns:
         timestamp or duration out of its range.
         """
         return tuple(
-            None if may_miss and not message.HasField(name) else _checked(name, encode, getattr(message, name))
+            None if may_miss and not message.HasField(name) else _checked(name, encode, message)
             for name, may_miss, encode in self._encoders
         )
 
 
-def _checked(name: str, encode: Callable[[Any], Value], value: Any) -> Value:
+def _checked(name: str, encode: Callable[[Any], Value], message: Message) -> Value:
     try:
-        text = encode(value)
-    except (ValueError, OverflowError, json_format.Error) as fault:
+        return encode(getattr(message, name))
+    except _NotStorable:
+        raise Invalid.field(
+            name, "holds the character U+0000, which cannot be stored", "CHARACTER_NOT_STORABLE"
+        ) from None
+    except (ValueError, OverflowError, RecursionError, json_format.Error) as fault:
         raise Invalid.field(name, "holds a value out of its range", "OUT_OF_RANGE") from fault
-    if isinstance(text, str) and ("\0" in text or "\\u0000" in text):
-        raise Invalid.field(name, "holds the character U+0000, which cannot be stored", "CHARACTER_NOT_STORABLE")
-    return text
 
 
 def _encoder(field: F) -> Callable[[Any], Value]:
@@ -64,23 +75,41 @@ def _encoder(field: F) -> Callable[[Any], Value]:
         return bytes
     if field.cpp_type == F.CPPTYPE_BOOL:
         return lambda value: "true" if value else "false"
+    if field.type == F.TYPE_STRING:
+        return _text
     return repr if field.cpp_type in _FLOATS else str
 
 
 def _message(field: F) -> Callable[[Any], Value]:
     name = field.message_type.full_name
     if name == "google.protobuf.Timestamp":
-        return lambda value: str(value.ToJsonString())
+        return _instant
     if name == "google.protobuf.Duration":
         return _interval
     if name == "google.protobuf.BytesValue":
         return lambda value: bytes(value.value)
     if name == "google.protobuf.BoolValue":
         return lambda value: "true" if value.value else "false"
+    if name == "google.protobuf.StringValue":
+        return lambda value: _text(value.value)
     if name.startswith("google.protobuf.") and name.endswith("Value") and "value" in field.message_type.fields_by_name:
         return lambda value: str(value.value)
     item = _json_of(field)
     return lambda value: _json(item(value))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("not UTF-8")  # proto2 lets it pass, as bytes
+    if "\0" in value:
+        raise _NotStorable
+    return value
+
+
+def _instant(value: Any) -> str:
+    text: str = value.ToJsonString()
+    # Microseconds are what Postgres keeps. It would round: up, after the year 9999 where that ends.
+    return f"{text[:26]}Z" if len(text) > 27 else text
 
 
 def _interval(value: Any) -> str:
@@ -98,14 +127,16 @@ def _json_of(field: F) -> Callable[[Any], Any]:
     if field.type == F.TYPE_BYTES:
         return lambda value: base64.b64encode(value).decode()
     if field.cpp_type in _FLOATS:
-        return lambda value: value if value == value and abs(value) != float("inf") else str(value)
+        return lambda value: value if math.isfinite(value) else _ODD_FLOATS[str(value)]
     return lambda value: value
 
 
 def _document(message: Message) -> Any:
     try:
-        return json_format.MessageToDict(message, preserving_proto_field_name=True)
-    except TypeError:  # an Any of a type this schema does not know: kept as it came
+        return json_format.MessageToDict(
+            message, preserving_proto_field_name=True, descriptor_pool=cast(DescriptorPool, message.DESCRIPTOR.file.pool)
+        )
+    except (TypeError, DecodeError):  # an Any of a type this schema does not know, or not of the type it says: as it came
         return {
             "@type": getattr(message, "type_url", ""),
             "value": base64.b64encode(message.SerializeToString()).decode(),
@@ -122,4 +153,7 @@ def _key(key: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_SUBCLASS).decode()
+    text = orjson.dumps(value).decode()
+    if "\\u0000" in text and _JSON_NUL.search(text):
+        raise _NotStorable
+    return text

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 _TIME_BITS, _RANDOM_BITS = 44, 56
+_ETAG = re.compile(r'"?([0-9a-f]{1,15})"?')
 
 
 def fresh_id(now: int) -> str:
@@ -32,7 +34,4 @@ def etag_of(version: int) -> str:
 
 def version_of(etag: str) -> int:
     """The version of an etag; -1, which none has, for what is no etag."""
-    try:
-        return int(etag.strip('"'), 16) if len(etag) <= 20 else -1
-    except ValueError:
-        return -1
+    return int(found[1], 16) if (found := _ETAG.fullmatch(etag)) else -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from server.schema.columns import is_map
 
 PATHS_MAX = 500
 """Paths of one mask."""
+
+DEPTH_MAX = 100
+"""Segments of one path: protobuf reads no message that is nested more deeply."""
+
+_SEGMENT = re.compile(r"`((?:[^`\x00]|``)*)`|([^.`\x00]+)")
 
 
 def implied(message: Message) -> list[str]:
@@ -36,31 +42,45 @@ def apply(target: Message, source: Message, paths: Sequence[str], skip: frozense
             raise Invalid.field("update_mask", "'*' must stand alone", "INVALID_PATH")
         paths = [one.name for one in target.DESCRIPTOR.fields]
     for path in paths:
-        segments = path.split(".")
+        segments = _segments(path)
         _check(target.DESCRIPTOR, segments, path)
         if segments[0] not in skip:
             _apply(target, source, segments)
+
+
+def _segments(path: str) -> list[str]:
+    """What stands between the dots; a key of a map may stand in backticks, and then hold dots (AIP-161)."""
+    segments: list[str] = []
+    at = 0
+    while found := _SEGMENT.match(path, at):
+        segments.append(found[2] if found[1] is None else found[1].replace("``", "`"))
+        at = found.end() + 1
+        if found.end() == len(path) and len(segments) <= DEPTH_MAX:
+            return segments
+        if path[found.end() : at] != "." or len(segments) > DEPTH_MAX:
+            break
+    raise Invalid.field("update_mask", f"{path[:100]!r} is no path", "INVALID_PATH")
 
 
 def _check(descriptor: Any, segments: Sequence[str], path: str) -> None:
     head, *rest = segments
     one = descriptor.fields_by_name.get(head)
     if one is None:
-        raise Invalid.field("update_mask", f"{path!r} is not a field of {descriptor.name}", "INVALID_PATH")
+        raise Invalid.field("update_mask", f"{path[:100]!r} is not a field of {descriptor.name}", "INVALID_PATH")
     if not rest:
         return
     if is_map(one):
         if len(rest) > 1:
             raise Invalid.field(
-                "update_mask", f"{path!r} leads into the value of a map; name its key only", "INVALID_PATH"
+                "update_mask", f"{path[:100]!r} leads into the value of a map; name its key only", "INVALID_PATH"
             )
         if one.message_type.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
             raise Invalid.field(
-                "update_mask", f"{path!r} names a key of a map whose keys are not strings", "INVALID_PATH"
+                "update_mask", f"{path[:100]!r} names a key of a map whose keys are not strings", "INVALID_PATH"
             )
     elif one.is_repeated or one.message_type is None:
         raise Invalid.field(
-            "update_mask", f"{path!r} leads into {head!r}, which is no singular message", "INVALID_PATH"
+            "update_mask", f"{path[:100]!r} leads into {head[:100]!r}, which is no singular message", "INVALID_PATH"
         )
     else:
         _check(one.message_type, rest, path)

@@ -89,7 +89,7 @@ class Resources:
         after = pages.opened(token, bound)
         # One row more than wanted tells whether there is a next page, without a count.
         rows = await self.records.page(resource, Page(parent, after, size + 1), call.caller.name)
-        kept = self.schema.parent_of(pattern) if not rows and not token and pattern.parent else None
+        kept = self.schema.parent_of(resource, pattern) if not rows and not token else None
         if kept and await self.records.get(kept, parent, call.caller.name) is None:
             raise absent(kept, parent)
         more = len(rows) > size

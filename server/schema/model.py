@@ -167,17 +167,19 @@ class Schema:
         """The resource whose pattern `name` is of; the first in order of message names where several fit."""
         return next((r for r in self.resources.values() if r.pattern_of(name)), None)
 
-    def parent_of(self, pattern: Pattern) -> Resource | None:
-        """The stored resource that a name of `pattern` lives below, if it is one of this schema."""
-        for resource in self.resources.values():
-            if any(_shape(p.text) == _shape(pattern.parent) for p in resource.patterns):
-                return resource
-        return None
+    def parent_of(self, resource: Resource, pattern: Pattern) -> Resource | None:
+        """The stored resource that `resource`, named by `pattern`, lives below, if it is one of this schema: the one of
+        its own package where several versions of an API use the same names."""
+        if not pattern.parent:
+            return None
+        shape = _shape(pattern.parent)
+        found = [r for r in self.resources.values() if any(_shape(p.text) == shape for p in r.patterns)]
+        return next((r for r in found if r.table_schema == resource.table_schema), found[0] if found else None)
 
     def children_of(self, resource: Resource) -> tuple[Resource, ...]:
         """The resources that live directly below `resource`."""
         return tuple(
-            r for r in self.resources.values() if any(p.parent and self.parent_of(p) is resource for p in r.patterns)
+            r for r in self.resources.values() if any(self.parent_of(r, p) is resource for p in r.patterns)
         )
 
 

@@ -96,10 +96,10 @@ def id_fault(id: str) -> str | None:
 
 def name_fault(name: str) -> str | None:
     """What makes a resource name unusable whatever its pattern, or None."""
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+        return "must not contain control characters"
     if len(name.encode()) > NAME_BYTES_MAX:
         return f"must be at most {NAME_BYTES_MAX} bytes"
-    if re.search(r"[\x00-\x1f\x7f]", name):
-        return "must not contain control characters"
     return None
 
 

@@ -48,7 +48,7 @@ class Statements:
         )
         self.insert: dict[str | None, bytes] = {None: self._insert(None)}
         for pattern in resource.patterns:
-            if pattern.parent and (parent := schema.parent_of(pattern)):
+            if parent := schema.parent_of(resource, pattern):
                 self.insert[parent.message] = self._insert(parent)
         self.replace = self._replace()
         self.lock = self._text("select 1 from {table} where name = any($1::text[]) order by name for update")
