@@ -12,20 +12,12 @@ from transom.events.v1.event_pb2 import Event
 from consumers.handlers import Handler, Poison, Statement
 from server import apps
 from server.apps.declarations import Task
-from server.apps.loading import load
 from server.schema.model import Schema
-from server.schema.reading import read
-from server.settings import Settings
 
 
-def schema_of(settings: Settings) -> Schema:
-    """The schema of the app that is served."""
-    return read(settings.descriptor.read_bytes())
-
-
-def handlers(settings: Settings, schema: Schema) -> list[Handler]:
-    """A handler for each of the app's tasks."""
-    return [_handler(task, schema) for task in load(settings.app, schema).tasks]
+def handlers(tasks: Sequence[Task], schema: Schema) -> list[Handler]:
+    """A handler for each of an app's tasks."""
+    return [_handler(task, schema) for task in tasks]
 
 
 def _handler(task: Task, schema: Schema) -> Handler:

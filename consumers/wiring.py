@@ -8,10 +8,14 @@ import signal
 import structlog
 from prometheus_client import start_http_server
 
-from consumers import mail, tasks, workshop
+from consumers import mail, tasks
 from consumers.inbox import Inbox
 from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
+from consumers.sweeping import sweep
+from consumers.workshop import open_workshop
+from server.apps.loading import TASKS, load
+from server.schema.reading import read
 from server.settings import Settings
 
 log = structlog.get_logger("consumers")
@@ -19,7 +23,8 @@ log = structlog.get_logger("consumers")
 
 async def relay(settings: Settings) -> None:
     """Relays events until SIGTERM."""
-    handlers = tasks.handlers(settings, tasks.schema_of(settings))
+    schema = read(settings.descriptor.read_bytes())
+    handlers = tasks.handlers(load(settings.app, schema, [TASKS]).tasks, schema)
     relay = Relay(
         settings.postgres.get_secret_value(),
         settings.amqp.get_secret_value(),
@@ -34,19 +39,21 @@ async def relay(settings: Settings) -> None:
 
 async def work(settings: Settings) -> None:
     """Runs the app's tasks and sends mails until SIGTERM."""
-    schema = tasks.schema_of(settings)
-    async with workshop.opened(settings, schema) as shop:
+    async with open_workshop(settings) as shop:
+        parts = shop.parts
         runner = Runner(
             settings.amqp.get_secret_value(),
-            Inbox(shop.pool),
+            Inbox(parts.pool),
             shop.work,
-            [mail.Mails(shop.pool, shop.files, settings).handler, *tasks.handlers(settings, schema)],
+            [mail.Mails(parts.pool, parts.files, settings).handler, *tasks.handlers(parts.app.tasks, parts.schema)],
             RunnerMetrics(),
             instance=settings.instance,
             grace=settings.drain_grace,
         )
         _prepare(settings, runner.stop)
+        sweeping = asyncio.create_task(sweep(parts.accounts, parts.files, runner.stop))
         await runner.run()
+        await sweeping
     log.info("stopped")
 
 

@@ -80,9 +80,15 @@ class Parts:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, functions: Sequence[str] = (), *, replica_reads: bool = True) -> AsyncIterator[Parts]:
+async def opened(
+    settings: Settings,
+    functions: Sequence[str] = (),
+    *,
+    replica_reads: bool = True,
+    connections: int = POOL_CONNECTIONS,
+) -> AsyncIterator[Parts]:
     """The parts, closed again at the end. `functions` are the files of the app that are loaded (apps.loading.FILES);
-    without `replica_reads` everything is read from the primary.
+    without `replica_reads` everything is read from the primary; `connections` is for what is not on the hot path.
 
     Raises SchemaError for a schema or an app that cannot be served, Unavailable where Postgres cannot be reached in
     time. Everything else may be away.
@@ -94,7 +100,7 @@ async def opened(settings: Settings, functions: Sequence[str] = (), *, replica_r
         primary = Lane(dsn, settings.instance, LANE_CONNECTIONS)
         stack.push_async_callback(primary.close)
         await _patiently(primary)
-        pool = await stack.enter_async_context(_pool(dsn, settings.instance))
+        pool = await stack.enter_async_context(_pool(dsn, settings.instance, connections))
         redis = Redis(settings.redis.get_secret_value())
         stack.push_async_callback(redis.aclose)
         replica, replica_pool = None, None
@@ -102,7 +108,7 @@ async def opened(settings: Settings, functions: Sequence[str] = (), *, replica_r
             replica = Lane(settings.replica.get_secret_value(), settings.instance, LANE_CONNECTIONS)
             stack.push_async_callback(replica.close)
             replica_pool = await stack.enter_async_context(
-                _pool(settings.replica.get_secret_value(), settings.instance)
+                _pool(settings.replica.get_secret_value(), settings.instance, connections)
             )
         freshness = Freshness(RedisMarks(redis), primary, replica, settings.replica_lag_max)
         await freshness.open()
@@ -149,11 +155,11 @@ async def _patiently(primary: Lane) -> None:
             await asyncio.sleep(0.5)
 
 
-def _pool(dsn: str, name: str) -> Pool:
+def _pool(dsn: str, name: str, connections: int) -> Pool:
     return AsyncConnectionPool(
         dsn,
         min_size=1,
-        max_size=POOL_CONNECTIONS,
+        max_size=connections,
         timeout=5,
         check=AsyncConnectionPool.check_connection,
         kwargs={

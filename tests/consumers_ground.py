@@ -23,7 +23,7 @@ from pika.exceptions import ChannelClosedByBroker
 from transom.events.v1.event_pb2 import Event
 
 from consumers import topology
-from consumers.workshop import Workshop, opened
+from consumers.workshop import Workshop, open_workshop
 from deploy.native.stack import Stack
 from server.schema.compilation import compile_app
 from server.schema.model import Schema
@@ -129,7 +129,7 @@ class Ground:
     @asynccontextmanager
     async def workshop(self) -> AsyncIterator[Workshop]:
         """What tasks work with, on this ground."""
-        async with opened(self.settings(), self.schema) as shop:
+        async with open_workshop(self.settings()) as shop:
             yield shop
 
     async def thing(self, shop: Workshop, verb: str, request_id: str = "") -> str:

@@ -67,8 +67,11 @@ async def sending(ground: Ground, **changed: Any) -> AsyncIterator[Workshop]:
     """Relay and worker with the app's tasks and the mail handler, in this process."""
     settings = ground.settings(**changed)
     async with ground.workshop() as shop:
-        handlers = [mail.Mails(shop.pool, shop.files, settings).handler, *tasks.handlers(settings, ground.schema)]
-        runner = Runner(ground.amqp, Inbox(shop.pool), shop.work, handlers, RunnerMetrics(CollectorRegistry()))
+        handlers = [
+            mail.Mails(shop.parts.pool, shop.parts.files, settings).handler,
+            *tasks.handlers(shop.parts.app.tasks, ground.schema),
+        ]
+        runner = Runner(ground.amqp, Inbox(shop.parts.pool), shop.work, handlers, RunnerMetrics(CollectorRegistry()))
         addresses = [(handler.name, handler.key) for handler in handlers]
         relay = Relay(ground.postgres, ground.amqp, addresses, RelayMetrics(CollectorRegistry()))
         running = [asyncio.create_task(relay.run()), asyncio.create_task(runner.run())]

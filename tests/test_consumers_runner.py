@@ -25,6 +25,7 @@ from consumers.runner import Runner, RunnerMetrics
 from consumers.workshop import Workshop
 from deploy.native.stack import Stack
 from server.apps import Discard, Work
+from server.apps.loading import TASKS, load
 
 SETTLE = topology.SETTLE
 Run = Callable[[Event, Work], Awaitable[Any]]
@@ -87,7 +88,7 @@ async def working(
     registry = CollectorRegistry()
     async with ground.workshop() as work:
         runner = Runner(
-            amqp or ground.amqp, Inbox(work.pool), work.work, [handler], RunnerMetrics(registry), grace=grace
+            amqp or ground.amqp, Inbox(work.parts.pool), work.work, [handler], RunnerMetrics(registry), grace=grace
         )
         feeding = Relay(ground.postgres, ground.amqp, [(handler.name, handler.key)], RelayMetrics(CollectorRegistry()))
         running = [asyncio.create_task(runner.run())]
@@ -335,8 +336,8 @@ async def test_kill_9_in_the_middle_of_a_task_and_its_effect_happens_once(ground
 
 @asynchronous
 async def test_an_ordinary_function_is_a_task_too(ground: Ground) -> None:
-
-    [drop] = [h for h in tasks.handlers(ground.settings(), ground.schema) if h.name == "drop"]
+    loaded = load(ground.settings().app, ground.schema, [TASKS]).tasks
+    [drop] = [h for h in tasks.handlers(loaded, ground.schema) if h.name == "drop"]
     async with working(ground, drop) as shop:
         await ground.thing(shop.work, "dropped")
         await eventually(lambda: shop.outcomes("drop") == {"discard": 1})
