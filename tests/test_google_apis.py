@@ -159,6 +159,12 @@ def test_the_same_id_may_be_used_at_every_place_that_has_a_pattern(road: Road) -
     assert [s.name for s in road.secrets.list_secrets(parent=f"{road.project}/locations/eu")] == [there.name]
 
 
+def test_a_name_may_hold_what_urls_escape(road: Road) -> None:
+    parent = f"projects/example.com:{road.project.removeprefix('projects/')}"
+    made = road.secrets.create_secret(parent=parent, secret_id="a~b.c", secret={})
+    assert road.secrets.get_secret(name=f"{parent}/secrets/a~b.c") == made
+
+
 def test_a_list_is_walked_page_by_page(road: Road) -> None:
     made = [road.secrets.create_secret(parent=road.project, secret_id=f"s{n}", secret={}).name for n in range(5)]
     asked = {"parent": road.project, "page_size": 2}
