@@ -6,15 +6,16 @@ TRANSOM := $(BIN)/transom
 STACK = $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
-.PHONY: help up status logs down clean call test lint format protos bench venv dev
+.PHONY: help up status logs down clean call test check format protos released bench venv dev
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make up PORT=9000 APP=../my-app    another app, on another port, beside the first"
+	@echo "  make up HOST=0.0.0.0               for phones in the same network, too"
 
 up: venv ## the whole system on this machine, serving APP (examples/inspect) on PORT (8080)
-	@$(TRANSOM) up $(STACK) $(if $(APP),--app $(APP))
+	@$(TRANSOM) up $(STACK) $(if $(APP),--app $(APP)) $(if $(HOST),--host $(HOST))
 
 status: venv ## what runs, and how it is
 	@$(TRANSOM) status $(STACK) || true
@@ -31,24 +32,35 @@ clean: venv ## all of it stopped and its data removed, without asking
 test: dev ## every test, on real servers of its own
 	@$(BIN)/pytest
 
-lint: dev ## style, types, floors, protos
+check: dev third_party ## style, types, floors, protos, generated code, containers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(MAKE) -s third_party
 	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against proto/released.binpb --limit-to-input-files
+	@rm -rf .transom/gen && mkdir -p .transom/gen && $(call generate,.transom/gen) && diff -r -x __pycache__ proto/gen .transom/gen
+	@$(BIN)/python -m edge --app examples/inspect -o .transom/envoy.yaml && diff envoy.yaml .transom/envoy.yaml
+	@$(BIN)/transom check --strict examples/inspect >/dev/null
+	@$(BIN)/hadolint Dockerfile
+	@npx --yes dclint@3.1.0 -c deploy/compose/dclint.yaml --max-warnings 0 compose.yaml
 
 format: dev ## the code put in shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-protos: dev third_party ## proto/gen made anew from proto/
-	@$(BIN)/python -m grpc_tools.protoc -I proto -I .transom/third_party \
-		--python_out=proto/gen --pyi_out=proto/gen --grpc_python_out=proto/gen $$(find proto/transom -name '*.proto')
+protos: dev third_party ## proto/gen and envoy.yaml made anew from the protos
+	@$(call generate,proto/gen)
+	@$(BIN)/python -m edge --app examples/inspect -o envoy.yaml
+
+released: dev third_party ## the protos as they are: what later ones must not break
+	@$(BIN)/buf build --exclude-source-info -o proto/released.binpb
 
 bench: dev ## what a call costs, beside others
 	@$(BIN)/python -m bench
+
+generate = $(BIN)/python -m grpc_tools.protoc -I proto -I .transom/third_party \
+	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $$(find proto/transom -name '*.proto')
 
 .PHONY: third_party
 third_party:

@@ -37,7 +37,7 @@ async def main(state: Path, how: str) -> bool:
             left = bool(process.left(place))
             ports, held = claim(place.ports, plan["edge_port"], running=left, fits=unobstructed)
             closing.enter_context(held)
-            topology = Topology(place, ports, Path(plan["app"]), servers(Path(plan["home"])))
+            topology = Topology(place, ports, Path(plan["app"]), servers(Path(plan["home"])), plan["edge_host"])
             about = {"edge": f"http://127.0.0.1:{ports['edge']}", "app": plan["app"], "state": str(state)}
             supervisor = Supervisor(place, topology.programs(plan["parts"]), about, throwaway=attached)
         except Exception as problem:

@@ -24,10 +24,16 @@ def card(stack: Stack, app: Path) -> Iterator[tuple[str, str]]:
     verb = "signIn" if people else "signUp"
     who = json.dumps({"email": person["email"], "password": person["password"]})
     host = edge.removeprefix("http://")
-    yield "Try", f"curl {edge}/transom/v1/accounts:{verb} -d '{who}'"
+    yield "Try", f"curl --json '{who}' {edge}/transom/v1/accounts:{verb}"
     method = f"transom.accounts.v1.AccountsService/{verb[0].upper()}{verb[1:]}"
-    yield "", f"buf curl --protocol grpc --http2-prior-knowledge --data '{who}' http://{host}/{method}"
-    yield "", f"transom call {'' if stack.ports.edge == 8080 else f'--port {stack.ports.edge} '}{method} '{who}'"
+    yield "", f".venv/bin/buf curl --protocol grpc --http2-prior-knowledge --data '{who}' http://{host}/{method}"
+    at = "" if stack.ports["edge"] == 8080 else f"--port {stack.ports['edge']} "
+    yield (
+        "",
+        f".venv/bin/transom call {at}GetMe --as {person['email']}"
+        if people
+        else f".venv/bin/transom call {at}{method} '{who}'",
+    )
     yield "Then", "make status · make logs · make down"
 
 

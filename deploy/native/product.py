@@ -22,10 +22,19 @@ class Product:
     """The processes of the product, as programs."""
 
     def __init__(
-        self, place: Place, ports: Ports, servers: Servers, app: Path, env: Mapping[str, str], count: int
+        self,
+        place: Place,
+        ports: Ports,
+        servers: Servers,
+        app: Path,
+        env: Mapping[str, str],
+        *,
+        edge_host: str,
+        api_servers: int,
     ) -> None:
         self.place, self.ports, self.servers, self.app = place, ports, servers, app
-        self.names = [f"api-{i}" for i in range(1, count + 1)]
+        self.names = [f"api-{i}" for i in range(1, api_servers + 1)]
+        self.edge_host = edge_host
         path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"])
         self.env = {**env, "PATH": path, "LANG": "C.UTF-8", "HOME": str(place.state), "PYTHONUNBUFFERED": "1"}
 
@@ -95,7 +104,14 @@ class Product:
 
     def _edge(self) -> list[str]:
         servers = [part for name in self.names for part in ("--server", f"127.0.0.1:{self.ports[name]}")]
-        ports = ["--edge-port", str(self.ports["edge"]), "--admin-port", str(self.ports["envoy-admin"])]
+        ports = [
+            "--edge-host",
+            self.edge_host,
+            "--edge-port",
+            str(self.ports["edge"]),
+            "--admin-port",
+            str(self.ports["envoy-admin"]),
+        ]
         return ["--envoy", str(self.place.envoy), *ports, *servers]
 
     def _envoy(self) -> Program:

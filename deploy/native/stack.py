@@ -49,12 +49,14 @@ class Stack:
         state: Path,
         *,
         edge_port: int = 0,
+        edge_host: str = "127.0.0.1",
         app: Path = PROJECT / "examples" / "inspect",
         parts: Sequence[str] = EVERYTHING,
         home: Path = HOME,
     ) -> None:
         self.place = Place(state.absolute())
-        self.edge_port, self.app, self.parts, self.home = (edge_port, app.absolute(), tuple(parts), home)
+        self.edge_port, self.edge_host, self.app = edge_port, edge_host, app.absolute()
+        self.parts, self.home = tuple(parts), home
         self._child: subprocess.Popen[bytes] | None = None  # its pipe is what an attached stack hangs on
 
     @classmethod
@@ -65,7 +67,9 @@ class Stack:
         except (OSError, ValueError):
             return cls(state)
         app, home = Path(plan["app"]), Path(plan["home"])
-        return cls(state, edge_port=plan["edge_port"], app=app, parts=plan["parts"], home=home)
+        return cls(
+            state, edge_port=plan["edge_port"], edge_host=plan["edge_host"], app=app, parts=plan["parts"], home=home
+        )
 
     @property
     def ports(self) -> Ports:
@@ -77,7 +81,7 @@ class Stack:
 
     @property
     def topology(self) -> Topology:
-        return Topology(self.place, self.ports, self.app, servers(self.home))
+        return Topology(self.place, self.ports, self.app, servers(self.home), self.edge_host)
 
     @property
     def env(self) -> dict[str, str]:
@@ -126,13 +130,20 @@ class Stack:
         """
         self.place.make()
         servers(self.home, progress)
-        plan = {"edge_port": self.edge_port, "app": str(self.app), "parts": list(self.parts), "home": str(self.home)}
+        plan = {
+            "edge_port": self.edge_port,
+            "edge_host": self.edge_host,
+            "app": str(self.app),
+            "parts": list(self.parts),
+            "home": str(self.home),
+        }
         lock = self.place.lock()
         if lock is None:
             running = json.loads(self.place.plan.read_text())
             if running != plan:
                 raise StackError(
-                    f"a stack with app {running['app']} runs in {self.place.state}; stop it first, or use another port"
+                    f"a stack with app {running['app']}, its edge on {running['edge_host']}, runs in {self.place.state}; "
+                    "stop it first, or use another port"
                 )
             self._wait_ready(None, report)
             return False

@@ -30,6 +30,7 @@ class Topology:
     ports: Ports
     app: Path
     servers: Servers
+    edge_host: str = "127.0.0.1"
     api_servers: int = 3
 
     def programs(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
@@ -41,9 +42,20 @@ class Topology:
             *RabbitMQ(self.place, self.ports, secrets, self.servers).programs(),
             *S3(self.place, self.ports, secrets, self.servers).programs(),
             *Mail(self.place, self.ports).programs(),
-            *Product(self.place, self.ports, self.servers, self.app, self.env(), self.api_servers).programs(),
+            *self._product().programs(),
         ]
         return [p for p in built if p.name in parts or p.name.rpartition("-")[0] in parts]
+
+    def _product(self) -> Product:
+        return Product(
+            self.place,
+            self.ports,
+            self.servers,
+            self.app,
+            self.env(),
+            edge_host=self.edge_host,
+            api_servers=self.api_servers,
+        )
 
     def env(self) -> dict[str, str]:
         """TRANSOM_* for every process of the product. Holds passwords: never print it."""

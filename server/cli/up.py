@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of the app: proto/, methods.py, tasks.py, seed/.  [default: what it last served, or examples/inspect]",
 )
-def command(port: int, app: Path | None) -> None:
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address the edge listens on; 0.0.0.0 lets the network in."
+)
+def command(port: int, app: Path | None, host: str) -> None:
     """Start everything: servers, Transom, the edge.
 
     Starts Postgres with a replica, Redis, RabbitMQ, an S3 server and a mail catcher; creates the tables, loads the
@@ -43,7 +46,7 @@ def command(port: int, app: Path | None) -> None:
     app = (app or Stack.of(state).app).resolve()
     if not (app / "proto").is_dir():
         raise click.ClickException(f"{app} has no folder proto/")
-    stack = Stack(state, edge_port=port, app=app)
+    stack = Stack(state, edge_port=port, edge_host=host, app=app)
     progress = Progress()
     try:
         started = stack.start(report=progress.report, progress=progress.say)
