@@ -38,7 +38,9 @@ check: dev third_party ## style, types, floors, protos, generated code, containe
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/buf lint
-	@$(BIN)/buf breaking --against proto/released.binpb --limit-to-input-files
+	@$(BIN)/buf build --exclude-source-info -o .transom/protos.binpb
+	@$(BIN)/buf breaking .transom/protos.binpb --against proto/released.binpb --path transom --path inspect \
+		--config '{"version": "v2", "breaking": {"use": ["WIRE_JSON"]}}'
 	@rm -rf .transom/gen && mkdir -p .transom/gen && $(call generate,.transom/gen) && diff -r -x __pycache__ proto/gen .transom/gen
 	@$(BIN)/python -m edge --app examples/inspect -o .transom/envoy.yaml && diff envoy.yaml .transom/envoy.yaml
 	@$(BIN)/transom check --strict examples/inspect >/dev/null
