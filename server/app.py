@@ -224,13 +224,14 @@ class ApiServer:
             handlers = {}
             for method in service.methods:
                 implements = parts.app.methods.get(method.full_name)
-                if method.client_streaming or method.server_streaming or (not implements and not method.kind.standard):
+                if method.client_streaming or method.server_streaming:
                     behavior = unimplemented(method)
+                elif implements:  # also in place of a standard method, where the app wants it otherwise
+                    behavior = custom.behavior(method, implements)
                 elif method.kind.standard:
                     behavior = standard.behavior(method)
                 else:
-                    assert implements is not None
-                    behavior = custom.behavior(method, implements)
+                    behavior = unimplemented(method)
                 handlers[method.name] = grpc.unary_unary_rpc_method_handler(behavior)
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
 

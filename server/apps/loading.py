@@ -12,7 +12,7 @@ from pathlib import Path
 
 from server.apps.declarations import MARK, Implements, Task
 from server.schema.compilation import SchemaError
-from server.schema.model import Kind, Schema
+from server.schema.model import Schema
 
 METHODS, TASKS = FILES = ("methods", "tasks")
 """The files an app's functions stand in. What a process does not run it need not import, nor what that imports."""
@@ -33,19 +33,19 @@ class App:
 def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     """The functions of the app in `folder`: those of the `files` named, where these are there.
 
-    Raises SchemaError, a line each, for a function that is for no custom method or no resource of the schema, or where
+    Raises SchemaError, a line each, for a function that is for no method or no resource of the schema, or where
     two are for the same; and whatever importing the files raises.
     """
     _package(folder)
     declared = list(_declared(folder, files))
     faults = []
-    custom = {m.full_name for m in schema.methods() if m.kind is Kind.CUSTOM}
+    own = {m.full_name for s in schema.services if not s.own for m in s.methods}
     methods: dict[str, Implements] = {}
     tasks: dict[str, Task] = {}
     for one in declared:
         if isinstance(one, Implements):
-            if one.method not in custom:
-                faults.append(f"methods.py: {one.method} is not a custom method of the schema")
+            if one.method not in own:
+                faults.append(f"methods.py: {one.method} is not a method of the app's services")
             elif one.method in methods:
                 faults.append(f"methods.py: {one.method} is implemented twice")
             methods[one.method] = one

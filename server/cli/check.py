@@ -50,10 +50,10 @@ def _served_by(method: Method, app: App) -> str:
     """What serves the method; empty where nothing does."""
     if method.client_streaming or method.server_streaming:
         return ""
-    if method.kind.standard:
-        return f"engine: {method.kind.value}"
     implemented = app.methods.get(method.full_name)
-    return f"methods.py: {implemented.function.__name__}" if implemented else ""
+    if implemented:
+        return f"methods.py: {implemented.function.__name__}"
+    return f"engine: {method.kind.value}" if method.kind.standard else ""
 
 
 def _print(schema: Schema, app: App) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from server.caller import Caller
+from server.engine.behaviors import is_empty
 from server.engine.decisions import Asked
 from server.engine.resources import Call, Resources
 from server.errors import Invalid, Unauthenticated
@@ -17,8 +18,15 @@ from server.services.current import current
 
 Behavior = Callable[[bytes, Any], Awaitable[bytes]]
 
-NOT_YET = ("filter", "order_by", "show_deleted", "skip", "read_mask", "request_id")
-"""Fields of standard requests that are known but not served: saying something there is refused, never ignored."""
+UNDERSTOOD = {
+    Kind.GET: {"name"},
+    Kind.LIST: {"parent", "page_size", "page_token"},
+    Kind.CREATE: {"parent", "validate_only"},
+    Kind.UPDATE: {"update_mask", "etag", "allow_missing", "validate_only"},
+    Kind.DELETE: {"name", "etag", "force", "allow_missing", "validate_only"},
+}
+"""Fields of standard requests that are served, beside the resource and its id. Saying something in another one is refused,
+never ignored: a filter that does not filter is worse than none."""
 
 _EMPTY = b""
 
@@ -55,9 +63,11 @@ class StandardMethods:
 
     def _parser(self, method: Method, *, checked: bool) -> Callable[[bytes], Any]:
         """Bytes → the request. `checked`: what it requires and its constraints are looked at here, not by the engine."""
-        parse = self._resources.schema.message_class(method.request).FromString
+        message_class = self._resources.schema.message_class(method.request)
+        parse = message_class.FromString
         check = self._resources.decisions.check_request
-        refused = [f for f in NOT_YET if f in method.fields]
+        served = UNDERSTOOD[method.kind] | {method.resource_field, method.id_field}
+        refused = [f for f in message_class.DESCRIPTOR.fields if f.name not in served]
 
         def request(data: bytes) -> Any:
             try:
@@ -65,8 +75,8 @@ class StandardMethods:
             except DecodeError as fault:
                 raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
             for field in refused:
-                if getattr(message, field):
-                    raise Invalid.field(field, "is not served yet; leave it empty", "FIELD_NOT_SUPPORTED")
+                if not is_empty(message, field):
+                    raise Invalid.field(field.name, "is not served; leave it empty", "FIELD_NOT_SUPPORTED")
             if checked:
                 check(message)
             return message
