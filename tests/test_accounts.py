@@ -230,7 +230,7 @@ async def test_who_may_not(at: Place) -> None:
             ("nobody is not signed in", nobody, "SignOut", pb.SignOutRequest(), stranger),
             ("nobody ends no session", nobody, "RevokeSession", end(name=his.session.name), stranger),
             ("a made-up token is nobody's", garbage, "GetMe", get, bad),
-            ("nor does it sign up", garbage, "SignUp", pb.SignUpRequest(), bad),
+            ("but it keeps nobody from signing up", garbage, "SignUp", pb.SignUpRequest(), invalid),
             ("a key has no account", tool, "GetMe", get, no_account),
             ("a key has no session", tool, "SignOut", pb.SignOutRequest(), no_account),
             ("Ann does not end Bob's session", ann, "RevokeSession", end(name=his.session.name), absent),
