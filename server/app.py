@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import structlog
@@ -61,6 +62,7 @@ START_SECONDS = 60
 
 log = structlog.get_logger("app")
 LAG = Gauge("transom_replica_lag_seconds", "How far the replica is behind, at most, as this process knows.")
+POOL = Gauge("transom_database_pool", "The pool for what is not on the hot path, as psycopg_pool counts it.", ["stat"])
 PENDING = Gauge("transom_database_batches_in_flight", "Batches under way.", ["server"])
 
 
@@ -117,6 +119,7 @@ async def opened(
         PENDING.labels("primary").set_function(lambda: primary.pending)
         if replica is not None:
             PENDING.labels("replica").set_function(lambda: replica.pending)
+        _measure(pool)
         records = Records(schema, primary, replica, pool, freshness)
         resources = Resources(
             schema, records, lambda: time.time_ns() // 1000, settings.page_size, settings.page_size_max
@@ -140,6 +143,14 @@ async def opened(
         files = Files(StoredFiles(pool), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
         keys = Keys(StoredKeys(pool), tokens)
         yield Parts(settings, schema, resources, accounts, files, keys, callers, pool, app)
+
+
+def _measure(pool: Pool) -> None:
+    def measured(name: str) -> float:
+        return float(pool.get_stats().get(name, 0))
+
+    for name in ("pool_size", "pool_available", "requests_waiting"):
+        POOL.labels(name).set_function(partial(measured, name))
 
 
 async def _patiently(primary: Lane) -> None:
