@@ -72,7 +72,7 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def message(name: str, **fields: Any) -> Any:
+def message(name: str, /, **fields: Any) -> Any:
     """A message of the library: `message("Book", title="x")`."""
     full = name if "." in name else f"library.v1.{name}"
     return library().message_class(full)(**fields)

@@ -21,7 +21,7 @@ from server.engine.resources import Call as Calling
 from server.engine.resources import Resources, absent, refusal
 from server.errors import Invalid, Stale
 from server.schema.model import Resource, Schema
-from server.store.changes import Change, Outcome, Page, Row
+from server.store.changes import Act, Change, Outcome, Page, Row
 
 LIST_MAX = 10_000
 """Resources that `list` answers at most; a collection that is larger is refused rather than cut."""
@@ -95,7 +95,8 @@ class Work:
         self._resources = resources
         self._files = files
         self._accounts = accounts
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, Row | None] = {}
+        """What was read or will be, by name: what was read once is not read again. None where it is deleted here."""
         self._changes: list[Change] = []
         self._statements: list[tuple[str, Sequence[Any]]] = []
 
@@ -110,17 +111,20 @@ class Work:
         return datetime.now(UTC)
 
     async def get(self, name: str) -> Any:
-        """The resource called `name`, as it is now, changes gathered here included. Raises Invalid, NotFound."""
+        """The resource called `name`, as it was when it was first read here, changes gathered here included.
+
+        Raises Invalid, NotFound.
+        """
         resource = self._of(name)
-        row = self._rows.get(name) if any(c.name == name for c in self._changes) else None
-        row = row or await self._resources.records.latest(resource, name)
+        row = self._rows[name] if name in self._rows else await self._resources.records.latest(resource, name)
         if row is None:
             raise absent(resource, name)
         self._rows[name] = row
         return self._resources.decisions.parse(resource, row.payload)
 
     async def list(self, type: str, parent: str = "") -> list[Any]:
-        """All resources of the message `type` directly below `parent`, in order of their names.
+        """All resources of the message `type` directly below `parent`, in order of their names; changes gathered here are
+        included, but for what is created here.
 
         Raises Invalid for a type that is none, or more than LIST_MAX resources.
         """
@@ -129,10 +133,11 @@ class Work:
         out: list[Any] = []
         after = ""
         while True:
-            rows = await self._resources.records.page(resource, Page(parent, after, 1000), self._call.caller.name)
+            rows = await self._resources.records.page(resource, Page(parent, after, 1000), None)
             for name, payload, version in rows:
-                self._rows.setdefault(name, Row(name, payload, version, ""))
-                out.append(self._resources.decisions.parse(resource, payload))
+                row = self._rows.setdefault(name, Row(name, payload, version, ""))
+                if row is not None:
+                    out.append(self._resources.decisions.parse(resource, row.payload))
             if len(rows) < 1000:
                 return out
             if len(out) >= LIST_MAX:
@@ -167,9 +172,7 @@ class Work:
         """
         resource = self._typed(message.DESCRIPTOR.full_name)
         name = getattr(message, resource.name_field)
-        row = self._rows.get(name)
-        if row is None:
-            raise ValueError(f"{name} was not read in this unit of work: get it first")
+        row = self._read(name)
         paths = [_field_name(resource, key) for key in fields]
         result, change = self._resources.decisions.update(
             resource,
@@ -188,7 +191,7 @@ class Work:
     def delete(self, message: Any, force: bool = False) -> None:
         """Deletes `message`, which was read here; with `force`, what is below it too."""
         resource = self._typed(message.DESCRIPTOR.full_name)
-        row = self._rows[getattr(message, resource.name_field)]
+        row = self._read(getattr(message, resource.name_field))
         etag = etag_of(row.version)
         self._gather(
             self._resources.decisions.delete(resource, row.name, etag=etag, force=force, origin=self._call.origin)
@@ -256,7 +259,17 @@ class Work:
         if len(self._changes) >= CHANGES_MAX:
             raise Invalid(f"A unit of work may make at most {CHANGES_MAX} changes.")
         self._changes.append(change)
-        self._rows[change.name] = Row(change.name, change.payload, change.version, change.owner)
+        if change.act in (Act.INSERT, Act.REPLACE):
+            self._rows[change.name] = Row(change.name, change.payload, change.version, change.owner)
+        else:
+            below = [name for name in self._rows if name.startswith(f"{change.name}/")]
+            self._rows |= dict.fromkeys([change.name, *below])
+
+    def _read(self, name: str) -> Row:
+        row = self._rows.get(name)
+        if row is None:
+            raise ValueError(f"{name} was not read in this unit of work, or is deleted in it: get it first")
+        return row
 
     def _typed(self, type: str) -> Resource:
         resource = self._resources.schema.resources.get(type)
@@ -268,6 +281,7 @@ class Work:
         resource = self._resources.schema.resource_of(name)
         if resource is None:
             raise Invalid.field("name", "is not the name of a resource of this schema", "INVALID_NAME")
+        self._resources.decisions.check_name(resource, name)
         return resource
 
     def _message(self, resource: Resource, fields: Mapping[str, Any]) -> Any:

@@ -134,9 +134,12 @@ def _json_of(field: F) -> Callable[[Any], Any]:
 def _document(message: Message) -> Any:
     try:
         return json_format.MessageToDict(
-            message, preserving_proto_field_name=True, descriptor_pool=cast(DescriptorPool, message.DESCRIPTOR.file.pool)
+            message,
+            preserving_proto_field_name=True,
+            descriptor_pool=cast(DescriptorPool, message.DESCRIPTOR.file.pool),
         )
-    except (TypeError, DecodeError):  # an Any of a type this schema does not know, or not of the type it says: as it came
+    except (TypeError, DecodeError):
+        # An Any of a type that this schema does not know, or that is not what it says: kept as it came.
         return {
             "@type": getattr(message, "type_url", ""),
             "value": base64.b64encode(message.SerializeToString()).decode(),

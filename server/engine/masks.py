@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from server.engine.behaviors import copy_field, is_empty
+from server.engine.behaviors import copy_field
 from server.errors import Invalid
 from server.schema.columns import is_map
 
@@ -90,7 +90,7 @@ def _apply(target: Any, source: Any, segments: Sequence[str]) -> None:
     head, *rest = segments
     one = target.DESCRIPTOR.fields_by_name[head]
     if not rest:
-        if is_empty(source, one):
+        if one.has_presence and not source.HasField(head):
             target.ClearField(head)
         else:
             copy_field(target, source, one)

@@ -6,7 +6,8 @@ drive it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,8 +18,12 @@ from server.query import pages
 from server.schema.model import Resource, Schema
 from server.store.changes import Change, Origin, Outcome, Page, Row
 
-ATTEMPTS = 5
-"""How often a change without an etag is decided anew when others change the same resource at the same time."""
+ATTEMPTS = 3
+"""How often a change without an etag is decided on what was read before it is decided on what is locked: others may
+change the same resource at the same time."""
+
+PAGE_BYTES_MAX = 3 << 20
+"""Bytes of the resources on one page, beyond its first: clients of gRPC receive 4 MiB unless told otherwise."""
 
 
 class Records(Protocol):
@@ -26,8 +31,12 @@ class Records(Protocol):
 
     def get(self, resource: Resource, name: str, reader: str) -> Awaitable[Row | None]: ...
     def latest(self, resource: Resource, name: str) -> Awaitable[Row | None]: ...
-    def page(self, resource: Resource, page: Page, reader: str) -> Awaitable[list[tuple[str, bytes, int]]]: ...
+    def page(self, resource: Resource, page: Page, reader: str | None) -> Awaitable[list[tuple[str, bytes, int]]]: ...
+    def turn(self, resource: Resource, name: str) -> AbstractAsyncContextManager[object]: ...
     def write(self, change: Change) -> Awaitable[Outcome]: ...
+    def revise(
+        self, resource: Resource, name: str, decide: Callable[[Row], Change | None]
+    ) -> Awaitable[Change | Row | None]: ...
     def commit(
         self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()
     ) -> Awaitable[list[Outcome]]: ...
@@ -92,8 +101,8 @@ class Resources:
         kept = self.schema.parent_of(resource, pattern) if not rows and not token else None
         if kept and await self.records.get(kept, parent, call.caller.name) is None:
             raise absent(kept, parent)
-        more = len(rows) > size
-        return Listing(rows[:size], pages.sealed(bound, rows[size - 1][0]) if more else "")
+        shown = _fitting(rows[:size])
+        return Listing(shown, pages.sealed(bound, shown[-1][0]) if len(rows) > len(shown) else "")
 
     async def create(
         self,
@@ -111,6 +120,7 @@ class Resources:
 
         Raises Invalid, AlreadyExists, and NotFound where the parent does not exist.
         """
+        brought = getattr(message, resource.name_field)
         for _ in range(ATTEMPTS):
             change = self.decisions.create(
                 resource,
@@ -128,10 +138,10 @@ class Resources:
             outcome = await self.records.write(change)
             if outcome is Outcome.DONE:
                 return change.payload
-            if outcome is Outcome.TAKEN and not id:
-                message.ClearField(resource.name_field)
-                continue  # a fresh id that was not: one in 2^56 within a millisecond
-            raise refusal(change, outcome)
+            # A fresh id may be taken: one in 2^56 within a millisecond.
+            if outcome is not Outcome.TAKEN or id or change.name == brought or resource.singleton(change.name):
+                raise refusal(change, outcome)
+            message.ClearField(resource.name_field)
         raise Stale("No free id was found; retry.", reason="CONCURRENT_CHANGE", retry_after=0.1)
 
     async def update(
@@ -152,26 +162,37 @@ class Resources:
         """
         name = getattr(message, resource.name_field)
         self.decisions.check_name(resource, name, f"{asked.resource_field}.{resource.name_field}" if asked else "name")
-        for _ in range(ATTEMPTS):
-            row = await self.records.latest(resource, name)
-            if row is None:
-                if not allow_missing:
-                    raise absent(resource, name)
-                made = await self._create_missing(call, resource, message, asked, validate_only)
-                if made is None:
-                    continue  # it came into being meanwhile
-                return made
-            result, change = self.decisions.update(
-                resource, row, message, paths, etag=etag, origin=call.origin, asked=asked
+        # Updates of one resource wait for each other here, where that is cheap, rather than outdo each other.
+        async with self.records.turn(resource, name):
+            for _ in range(ATTEMPTS):
+                row = await self.records.latest(resource, name)
+                if row is None:
+                    if not allow_missing:
+                        raise absent(resource, name)
+                    made = await self._create_missing(call, resource, message, asked, validate_only)
+                    if made is None:
+                        continue  # it came into being meanwhile
+                    return made
+                result, change = self.decisions.update(
+                    resource, row, message, paths, etag=etag, origin=call.origin, asked=asked
+                )
+                if change is None or validate_only:
+                    return result.SerializeToString(deterministic=True) if change else row.payload
+                outcome = await self.records.write(change)
+                if outcome is Outcome.DONE:
+                    return change.payload
+                if etag or outcome not in (Outcome.CHANGED, Outcome.ABSENT):
+                    raise refusal(change, outcome)
+            revised = await self.records.revise(
+                resource,
+                name,
+                lambda row: self.decisions.update(
+                    resource, row, message, paths, etag=etag, origin=call.origin, asked=asked
+                )[1],
             )
-            if change is None or validate_only:
-                return result.SerializeToString(deterministic=True) if change else row.payload
-            outcome = await self.records.write(change)
-            if outcome is Outcome.DONE:
-                return change.payload
-            if etag or outcome not in (Outcome.CHANGED, Outcome.ABSENT):
-                raise refusal(change, outcome)
-        raise Stale("Others change this resource at the same time; retry.", reason="CONCURRENT_CHANGE", retry_after=0.1)
+            if revised is None:
+                raise absent(resource, name)
+            return revised.payload
 
     async def delete(
         self,
@@ -229,6 +250,16 @@ class Resources:
             )
         except AlreadyExists:
             return None
+
+
+def _fitting(rows: list[tuple[str, bytes, int]]) -> list[tuple[str, bytes, int]]:
+    """As many of the first rows as a reply may hold, at least one if there is one."""
+    total = 0
+    for i, (_, payload, _) in enumerate(rows):
+        total += len(payload)
+        if i and total > PAGE_BYTES_MAX:
+            return rows[:i]
+    return rows
 
 
 def absent(resource: Resource, name: str) -> NotFound:

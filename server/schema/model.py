@@ -71,6 +71,11 @@ class Resource:
         """The pattern that `name` is of, if any."""
         return next((p for p in self.patterns if p.matches(name)), None)
 
+    def singleton(self, name: str) -> bool:
+        """Whether `name` is that of the only such resource below its parent (AIP-156)."""
+        pattern = self.pattern_of(name)
+        return pattern is not None and pattern.singleton
+
     def pattern_below(self, parent: str) -> Pattern | None:
         """The pattern of this resource's names below `parent`, if any."""
         return next((p for p in self.patterns if p.matches_parent(parent)), None)
@@ -170,19 +175,9 @@ class Schema:
     def parent_of(self, resource: Resource, pattern: Pattern) -> Resource | None:
         """The stored resource that `resource`, named by `pattern`, lives below, if it is one of this schema: the one of
         its own package where several versions of an API use the same names."""
-        if not pattern.parent:
-            return None
-        shape = _shape(pattern.parent)
-        found = [r for r in self.resources.values() if any(_shape(p.text) == shape for p in r.patterns)]
+        found = [r for r in self.resources.values() if any(pattern.is_below(p) for p in r.patterns)]
         return next((r for r in found if r.table_schema == resource.table_schema), found[0] if found else None)
 
     def children_of(self, resource: Resource) -> tuple[Resource, ...]:
         """The resources that live directly below `resource`."""
-        return tuple(
-            r for r in self.resources.values() if any(self.parent_of(r, p) is resource for p in r.patterns)
-        )
-
-
-def _shape(pattern: str) -> tuple[str, ...]:
-    """A pattern without the names of its variables: those may differ between parent and child."""
-    return tuple("*" if s.startswith("{") else s for s in pattern.split("/"))
+        return tuple(r for r in self.resources.values() if any(self.parent_of(r, p) is resource for p in r.patterns))

@@ -72,6 +72,10 @@ class Pattern:
         """Whether `name` names a parent of this pattern."""
         return self._parent_regex.fullmatch(name) is not None
 
+    def is_below(self, other: Pattern) -> bool:
+        """Whether names of this pattern live directly below names of `other`, whatever their variables are called."""
+        return _shape(self.parent) == _shape(other.text)
+
     def parent_of(self, name: str) -> str:
         """The parent's name, for a `name` of this pattern."""
         cut = 1 if self.singleton else 2
@@ -101,6 +105,10 @@ def name_fault(name: str) -> str | None:
     if len(name.encode()) > NAME_BYTES_MAX:
         return f"must be at most {NAME_BYTES_MAX} bytes"
     return None
+
+
+def _shape(pattern: str) -> tuple[str, ...]:
+    return tuple("*" if s.startswith("{") else s for s in pattern.split("/"))
 
 
 def _regex_of(pattern: str) -> str:

@@ -175,7 +175,8 @@ class _Reader:
         try:
             value = _value(field, rules.initial)
             assert field.containing_type is not None
-            setattr(message_factory.GetMessageClass(field.containing_type)(), field.name, value)  # what is out of range raises
+            # What is out of the field's range raises here.
+            setattr(message_factory.GetMessageClass(field.containing_type)(), field.name, value)
         except (ValueError, KeyError):
             self.faults.append(
                 f"{where}.{field.name}: (transom.schema.v1.field).initial: {rules.initial!r} is no value of the field"

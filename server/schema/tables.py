@@ -76,9 +76,7 @@ def statements(
     return out
 
 
-def _renames(
-    present: Mapping[K, V], wanted: Mapping[K, V], aside: Callable[[K, V], V]
-) -> Iterable[tuple[K, V, V]]:
+def _renames(present: Mapping[K, V], wanted: Mapping[K, V], aside: Callable[[K, V], V]) -> Iterable[tuple[K, V, V]]:
     """What to rename from what to what, in order, so that each of `present` that is wanted is called as wanted and no two
     are ever called the same. What is in the way goes `aside`: for good, where it is not wanted itself."""
     names = dict(present)

@@ -7,9 +7,9 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from server.apps.declarations import Implements
-from server.apps.work import Accounts, Call, Contended, Files
+from server.apps.work import Accounts, Call, Files
 from server.engine.resources import Resources
-from server.errors import Internal, Invalid, Unimplemented
+from server.errors import Internal, Invalid, Stale, Unimplemented
 from server.schema.model import Method
 from server.services.standard import Behavior, calling
 
@@ -44,7 +44,7 @@ class CustomMethods:
                 try:
                     await call.commit()
                     return reply
-                except Contended:
+                except Stale:
                     if attempt == ATTEMPTS - 1:
                         raise
             raise AssertionError("unreachable")
@@ -56,7 +56,7 @@ def unimplemented(method: Method) -> Behavior:
     """Answers that the schema declares a method which nobody wrote."""
 
     async def missing(data: bytes, _: Any) -> bytes:
-        why = f" It has the name of a standard method, but {method.why_custom}." if method.why_custom else ""
+        why = f" Its name begins like that of a standard method, but {method.why_custom}." if method.why_custom else ""
         raise Unimplemented(
             f"{method.full_name} is declared in the schema, but the app does not implement it.{why}",
             metadata={"method": method.full_name},

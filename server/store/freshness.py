@@ -28,7 +28,10 @@ MARK_SECONDS = 30
 """How long a mark is kept: far longer than `lag_max`, after which the replica is not read anyway."""
 
 RECENT_MAX = 10_000
-"""Own marks kept in memory: they hold even while Redis is away."""
+"""Own marks kept in memory: they hold even while Redis is away. Beyond, the newest of them holds for everybody."""
+
+LOOK_SECONDS = 2.0
+"""How long primary and replica may take to tell their positions: then they count as away."""
 
 _WRITTEN = Step(b"select (pg_current_wal_flush_lsn() - '0/0')::bigint", [])
 _REPLAYED = Step(b"select (pg_last_wal_replay_lsn() - '0/0')::bigint", [])
@@ -56,6 +59,7 @@ class Freshness:
         self._seen: deque[tuple[float, int]] = deque(maxlen=int(60 / WATCH_SECONDS))
         self._caught_up_at = 0.0
         self._recent: dict[str, int] = {}
+        self._everybody = 0
         self._asking: Gathering[str, int] = Gathering(self._ask, size=1000, lanes=2)
         self._watching: asyncio.Task[None] | None = None
 
@@ -83,7 +87,7 @@ class Freshness:
             return False
         if not reader:
             return True
-        if self._recent.get(reader, 0) > self._replayed:
+        if max(self._everybody, self._recent.get(reader, 0)) > self._replayed:
             return False
         try:
             return await self._asking.ask(reader) <= self._replayed
@@ -98,7 +102,8 @@ class Freshness:
         if self._replica is None or not caller:
             return
         if len(self._recent) >= RECENT_MAX:
-            self._recent = {c: mark for c, mark in self._recent.items() if mark > self._replayed}
+            self._everybody = max(self._recent.values())
+            self._recent = {}
         self._recent[caller] = max(lsn, self._recent.get(caller, 0))
         with contextlib.suppress(Refusal):
             await self._marks.put(caller, lsn, MARK_SECONDS)
@@ -119,9 +124,10 @@ class Freshness:
     async def _look(self) -> None:
         assert self._replica is not None
         try:
-            [replayed] = await self._replica.run([_REPLAYED])
+            async with asyncio.timeout(LOOK_SECONDS):
+                [replayed] = await self._replica.run([_REPLAYED])
             self._replayed = int8(replayed.get_value(0, 0))
-        except Refusal:
+        except (Refusal, TimeoutError):
             self.failed()
             return
         for when, written in reversed(self._seen):
@@ -130,9 +136,10 @@ class Freshness:
                 break
         now = time.monotonic()
         try:
-            [written_now] = await self._primary.run([_WRITTEN])
+            async with asyncio.timeout(LOOK_SECONDS):
+                [written_now] = await self._primary.run([_WRITTEN])
             self._seen.append((now, int8(written_now.get_value(0, 0))))
-        except Refusal:
+        except (Refusal, TimeoutError):
             # The primary is away: nothing is written that the replica could lack, beyond what it lacks now.
             if self.lag <= 2 * self._lag_max:
                 self._caught_up_at = now

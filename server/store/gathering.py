@@ -57,12 +57,14 @@ class Gathering(Generic[Q, A]):
 
     def _depart(self) -> None:
         self._scheduled = False
-        while self._waiting and len(self._calls) < self._lanes:
-            call = asyncio.get_running_loop().create_task(self._run(self._next()))
+        while len(self._calls) < self._lanes and (batch := self._next()):
+            call = asyncio.get_running_loop().create_task(self._run(batch))
             self._calls.add(call)
             call.add_done_callback(self._returned)
 
     def _next(self) -> list[tuple[Q, asyncio.Future[A]]]:
+        # Whoever has gone meanwhile is not asked for.
+        self._waiting = [item for item in self._waiting if not item[1].done()]
         if self._key is None:
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             return batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from server.errors import Unavailable
 from server.store.binary import int8
 from server.store.pipeline import Pipeline, Result, Step
 
@@ -36,6 +37,16 @@ class Lane:
     async def run(self, steps: Sequence[Step]) -> list[Result]:
         """As Pipeline.run."""
         return await min(self.connections, key=lambda c: c.pending).run(steps)
+
+    async def read(self, steps: Sequence[Step]) -> list[Result]:
+        """As run, for steps that change nothing: asked again where a connection was lost on the way."""
+        for _ in self.connections:
+            try:
+                return await self.run(steps)
+            except Unavailable as lost:
+                if lost.reason != "OUTCOME_UNKNOWN":
+                    raise
+        return await self.run(steps)
 
     async def run_and_mark(self, steps: Sequence[Step]) -> tuple[list[Result], int]:
         """As run, for what leaves events: the relay is told. Answers also the position in the log (LSN, bytes) that

@@ -58,10 +58,7 @@ def _app(connection: psycopg.Connection, schema: Schema) -> list[str]:
                 "select message, table_schema, table_name from transom.tables"
             )
         }
-        columns = {
-            (message, number): Present(*rest)
-            for message, number, *rest in connection.execute(_COLUMNS)
-        }
+        columns = {(message, number): Present(*rest) for message, number, *rest in connection.execute(_COLUMNS)}
         todo = statements(schema, tables, columns)
         done = []
         for statement in todo:

@@ -24,6 +24,10 @@ _SYNC = pq.ExecStatus.PIPELINE_SYNC
 _DONE = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 _BINARY = int(pq.Format.BINARY)
 
+SILENCE_SECONDS = 30.0
+"""A server that has something to answer and says nothing for this long is taken for lost, as a held or broken network
+would never tell. Its own limit of a statement is 10 s; only a run of several slow ones may come to more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -36,10 +40,14 @@ class Step:
 class _Run:
     """What is under way: who waits for it, and what has come."""
 
-    __slots__ = ("failure", "future", "prepares", "results")
+    __slots__ = ("failure", "future", "needs", "prepares", "results")
 
-    def __init__(self, future: asyncio.Future[list[Result]] | None, prepares: bytes = b"") -> None:
+    def __init__(
+        self, future: asyncio.Future[list[Result]] | None, needs: Sequence[_Run] = (), prepares: bytes = b""
+    ) -> None:
         self.future = future
+        self.needs = needs
+        """Runs before this one that prepare what it executes: where one of them fails, that is why this one does."""
         self.prepares = prepares
         """The statement that this run only prepares, if that is all it does."""
         self.results: list[Result] = []
@@ -56,12 +64,15 @@ class Pipeline:
         self._opening: asyncio.Task[None] | None = None
         self._runs: deque[_Run] = deque()
         self._prepared: dict[bytes, bytes] = {}
+        self._preparing: dict[bytes, _Run] = {}
         self._names = 0
         self._within = False
         self._flushing = False
         self._writing = False
         self._closed = False
         self._fd = -1
+        self._heard = 0.0
+        self._listening = False
 
     @property
     def pending(self) -> int:
@@ -97,6 +108,7 @@ class Pipeline:
         libpq.enter_pipeline_mode()
         self._connection = connection
         self._prepared.clear()
+        self._preparing.clear()
         self._within = False
         self._fd = libpq.socket
         asyncio.get_running_loop().add_reader(self._fd, self._readable)
@@ -138,6 +150,8 @@ class Pipeline:
             future.set_exception(Unavailable("The database cannot be reached.", reason="DATABASE_AWAY"))
             return future
         libpq = self._connection.pgconn
+        if not self._runs:
+            self._heard = loop.time()
         try:
             for step in steps:
                 if step.statement not in self._prepared:
@@ -154,7 +168,10 @@ class Pipeline:
             self._lost(lost)
             future.set_exception(Unavailable("The database cannot be reached.", reason="DATABASE_AWAY"))
             return future
-        self._runs.append(_Run(future))
+        self._runs.append(_Run(future, [self._preparing[s.statement] for s in steps if s.statement in self._preparing]))
+        if not self._listening:
+            self._listening = True
+            loop.call_later(SILENCE_SECONDS, self._listen)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -166,7 +183,8 @@ class Pipeline:
         self._names += 1
         libpq.send_prepare(name, statement)
         libpq.pipeline_sync()
-        self._runs.append(_Run(None, statement))
+        run = self._preparing[statement] = _Run(None, prepares=statement)
+        self._runs.append(run)
 
     def _flush(self) -> None:
         """Writes what this turn of the loop queued, all at once."""
@@ -182,6 +200,19 @@ class Pipeline:
             self._writing = True
             asyncio.get_running_loop().add_writer(self._fd, self._writable)
 
+    def _listen(self) -> None:
+        """Gives the connection up where the server is silent."""
+        self._listening = False
+        if self._connection is None or not self._runs:
+            return
+        loop = asyncio.get_running_loop()
+        left = self._heard + SILENCE_SECONDS - loop.time()
+        if left <= 0:
+            self._lost(None)
+        else:
+            self._listening = True
+            loop.call_later(left, self._listen)
+
     def _writable(self) -> None:
         assert self._connection is not None
         try:
@@ -196,6 +227,7 @@ class Pipeline:
     def _readable(self) -> None:
         assert self._connection is not None
         libpq = self._connection.pgconn
+        self._heard = asyncio.get_running_loop().time()
         try:
             libpq.consume_input()
             while self._connection is not None and not libpq.is_busy():
@@ -222,7 +254,10 @@ class Pipeline:
 
     def _finished(self) -> None:
         run = self._runs.popleft()
+        for needed in run.needs:
+            run.failure = needed.failure or run.failure
         if run.future is None:
+            self._preparing.pop(run.prepares, None)
             if run.failure is not None:
                 self._prepared.pop(run.prepares, None)
         elif run.future.done():

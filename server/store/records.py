@@ -6,11 +6,15 @@ change at a time, so that nobody fails for a neighbour's sake. Every write's row
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg import Error as PostgresError
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from server.errors import Refusal, Stale, Unavailable
@@ -54,6 +58,18 @@ class Records:
             for stale, lane in lanes.items()
         }
         self._writes: dict[tuple[str, Act, str], Gathering[Change, tuple[Outcome, int]]] = {}
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, resource: Resource, name: str) -> AbstractAsyncContextManager[object]:
+        """One's turn to change that resource, among the calls of this process; who came first has it first.
+
+        It spares work, no more: other processes do not see it.
+        """
+        key = (resource.message, name)
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        return turn
 
     async def get(self, resource: Resource, name: str, reader: str) -> Row | None:
         """The row called `name`, as fresh as `reader` may expect (their own writes, always); None where there is none."""
@@ -62,19 +78,23 @@ class Records:
                 return await self._fetches[resource.message, True].ask(name)
             except Unavailable:
                 self._freshness.failed()
+            except Refusal:
+                pass  # a replica may put off a query for what it replays; the primary does not
         return await self.latest(resource, name)
 
     async def latest(self, resource: Resource, name: str) -> Row | None:
         """As get, but from the primary: what a write is decided on."""
         return await self._fetches[resource.message, False].ask(name)
 
-    async def page(self, resource: Resource, page: Page, reader: str) -> list[tuple[str, bytes, int]]:
-        """Name, payload and version of the rows of a page, in order of names."""
-        if self._replica is not None and await self._freshness.suffices(reader):
+    async def page(self, resource: Resource, page: Page, reader: str | None) -> list[tuple[str, bytes, int]]:
+        """Name, payload and version of the rows of a page, in order of names; as `get`, or for no reader as `latest`."""
+        if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
             try:
                 return await self._pages[resource.message, True].ask(page)
             except Unavailable:
                 self._freshness.failed()
+            except Refusal:
+                pass
         return await self._pages[resource.message, False].ask(page)
 
     async def write(self, change: Change) -> Outcome:
@@ -90,6 +110,29 @@ class Records:
             await self._freshness.written(change.origin.caller, lsn)
         return outcome
 
+    async def revise(
+        self, resource: Resource, name: str, decide: Callable[[Row], Change | None]
+    ) -> Change | Row | None:
+        """Carries out the change that `decide` makes of the row called `name`, which is locked meanwhile: nobody comes
+        first. Answers that change, or the row where there is none to make, or None where there is no such row."""
+        with _translated():
+            async with self._pool.connection() as connection:
+                async with connection.transaction():
+                    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+                    statement = self._statements[resource.message].fetch_locked.decode()
+                    found = await (await cursor.execute(statement, [[name]])).fetchone()
+                    if found is None:
+                        return None
+                    row = Row(*found)
+                    change = decide(row)
+                    if change is None:
+                        return row
+                    outcome = await self._carry_out(connection, change)
+                    assert outcome is Outcome.DONE, outcome
+                lsn = await _position(connection)
+        await self._freshness.written(change.origin.caller, lsn)
+        return change
+
     async def commit(self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> list[Outcome]:
         """Carries out all changes and the extra statements (SQL with %s, parameters) in one transaction, or none.
 
@@ -97,29 +140,24 @@ class Records:
         """
         outcomes: list[Outcome] = []
         try:
-            async with self._pool.connection() as connection:
-                async with connection.transaction():
-                    for text, parameters in extra:
-                        await connection.execute(text, parameters)
-                    for change in changes:
-                        outcomes.append(await self._carry_out(connection, change))
-                        if outcomes[-1] is not Outcome.DONE:
-                            raise _Undo
-                row = await (
-                    await connection.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint as lsn")
-                ).fetchone()
+            with _translated():
+                async with self._pool.connection() as connection:
+                    async with connection.transaction():
+                        for text, parameters in extra:
+                            await connection.execute(text, parameters)
+                        for change in changes:
+                            outcomes.append(await self._carry_out(connection, change))
+                            if outcomes[-1] is not Outcome.DONE:
+                                raise _Undo
+                    lsn = await _position(connection)
         except _Undo:
             return outcomes
-        except PoolTimeout as away:
-            raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
-        except PostgresError as error:
-            raise refusal_of(error) from error
         for caller in {c.origin.caller for c in changes}:
-            await self._freshness.written(caller, cast(dict[str, int], row)["lsn"])
+            await self._freshness.written(caller, lsn)
         return outcomes
 
     async def _carry_out(self, connection: AsyncConnection, change: Change) -> Outcome:
-        cursor = AsyncRawCursor(connection)
+        cursor = AsyncRawCursor(connection, row_factory=tuple_row)
         for statement, below in self._steps(change):
             parameters = (
                 [f"{change.name}/", f"{change.name}0"]
@@ -131,7 +169,7 @@ class Records:
             await cursor.execute(statement.decode(), parameters)
         row = await cursor.fetchone()
         assert row is not None
-        return Outcome(str(next(iter(row.values())) if isinstance(row, dict) else row[0]).encode())
+        return Outcome(str(row[0]).encode())
 
     def _steps(self, change: Change) -> list[tuple[bytes, bool]]:
         statements = self._statements[change.resource.message]
@@ -177,16 +215,17 @@ class Records:
         return out
 
     async def _written(self, changes: list[Change]) -> list[tuple[Outcome, int]]:
-        arrays = _arrays([_lead(c) for c in changes]) + _arrays([_values(c) for c in changes])
-        names = [binary.text_array([c.name for c in changes])]
-        lock = self._statements[changes[0].resource.message].lock
+        statements = self._statements[changes[0].resource.message]
+        arrays = _arrays([_lead(c) for c in changes], _lead_kinds(changes[0].act))
+        arrays += _arrays([_values(c) for c in changes], statements.kinds)
+        names, lock = [binary.text_array([c.name for c in changes])], statements.lock
         steps = [Step(s, names if s == lock else arrays) for s, _ in self._steps(changes[0])]
         results, lsn = await self._primary.run_and_mark(steps)
         return [(Outcome(_bytes(results[-1].get_value(i, 0))), lsn) for i in range(len(changes))]
 
     async def _remove_tree(self, change: Change) -> tuple[Outcome, int]:
         statements = self._statements[change.resource.message]
-        arrays, names = _arrays([_lead(change)]), [binary.text_array([change.name])]
+        arrays, names = _arrays([_lead(change)], _lead_kinds(change.act)), [binary.text_array([change.name])]
         reach = [f"{change.name}/".encode(), f"{change.name}0".encode()]
         steps = [
             Step(text, reach if below else names if text == statements.lock else arrays)
@@ -198,7 +237,7 @@ class Records:
     @staticmethod
     def _fetcher(statements: Statements, lane: Lane) -> Callable[[list[str]], Awaitable[list[Row | None]]]:
         async def fetch(names: list[str]) -> list[Row | None]:
-            [result] = await lane.run([Step(statements.fetch, [binary.text_array(list(dict.fromkeys(names)))])])
+            [result] = await lane.read([Step(statements.fetch, [binary.text_array(list(dict.fromkeys(names)))])])
             value = result.get_value
             found: dict[str, Row] = {}
             for i in range(result.ntuples):
@@ -218,7 +257,7 @@ class Records:
                 binary.text_array([p.after for p in pages]),
                 binary.int4_array([p.size for p in pages]),
             ]
-            [result] = await lane.run([Step(statements.page, parameters)])
+            [result] = await lane.read([Step(statements.page, parameters)])
             value = result.get_value
             out: list[list[tuple[str, bytes, int]]] = [[] for _ in pages]
             for i in range(result.ntuples):
@@ -228,6 +267,24 @@ class Records:
             return out
 
         return read
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Speaks our errors in place of psycopg's."""
+    try:
+        yield
+    except PoolTimeout as away:
+        raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
+    except PostgresError as error:
+        raise refusal_of(error) from error
+
+
+async def _position(connection: AsyncConnection) -> int:
+    """The position in the log (LSN, bytes) that surely holds what was committed before."""
+    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
+    row = await (await cursor.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint")).fetchone()
+    return int(cast(tuple[int], row)[0])
 
 
 class _Undo(Exception):
@@ -257,11 +314,15 @@ def _values(change: Change) -> Sequence[Value]:
     return change.values if change.act in (Act.INSERT, Act.REPLACE) else ()
 
 
-def _arrays(rows: Sequence[Sequence[Value]]) -> list[bytes]:
-    """Rows of values → one array parameter a column; bytes make a bytea[], anything else a text[]."""
+def _lead_kinds(act: Act) -> Sequence[str]:
+    return ["bytea" if column == "payload" else "text" for column in LEADS[act]]
+
+
+def _arrays(rows: Sequence[Sequence[Value]], kinds: Sequence[str]) -> list[bytes]:
+    """Rows of values → one array parameter a column, a bytea[] for those of that kind, else a text[]."""
     out = []
-    for column in zip(*rows, strict=True):
-        if any(isinstance(v, bytes) for v in column):
+    for column, kind in zip(zip(*rows, strict=True), kinds, strict=False):
+        if kind == "bytea":
             out.append(binary.bytea_array(cast(Sequence[bytes | None], column)))
         else:
             out.append(binary.text_array(cast(Sequence[str | None], column)))

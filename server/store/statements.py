@@ -37,7 +37,11 @@ class Statements:
         self._schema = schema
         self._table = sql.Identifier(resource.table_schema, resource.table_name)
         self._columns = columns(resource)
+        self.kinds = [kind for _, kind in self._columns]
         self.fetch = self._text("select name, _payload, _version, _owner from {table} where name = any($1::text[])")
+        self.fetch_locked = self._text(
+            "select name, _payload, _version, _owner from {table} where name = any($1::text[]) for no key update"
+        )
         self.page = self._text(
             """select q.i::int, t.name, t._payload, t._version
             from unnest($1::text[], $2::text[], $3::int[]) with ordinality as q(parent, after, size, i)
@@ -151,13 +155,14 @@ class Statements:
         Top down everything is locked, level by level, each with a snapshot of its own: once a level is locked, nobody
         can add below it. Then, bottom up, everything goes, if the resource is still at the version expected.
         """
-        below = self._descendants()
+        levels = self._levels()
         steps = [(self.lock, False)]
-        for resource in below:
+        for resource in (r for level in levels for r in level):
             table = sql.Identifier(resource.table_schema, resource.table_name)
             text = "select 1 from {below} where name >= $1 and name < $2 order by name for update"
             steps.append((self._text(text, below=table), True))
-        for resource in reversed(below):
+        below = {r.message: r for level in levels for r in level}
+        for resource in reversed(below.values()):
             steps.append((self._remove_below(resource), False))
         return [*steps, (self.remove, False)]
 
@@ -176,14 +181,18 @@ class Statements:
             message=sql.Literal(resource.message),
         )
 
-    def _descendants(self) -> list[Resource]:
-        """All resources below this one, nearest first."""
-        out: list[Resource] = []
-        level = [self.resource]
-        while level:
-            level = [c for r in level for c in self._schema.children_of(r) if c is not self.resource and c not in out]
-            level = list({c.message: c for c in level}.values())
-            out += level
+    def _levels(self) -> list[list[Resource]]:
+        """The resources below this one: its children, their children, and so on. A resource that lives below itself
+        (folders in folders) is on a level for each of its patterns."""
+        out: list[list[Resource]] = []
+        level = [(self.resource, p) for p in self.resource.patterns]
+        while level := [
+            (child, pattern)
+            for child in self._schema.resources.values()
+            for pattern in child.patterns
+            if any(pattern.is_below(above) and self._schema.parent_of(child, pattern) is r for r, above in level)
+        ]:
+            out.append(list({child.message: child for child, _ in level}.values()))
         return out
 
 
