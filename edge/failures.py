@@ -1,6 +1,6 @@
 """What the edge answers when it fails by itself, without a server having spoken.
 
-A failure reads alike on every road: over REST a google.rpc.Status as JSON, over gRPC and gRPC-Web the same status,
+A failure reads alike on every road: over REST as JSON in the shape of AIP-193, over gRPC and gRPC-Web the same code,
 message and details as trailers. In Envoy's words this is a list of `local_reply_config.mappers`, of which the first
 that fits is taken; it is made here from one table, so that the roads cannot drift apart.
 """
@@ -8,7 +8,6 @@ that fits is taken; it is made here from one table, so that the roads cannot dri
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +42,7 @@ class Failure:
     """Seconds after which to try again; 0 where that would not help."""
 
     def status(self) -> Status:
-        """The google.rpc.Status that every road carries."""
+        """The google.rpc.Status that every road carries, each in its own form."""
         details = [ErrorInfo(reason=self.reason, domain=DOMAIN)]
         status = Status(code=self.code, message=self.message, details=[_packed(d) for d in details])
         if self.retry_after:
@@ -112,13 +111,16 @@ def _over_grpc(failure: Failure, over_grpc: Anchored | Alias, no_body: Anchored 
 
 
 def _over_rest(failure: Failure) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(json_format.MessageToJson(failure.status()))
-    if failure.explained:
-        body["message"] = "%LOCAL_REPLY_BODY%"
+    error = {
+        "code": "%RESPONSE_CODE%",
+        "message": "%LOCAL_REPLY_BODY%" if failure.explained else failure.message,
+        "status": Code.Name(failure.code),
+        "details": [json_format.MessageToDict(detail) for detail in failure.status().details],
+    }
     mapper: dict[str, Any] = {"filter": _told_by(failure)}
     if failure.retry_after:
         mapper["headers_to_add"] = [_header("retry-after", str(failure.retry_after))]
-    mapper["body_format_override"] = {"content_type": "application/json", "json_format": body}
+    mapper["body_format_override"] = {"content_type": "application/json", "json_format": {"error": error}}
     return mapper
 
 

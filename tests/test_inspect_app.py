@@ -425,7 +425,7 @@ class Browser:
         self._headers = {"authorization": f"Bearer {signed_in['token']}"}
 
     def __call__(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer; of a refusal, its code and the reason, e.g. `9 WRONG_STATE`."""
+        """The answer; of a refusal, its status and the reason, e.g. `FAILED_PRECONDITION WRONG_STATE`."""
         request = urllib.request.Request(
             self._edge + path,
             method=method,
@@ -436,28 +436,28 @@ class Browser:
             with urllib.request.urlopen(request, timeout=10) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as refused:
-            told = json.load(refused)
+            told = json.load(refused)["error"]
             reason = next(d["reason"] for d in told["details"] if d["@type"].endswith("ErrorInfo"))
-            return f"{told['code']} {reason}"
+            return f"{told['status']} {reason}"
 
 
 # From each state, what each move answers.
 MOVES = [
     ("DRAFT", "submit", {}, "SUBMITTED"),
-    ("DRAFT", "approve", {}, "9 WRONG_STATE"),
-    ("DRAFT", "reject", {"reason": "No."}, "9 WRONG_STATE"),
-    ("DRAFT", "submit", {"etag": "0"}, "10 STALE_ETAG"),
-    ("SUBMITTED", "submit", {}, "9 WRONG_STATE"),
+    ("DRAFT", "approve", {}, "FAILED_PRECONDITION WRONG_STATE"),
+    ("DRAFT", "reject", {"reason": "No."}, "FAILED_PRECONDITION WRONG_STATE"),
+    ("DRAFT", "submit", {"etag": "0"}, "ABORTED STALE_ETAG"),
+    ("SUBMITTED", "submit", {}, "FAILED_PRECONDITION WRONG_STATE"),
     ("SUBMITTED", "approve", {}, "APPROVED"),
-    ("SUBMITTED", "approve", {"etag": "0"}, "10 STALE_ETAG"),
+    ("SUBMITTED", "approve", {"etag": "0"}, "ABORTED STALE_ETAG"),
     ("SUBMITTED", "reject", {"reason": "No."}, "REJECTED"),
-    ("SUBMITTED", "reject", {}, "3 INVALID_REQUEST"),
-    ("APPROVED", "submit", {}, "9 WRONG_STATE"),
-    ("APPROVED", "approve", {}, "9 WRONG_STATE"),
-    ("APPROVED", "reject", {"reason": "No."}, "9 WRONG_STATE"),
+    ("SUBMITTED", "reject", {}, "INVALID_ARGUMENT INVALID_REQUEST"),
+    ("APPROVED", "submit", {}, "FAILED_PRECONDITION WRONG_STATE"),
+    ("APPROVED", "approve", {}, "FAILED_PRECONDITION WRONG_STATE"),
+    ("APPROVED", "reject", {"reason": "No."}, "FAILED_PRECONDITION WRONG_STATE"),
     ("REJECTED", "submit", {}, "SUBMITTED"),
-    ("REJECTED", "approve", {}, "9 WRONG_STATE"),
-    ("REJECTED", "reject", {"reason": "No."}, "9 WRONG_STATE"),
+    ("REJECTED", "approve", {}, "FAILED_PRECONDITION WRONG_STATE"),
+    ("REJECTED", "reject", {"reason": "No."}, "FAILED_PRECONDITION WRONG_STATE"),
 ]
 WAY: dict[str, list[tuple[str, dict[str, str]]]] = {
     "DRAFT": [],
@@ -501,7 +501,7 @@ def test_an_inspection_moves(max_: Browser, site: str, state: str, move: str, bo
 
 def test_what_found_nothing_needs_a_summary(max_: Browser, site: str) -> None:
     name = begun(max_, site, summary="")
-    assert max_("POST", f"/v1/{name}:submit", {}) == "9 NO_SUMMARY"
+    assert max_("POST", f"/v1/{name}:submit", {}) == "FAILED_PRECONDITION NO_SUMMARY"
     max_("POST", f"/v1/{name}/findings", {"title": "Crack", "severity": "LOW"})
     assert max_("POST", f"/v1/{name}:submit", {})["state"] == "SUBMITTED"
 
@@ -510,7 +510,7 @@ def test_nothing_is_approved_while_people_are_in_danger(max_: Browser, site: str
     name = begun(max_, site)
     finding = max_("POST", f"/v1/{name}/findings", {"title": "Crack", "severity": "CRITICAL"})["name"]
     max_("POST", f"/v1/{name}:submit", {})
-    assert max_("POST", f"/v1/{name}:approve", {}) == "9 CRITICAL_OPEN"
+    assert max_("POST", f"/v1/{name}:approve", {}) == "FAILED_PRECONDITION CRITICAL_OPEN"
     max_("PATCH", f"/v1/{finding}?updateMask=resolved", {"resolved": True})
     assert max_("POST", f"/v1/{name}:approve", {})["state"] == "APPROVED"
 
