@@ -61,6 +61,12 @@ def light(tmp_path: Path) -> Iterator[Stack]:
         stack.clean()
 
 
+def test_a_plan_from_before_edges_had_hosts_is_understood(tmp_path: Path) -> None:
+    plan = {"edge_port": 8080, "app": str(PROJECT), "parts": LIGHT, "home": str(tmp_path)}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert (Stack.of(tmp_path).edge_port, Stack.of(tmp_path).edge_host) == (8080, "127.0.0.1")
+
+
 def test_a_second_start_finds_all_running_and_changes_nothing(light: Stack) -> None:
     before = pids(light)
     assert light.start() is False

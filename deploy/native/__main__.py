@@ -31,7 +31,7 @@ async def main(state: Path, how: str) -> bool:
     """Runs the stack that the plan in `state` describes; False where it did not start."""
     attached = how == "attached"
     place = Place(state)
-    plan = json.loads(place.plan.read_text())
+    plan = place.planned()
     with ExitStack() as closing:
         try:
             left = bool(process.left(place))

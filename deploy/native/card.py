@@ -34,7 +34,8 @@ def card(stack: Stack, app: Path) -> Iterator[tuple[str, str]]:
         if people
         else f".venv/bin/transom call {at}{method} '{who}'",
     )
-    yield "Then", "make status · make logs · make down"
+    own = "" if stack.ports["edge"] == 8080 else f" PORT={stack.ports['edge']}"
+    yield "Then", " · ".join(f"make {word}{own}" for word in ("status", "logs", "down"))
 
 
 def accounts(app: Path) -> list[dict[str, Any]]:

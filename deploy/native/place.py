@@ -9,6 +9,7 @@ import os
 import secrets
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from .files import folder, replace
 from .machine import User, reachable, unprivileged
@@ -66,6 +67,11 @@ class Place:
     def plan(self) -> Path:
         """What the stack consists of: written by who starts it, read by the supervisor."""
         return self.state / "plan.json"
+
+    def planned(self) -> dict[str, Any]:
+        """The plan of the last start. Raises OSError or ValueError where there is none to read."""
+        plan: dict[str, Any] = json.loads(self.plan.read_text())
+        return {"edge_host": "127.0.0.1"} | plan  # which plans of old do not tell
 
     @property
     def status(self) -> Path:

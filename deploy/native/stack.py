@@ -63,7 +63,7 @@ class Stack:
     def of(cls, state: Path) -> Stack:
         """The stack in `state` as it was last started."""
         try:
-            plan = json.loads(Place(state).plan.read_text())
+            plan = Place(state).planned()
         except (OSError, ValueError):
             return cls(state)
         app, home = Path(plan["app"]), Path(plan["home"])
@@ -139,7 +139,7 @@ class Stack:
         }
         lock = self.place.lock()
         if lock is None:
-            running = json.loads(self.place.plan.read_text())
+            running = self.place.planned()
             if running != plan:
                 raise StackError(
                     f"a stack with app {running['app']}, its edge on {running['edge_host']}, runs in {self.place.state}; "
