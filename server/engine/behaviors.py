@@ -20,6 +20,7 @@ class _Tree:
     """The fields of one message that carry behaviours, and the messages below that do."""
 
     hidden: list[str] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
     required: list[FieldDescriptor] = field(default_factory=list)
     immutable: list[str] = field(default_factory=list)
     below: list[tuple[FieldDescriptor, _Tree]] = field(default_factory=list)
@@ -46,9 +47,14 @@ class Behaviors:
         """
         _restore(message, stored, self._tree(message.DESCRIPTOR))
 
-    def missing(self, message: Message) -> list[Violation]:
-        """A violation for every REQUIRED field that is empty, nested ones where their message is there."""
-        return list(_missing(message, self._tree(message.DESCRIPTOR), ""))
+    def forget(self, message: Message) -> None:
+        """Clears every INPUT_ONLY field, nested ones too: it is checked, and never comes back in an answer (AIP-203)."""
+        _forget(message, self._tree(message.DESCRIPTOR))
+
+    def missing(self, message: Message, *, stored: bool = False) -> list[Violation]:
+        """A violation for every REQUIRED field that is empty, nested ones where their message is there. Of what is
+        `stored`, no INPUT_ONLY field is missed."""
+        return list(_missing(message, self._tree(message.DESCRIPTOR), "", stored))
 
     def changed(self, message: Message, stored: Message) -> list[Violation]:
         """A violation for every IMMUTABLE field that differs, as far as it lies in singular messages that are stored:
@@ -82,6 +88,8 @@ class Behaviors:
                 tree.hidden.append(one.name)
             elif Behavior.REQUIRED in behaviors and not (resource and one.name == resource.name_field):
                 tree.required.append(one)
+            if Behavior.INPUT_ONLY in behaviors:
+                tree.inputs.append(one.name)
             if Behavior.IMMUTABLE in behaviors:
                 tree.immutable.append(one.name)
             if one.message_type is not None and not one.message_type.full_name.startswith("google.protobuf."):
@@ -90,7 +98,7 @@ class Behaviors:
                     below = self._build(holder.message_type)
                     if not below.empty:
                         tree.below.append((one, below))
-        tree.empty = not (tree.hidden or tree.required or tree.immutable or tree.below)
+        tree.empty = not (tree.hidden or tree.inputs or tree.required or tree.immutable or tree.below)
         return tree
 
 
@@ -118,6 +126,14 @@ def _clear(message: Any, tree: _Tree) -> None:
     for one, below in tree.below:
         for _, child in _children(message, one):
             _clear(child, below)
+
+
+def _forget(message: Any, tree: _Tree) -> None:
+    for name in tree.inputs:
+        message.ClearField(name)
+    for one, below in tree.below:
+        for _, child in _children(message, one):
+            _forget(child, below)
 
 
 def _restore(message: Any, stored: Any, tree: _Tree) -> None:
@@ -154,13 +170,13 @@ def _settable(item: Any, tree: _Tree) -> bytes:
     return bytes(bare.SerializeToString(deterministic=True))
 
 
-def _missing(message: Any, tree: _Tree, path: str) -> Iterator[Violation]:
+def _missing(message: Any, tree: _Tree, path: str, stored: bool) -> Iterator[Violation]:
     for one in tree.required:
-        if is_empty(message, one):
+        if is_empty(message, one) and not (stored and one.name in tree.inputs):
             yield Violation(path + one.name, "is required", "REQUIRED")
     for one, below in tree.below:
         for name, child in _children(message, one):
-            yield from _missing(child, below, f"{path}{name}.")
+            yield from _missing(child, below, f"{path}{name}.", stored)
 
 
 def _changed(message: Any, stored: Any, tree: _Tree, path: str) -> Iterator[Violation]:

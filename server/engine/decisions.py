@@ -129,6 +129,7 @@ class Decisions:
             message.create_time.FromMicroseconds(now)
         self._stamp(resource, message, now, now)
         self._check(message, asked)
+        self.behaviors.forget(message)
         return Change(
             act=Act.INSERT,
             resource=resource,
@@ -182,7 +183,8 @@ class Decisions:
         version = row.version + 1
         now = self._clock()
         self._stamp(resource, result, version, now)
-        self._check(result, asked)
+        self._check(result, asked, stored=True)
+        self.behaviors.forget(result)
         return result, Change(
             act=Act.REPLACE,
             resource=resource,
@@ -224,17 +226,17 @@ class Decisions:
         if Managed.UPDATE_TIME in resource.managed:
             message.update_time.FromMicroseconds(now)
 
-    def _check(self, message: Any, asked: Asked | None) -> None:
+    def _check(self, message: Any, asked: Asked | None, *, stored: bool = False) -> None:
         """Constraints of the resource as it would be stored and, with it in its place, of the request that asks for it."""
         asked = asked or Asked(message)
-        violations = asked.prefixed(self.behaviors.missing(message))
+        violations = asked.prefixed(self.behaviors.missing(message, stored=stored))
         whole = message
         if asked.resource_field:
             whole = type(asked.message)()
             whole.CopyFrom(asked.message)
             getattr(whole, asked.resource_field).CopyFrom(message)
             named = {v.field for v in violations}
-            violations += [v for v in self.behaviors.missing(whole) if v.field not in named]
+            violations += [v for v in self.behaviors.missing(whole, stored=stored) if v.field not in named]
         if violations := self._with_constraints(violations, whole):
             raise Invalid.fields(violations)
 
