@@ -19,6 +19,7 @@ import grpc_tools
 import psycopg
 from grpc_tools import protoc
 from psycopg.conninfo import make_conninfo
+from psycopg.errors import InsufficientPrivilege, ObjectInUse
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -138,7 +139,12 @@ def database(components: Stack, schema: Schema | None) -> Iterator[Database]:
                 migrate(made.postgres, schema)
             yield made
         finally:
-            connection.execute(f"drop database {name} with (force)")
+            while True:  # an autovacuum in it may be in the way, and is not ours to end
+                try:
+                    connection.execute(f"drop database {name} with (force)")
+                    break
+                except (InsufficientPrivilege, ObjectInUse):
+                    time.sleep(0.1)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -30,7 +30,7 @@ from server.errors import AlreadyExists, Exhausted, NotFound, Precondition, Refu
 from server.schema.columns import is_map
 from server.store import freshness as freshness_module
 from server.store import gathering, pipeline
-from server.store.changes import Change
+from server.store.changes import Change, Outcome
 from server.store.gathering import Gathering
 from server.store.migrations import migrate
 from server.store.pipeline import Step
@@ -53,7 +53,7 @@ def _empty(at: Database) -> None:
 def counted(on: Engine) -> list[list[bytes]]:
     """From now on: the statements of every run, as they are sent to the primary."""
     runs: list[list[bytes]] = []
-    for connection in on.primary.connections:
+    for connection in (*on.primary.connections, *on.primary.writing):
         send = connection._send
 
         def sending(steps: list[Step], send: Any = send) -> Any:
@@ -454,6 +454,140 @@ async def test_of_updates_with_one_etag_one_applies(at: Database) -> None:
         assert at.events("shelves/s") == ["created", *["updated"] * 5]
 
 
+@dataclass(frozen=True)
+class Race:
+    """What is under way in a transaction that is still open, what is asked for meanwhile, and how that ends."""
+
+    sentence: str
+    first: str
+    then: str
+    committed: str
+    rolled_back: str = "done"
+    waits: bool = True
+    left: tuple[str, ...] | None = None
+    """Names that are there afterwards, where the first was committed."""
+
+
+TREE = ("shelves/s", "shelves/s/books/b", "shelves/s/books/b/notes/n")
+RACES = [
+    Race("a child that is being made keeps its parent", "create Book e/c", "delete Shelf e", "Precondition"),
+    Race(
+        "nor does its parent's parent go",
+        "create Note s/b/m",
+        "delete Book s/b",
+        "Precondition",
+        "Precondition",
+        waits=True,
+    ),
+    Race("a parent that is going takes no child", "delete Shelf e", "create Book e/c", "NotFound"),
+    Race(
+        "a tree takes along a grandchild that was being made",
+        "create Note s/b/m",
+        "remove Shelf s",
+        "done",
+        left=("shelves/e",),
+    ),
+    Race("and a child", "create Book s/c", "remove Shelf s", "done", left=("shelves/e",)),
+    Race(
+        "a tree that is going takes no grandchild",
+        "remove Shelf s",
+        "create Note s/b/m",
+        "NotFound",
+        left=("shelves/e",),
+    ),
+    Race("nor a change of one", "remove Shelf s", "update Note s/b/n", "NotFound"),
+    Race("two who take a name", "create Shelf x", "create Shelf x", "AlreadyExists"),
+    Race("two who change one", "update Shelf s", "update Shelf s", "done"),
+    Race("a change with an etag comes second", "update Shelf s", "change Shelf s", "Stale"),
+    Race("a removal with an etag comes second", "update Shelf e", "discard Shelf e", "Stale"),
+    Race("a removal without one does not mind", "update Shelf e", "delete Shelf e", "done", left=TREE),
+    Race("what is going is not changed", "delete Shelf e", "update Shelf e", "NotFound"),
+    Race("what is going is not removed twice", "delete Shelf e", "delete Shelf e", "NotFound"),
+    Race("a name that is becoming free is taken", "delete Shelf e", "create Shelf e", "done", "AlreadyExists"),
+    Race("a change of the parent holds back no child", "update Shelf e", "create Book e/c", "done", waits=False),
+    Race("a child holds back no change of its parent", "create Book e/c", "update Shelf e", "done", waits=False),
+    Race("a child holds back no other", "create Book e/c", "create Book e/d", "done", waits=False),
+]
+
+
+def name_of(word: str) -> str:
+    """`s/b/n` → shelves/s/books/b/notes/n."""
+    return "/".join(f"{c}/{i}" for c, i in zip(("shelves", "books", "notes"), word.split("/")) if i)
+
+
+async def decided(on: Engine, words: str) -> Change:
+    act, type, word = words.split()
+    resource, name = on.schema.resources[f"library.v1.{type}"], name_of(word)
+    if act == "create":
+        body = on.schema.message_class(resource.message)()
+        body.MergeFrom(message(type, **({"text": "t"} if type == "Note" else {"title": "t"})))
+        parent, id = name_of(word.rpartition("/")[0]), word.rpartition("/")[2]
+        return on.decisions.create(resource, body, parent=parent, id=id, owner="", origin=BOB.origin)
+    if act == "update":
+        row = await on.records.latest(resource, name)
+        assert row is not None
+        field = "text" if type == "Note" else "theme"
+        change = on.decisions.update(
+            resource, row, message(type, **{field: "first"}), None, etag="", origin=BOB.origin
+        )[1]
+        assert change is not None
+        return change
+    return on.decisions.delete(resource, name, etag="", force=act == "remove", origin=BOB.origin)
+
+
+async def asked_for(on: Engine, words: str, etag: str) -> None:
+    act, type, word = words.split()
+    named = {"title": "second"} if type != "Note" else {"text": "second"}
+    match act:
+        case "create":
+            await on.create(type, name_of(word.rpartition("/")[0]), word.rpartition("/")[2], **named)
+        case "update" | "change":
+            await on.update(type, name_of(word), None, etag=etag if act == "change" else "", **named)
+        case _:
+            await on.delete(type, name_of(word), force=act == "remove", etag=etag if act == "discard" else "")
+
+
+@pytest.mark.parametrize("ends", ["committed", "rolled back"])
+@pytest.mark.parametrize("race", RACES, ids=lambda r: r.sentence)
+@asynchronous
+async def test_who_comes_second(at: Database, race: Race, ends: str) -> None:
+    async with engine(at) as on:
+        for shelf in "se":
+            await on.create("Shelf", "", shelf, title="t")
+        await on.create("Book", "shelves/s", "b", title="t")
+        await on.create("Note", "shelves/s/books/b", "n", text="t")
+        shelf = (
+            await on.get("Shelf", name_of(race.then.split()[2].split("/")[0]))
+            if race.then[0] in "cd" and "x" not in race.then
+            else None
+        )
+        before = len(at.sql("select from transom.events"))
+        async with await psycopg.AsyncConnection.connect(at.postgres) as first:
+            assert await on.records._carry_out(first, await decided(on, race.first)) is Outcome.DONE
+            then = asyncio.create_task(asked_for(on, race.then, shelf.etag if shelf else ""))
+            waiting = (
+                "select count(*) from pg_stat_activity where application_name = 'test' and wait_event_type = 'Lock'"
+            )
+            until = time.monotonic() + 2
+            while not then.done() and at.sql(waiting + " and datname = current_database()") == [(0,)]:
+                assert time.monotonic() < until, "it neither ends nor waits"
+                await asyncio.sleep(0.01)
+            assert then.done() is not race.waits
+            await (first.commit() if ends == "committed" else first.rollback())
+        [answer] = await all_of([then])
+        expected = race.committed if ends == "committed" else race.rolled_back
+        assert tally([answer]) == {expected: 1}
+        there = {n for t in ("shelves", "books", "notes") for (n,) in at.sql(f"select name from library_v1.{t}")}
+        if race.left is not None and ends == "committed":
+            assert there == set(race.left)
+        assert all("/".join(n.split("/")[:-2]) in there for n in there if n.count("/") > 1), "an orphan"
+        if race.then == "update Shelf s":
+            kept = await on.get("Shelf", "shelves/s")
+            assert (kept.title, kept.theme) == ("second", "first" if ends == "committed" else "")
+        if expected != "done" and ends == "rolled back":
+            assert len(at.sql("select from transom.events")) == before
+
+
 @asynchronous
 async def test_a_child_is_never_left_without_its_parent(at: Database) -> None:
     """Parents are deleted, with and without force, while children are made below them and taken away again."""
@@ -585,7 +719,7 @@ async def test_what_another_holds_too_long_is_refused_as_contention(at: Database
     dsn = make_conninfo(at.postgres)
     async with engine(at, postgres=dsn) as on:
         await on.create("Shelf", "", "s", title="t")
-        await asyncio.gather(*(limited(c, "lock_timeout", "100ms") for c in on.primary.connections))
+        await asyncio.gather(*(limited(c, "lock_timeout", "100ms") for c in on.primary.writing))
         with held(at, "select from library_v1.shelves where name = 'shelves/s' for update"):
             answers = await all_of(
                 [
@@ -601,6 +735,24 @@ async def test_what_another_holds_too_long_is_refused_as_contention(at: Database
 
 async def limited(connection: pipeline.Pipeline, setting: str, limit: str) -> None:
     await connection.run([Step(f"select set_config('{setting}', '{limit}', false)".encode(), [])])
+
+
+@asynchronous
+async def test_reads_do_not_wait_for_writes_that_wait_for_a_lock(at: Database) -> None:
+    async with engine(at) as on:
+        names = [(await on.create("Shelf", "", f"s{i}", title="t")).name for i in range(6)]
+        with held(at, "select from library_v1.shelves for update"):
+            waiting = [asyncio.create_task(on.update("Shelf", name, None, theme="x")) for name in names]
+            waiting += [asyncio.create_task(on.delete("Shelf", name)) for name in names]
+            waiting += [asyncio.create_task(on.create("Book", name, "b", title="t")) for name in names]
+            for _ in range(10):
+                async with asyncio.timeout(1):
+                    assert len(await on.names("Shelf", "")) == 6
+                    assert (await on.get("Shelf", names[0])).title == "t"
+                await asyncio.sleep(0.02)
+            assert not any(task.done() for task in waiting)
+        counts = tally(await all_of(waiting))
+        assert counts.keys() <= {"done", "NotFound", "Precondition", "Stale"}, counts
 
 
 @asynchronous
@@ -763,7 +915,7 @@ def asked(on: Engine) -> dict[str, int]:
     counts = {"primary": 0, "replica": 0}
     for server, lane in (("primary", on.primary), ("replica", on.replica)):
         assert lane is not None
-        for connection in lane.connections:
+        for connection in (*lane.connections, *lane.writing):
             send = connection._send
 
             def sending(steps: list[Step], send: Any = send, server: str = server) -> Any:

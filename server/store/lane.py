@@ -18,20 +18,22 @@ writing transaction and does not follow every one; what it misses, the relay's o
 
 
 class Lane:
-    """Runs go to the connection with the fewest under way."""
+    """Runs go to the connection with the fewest under way. What writes may wait for a lock, and whatever is behind it on
+    the same connection waits too: so writes have connections of their own, made when the first comes."""
 
     def __init__(self, dsn: str, name: str, connections: int) -> None:
-        self._woken = 0.0
         self.connections = tuple(Pipeline(dsn, name) for _ in range(connections))
+        self.writing = tuple(Pipeline(dsn, name) for _ in range(connections))
+        self._woken = 0.0
 
     async def open(self) -> None:
-        """Connects all. Raises Unavailable where the server cannot be reached."""
+        """Connects those for reading. Raises Unavailable where the server cannot be reached."""
         for connection in self.connections:
             await connection.open()
 
     async def close(self) -> None:
         """Closes all."""
-        for connection in self.connections:
+        for connection in (*self.connections, *self.writing):
             await connection.close()
 
     async def run(self, steps: Sequence[Step]) -> list[Result]:
@@ -51,7 +53,7 @@ class Lane:
     async def run_and_mark(self, steps: Sequence[Step]) -> tuple[list[Result], int]:
         """As run, for what leaves events: the relay is told. Answers also the position in the log (LSN, bytes) that
         surely holds what was committed."""
-        connection = min(self.connections, key=lambda c: c.pending)
+        connection = min(self.writing, key=lambda c: c.pending)
         now, after = time.monotonic(), _MARK
         if now - self._woken > WAKE_SECONDS:
             self._woken, after = now, _MARK_AND_WAKE
@@ -61,4 +63,4 @@ class Lane:
     @property
     def pending(self) -> int:
         """Runs under way, for the metrics."""
-        return sum(c.pending for c in self.connections)
+        return sum(c.pending for c in (*self.connections, *self.writing))
