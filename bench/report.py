@@ -139,7 +139,7 @@ def _tables(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     if rows:
         roles = sorted({role for row in rows for role in row.roles}, key=lambda r: -max(row.roles[r] for row in rows))
         shown = [role for role in roles if max(row.roles[role] for row in rows) >= 0.5]
-        lines = [[f"{row.operation}, {row.wire}", *(f"{row.roles[role]:.0f}" for role in shown)] for row in rows]
+        lines = [[f"{row.operation}, {row.wire}", *(str(round(row.roles[role])) for role in shown)] for row in rows]
         yield "Transom: CPU µs a request by process", ["", *shown], lines
     lines = [
         [system, f"{sum(roles.values()):.1f}", ", ".join(f"{r} {v:.1f}" for r, v in roles.items() if v >= 0.05)]
