@@ -56,7 +56,7 @@ def _run(plan: Plan, only: re.Pattern[str], out: Path) -> None:
     from rich.console import Console
 
     from . import echo, plot, pocketbase, report, transom
-    from .cells import cells
+    from .cells import Wrong, cells
     from .h2load import generator
     from .rounds import measured
 
@@ -77,6 +77,8 @@ def _run(plan: Plan, only: re.Pattern[str], out: Path) -> None:
         other = stack.enter_context(pocketbase.opened(folder, plan.clients))
         systems = (other, product, bare)
         wanted = [cell for cell in cells(systems) if only.search(cell.key)]
+        if not wanted:
+            raise Wrong(f"no cell matches; there are {', '.join(cell.key for cell in cells(systems))}")
         rounds = measured(plan, systems, wanted, tool, status.update)
         status.update("stopping")
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
