@@ -12,8 +12,9 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from server.errors import Unimplemented
+from server.errors import Invalid, Unimplemented
 
 Unary = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 """A behaviour that answers once, or writes its stream into the context."""
@@ -57,13 +58,39 @@ class Chain(grpc.aio.ServerInterceptor):
         kind = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
         behavior = getattr(handler, "_".join(kind))
         yields = inspect.isasyncgenfunction(behavior)
+        parse = handler.request_deserializer
+        if parse is not None and not handler.request_streaming:
+            # grpc.aio answers UNKNOWN where a deserializer fails: the behaviour gets the bytes and parses them itself.
+            behavior, parse = (_parsing_stream if yields else _parsing)(behavior, parse), None
         for layer in reversed(self._layers):
             behavior = layer.stream(method, behavior) if yields else layer.unary(method, behavior)
         make = getattr(grpc, f"{kind[0]}_{kind[1]}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler = make(
-            behavior, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            behavior, request_deserializer=parse, response_serializer=handler.response_serializer
         )
         return wrapped
+
+
+def _parsing(inner: Unary, parse: Callable[[bytes], Any]) -> Unary:
+    async def parsing(request: bytes, context: grpc.aio.ServicerContext) -> Any:
+        return await inner(_parsed(parse, request), context)
+
+    return parsing
+
+
+def _parsing_stream(inner: Stream, parse: Callable[[bytes], Any]) -> Stream:
+    async def parsing(request: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async for answer in drained(inner, _parsed(parse, request), context):
+            yield answer
+
+    return parsing
+
+
+def _parsed(parse: Callable[[bytes], Any], request: bytes) -> Any:
+    try:
+        return parse(request)
+    except DecodeError as fault:
+        raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
 
 
 async def _unknown(request: bytes, context: grpc.aio.ServicerContext) -> bytes:

@@ -16,8 +16,9 @@ from server.interceptors.chain import Stream, Unary, drained
 from server.services.current import current
 
 DETAILS = "grpc-status-details-bin"
-MESSAGE_CHARS = 1000
-"""Longest message of a status: it travels in a header."""
+MESSAGE_BYTES, VIOLATIONS_BYTES, TEXT_BYTES = 600, 3000, 1024
+"""Bounds of a status: it travels in headers (the message with up to three characters a byte), of which clients accept
+8 KiB unless told otherwise."""
 
 log = structlog.get_logger("errors")
 
@@ -49,6 +50,8 @@ class Errors:
                 await _refuse(context, refusal)
             except grpc.aio.BaseError:
                 raise
+            except NotImplementedError:
+                await _refuse(context, Unimplemented("This method is not implemented."))
             except Exception as fault:
                 await _refuse(context, _internal(method, fault))
 
@@ -79,16 +82,21 @@ async def _refuse(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoRetu
 
 def status_of(refusal: Refusal, request_id: str = "") -> status_pb2.Status:
     """The status of a refusal: always an ErrorInfo, and BadRequest, ResourceInfo, RetryInfo where they help."""
-    status = status_pb2.Status(code=refusal.code.value[0], message=refusal.message[:MESSAGE_CHARS])
-    _add(status, error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=refusal.metadata))
+    status = status_pb2.Status(code=refusal.code.value[0], message=_cut(refusal.message, MESSAGE_BYTES))
+    metadata = {key: _cut(value, TEXT_BYTES) for key, value in refusal.metadata.items()}
+    _add(status, error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=metadata))
     if refusal.violations:
         bad = error_details_pb2.BadRequest()
         for v in refusal.violations:
-            bad.field_violations.add(field=v.field, description=v.description, reason=v.reason)
+            field, description = _cut(v.field, MESSAGE_BYTES), _cut(v.description, MESSAGE_BYTES)
+            bad.field_violations.add(field=field, description=description, reason=v.reason)
+            if bad.ByteSize() > VIOLATIONS_BYTES:  # those who made so many learn of the rest when these are mended
+                del bad.field_violations[-1]
+                break
         _add(status, bad)
     if refusal.resource is not None:
         kind, name = refusal.resource
-        _add(status, error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
+        _add(status, error_details_pb2.ResourceInfo(resource_type=kind, resource_name=_cut(name, TEXT_BYTES)))
     if refusal.retry_after is not None:
         delay = Duration()
         delay.FromMilliseconds(int(refusal.retry_after * 1000))
@@ -100,3 +108,8 @@ def status_of(refusal: Refusal, request_id: str = "") -> status_pb2.Status:
 
 def _add(status: status_pb2.Status, detail: Any) -> None:
     status.details.add().Pack(detail)
+
+
+def _cut(text: str, most: int) -> str:
+    """The text, or as much of it as `most` bytes of UTF-8 hold."""
+    return text.encode()[:most].decode(errors="ignore")

@@ -89,8 +89,9 @@ class _Seen:
 
     @staticmethod
     def fails(call: Current, fault: BaseException) -> None:
-        if call.code is grpc.StatusCode.OK:  # nobody below said how: the caller went away, or grpc itself gave up
-            call.code = grpc.StatusCode.CANCELLED
+        if call.code is grpc.StatusCode.OK:  # nobody below said how: the caller went away, or a service of grpc's own
+            aborted = isinstance(fault, grpc.aio.AbortError)
+            call.code = grpc.StatusCode.UNKNOWN if aborted else grpc.StatusCode.CANCELLED
 
     def ends(self, call: Current, start: float) -> None:
         took = time.perf_counter() - start
