@@ -27,12 +27,16 @@ class Settings(BaseSettings):
     instance: str = Field("api", description="Name of this process in logs and metrics.")
 
     # What it works with.
-    postgres: SecretStr = Field(SecretStr("postgresql://transom:transom@127.0.0.1:5432/transom"), description="The primary.")
+    postgres: SecretStr = Field(
+        SecretStr("postgresql://transom:transom@127.0.0.1:5432/transom"), description="The primary."
+    )
     replica: SecretStr | None = Field(None, description="The streaming replica, if there is one.")
     redis: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="Redis.")
     amqp: SecretStr = Field(SecretStr("amqp://transom:transom@127.0.0.1:5672/%2F"), description="RabbitMQ.")
     s3_endpoint: str = Field("http://127.0.0.1:8333", description="S3 as this process reaches it.")
-    s3_public_endpoint: str | None = Field(None, description="S3 as clients reach it, for signed URLs; default s3_endpoint.")
+    s3_public_endpoint: str | None = Field(
+        None, description="S3 as clients reach it, for signed URLs; default s3_endpoint."
+    )
     s3_region: str = "us-east-1"
     s3_bucket: str = "transom"
     s3_access_key: str = "transom"
