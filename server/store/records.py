@@ -145,6 +145,7 @@ class Records:
                     async with connection.transaction():
                         for text, parameters in extra:
                             await connection.execute(text, parameters)
+                        await self._lock(connection, changes)
                         for change in changes:
                             outcomes.append(await self._carry_out(connection, change))
                             if outcomes[-1] is not Outcome.DONE:
@@ -155,6 +156,15 @@ class Records:
         for caller in {c.origin.caller for c in changes}:
             await self._freshness.written(caller, lsn)
         return outcomes
+
+    async def _lock(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
+        """Locks the rows that several changes replace in one order, so that two transactions that make them in different
+        orders wait for each other but not in a circle."""
+        replaced = sorted((c.resource.message, c.name) for c in changes if c.act is Act.REPLACE)
+        if len(replaced) > 1:
+            for message in dict.fromkeys(message for message, _ in replaced):
+                statement = self._statements[message].fetch_locked.decode()
+                await AsyncRawCursor(connection).execute(statement, [[name for m, name in replaced if m == message]])
 
     async def _carry_out(self, connection: AsyncConnection, change: Change) -> Outcome:
         cursor = AsyncRawCursor(connection, row_factory=tuple_row)

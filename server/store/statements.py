@@ -40,7 +40,8 @@ class Statements:
         self.kinds = [kind for _, kind in self._columns]
         self.fetch = self._text("select name, _payload, _version, _owner from {table} where name = any($1::text[])")
         self.fetch_locked = self._text(
-            "select name, _payload, _version, _owner from {table} where name = any($1::text[]) for no key update"
+            "select name, _payload, _version, _owner from {table} where name = any($1::text[]) order by name "
+            "for no key update"
         )
         self.page = self._text(
             """select q.i::int, t.name, t._payload, t._version
