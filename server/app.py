@@ -50,6 +50,7 @@ from server.store.passwords import Passwords
 from server.store.pooled import Pool
 from server.store.records import Records
 from server.store.redis import Redis
+from server.store.redis_wire import RedisWire
 from server.store.sessions import StoredSessions
 from server.store.tokens import Tokens
 
@@ -112,7 +113,9 @@ async def opened(
             replica_pool = await stack.enter_async_context(
                 _pool(settings.replica.get_secret_value(), settings.instance, connections)
             )
-        freshness = Freshness(RedisMarks(redis), primary, replica, settings.replica_lag_max)
+        wire = RedisWire(settings.redis.get_secret_value())
+        stack.push_async_callback(wire.aclose)
+        freshness = Freshness(RedisMarks(wire), primary, replica, settings.replica_lag_max)
         await freshness.open()
         stack.push_async_callback(freshness.close)
         LAG.set_function(lambda: freshness.lag if replica else 0.0)

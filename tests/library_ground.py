@@ -35,7 +35,7 @@ from server.store.lane import Lane
 from server.store.marks import RedisMarks
 from server.store.migrations import migrate
 from server.store.records import Records
-from server.store.redis import Redis
+from server.store.redis_wire import RedisWire
 
 PROTOS = Path(__file__).parent / "protos"
 ADA = Call(Caller(Kind.USER, "users/ada"), request_id="request-ada")
@@ -203,7 +203,7 @@ async def engine(
     schema = schema or library()
     dsn = postgres or at.postgres
     primary, second = Lane(dsn, "test", 2), Lane(replica, "test", 2) if replica else None
-    cache = Redis(redis or at.redis)
+    cache = RedisWire(redis or at.redis)
     pool = AsyncConnectionPool(
         dsn,
         min_size=1,

@@ -58,12 +58,20 @@ def frame(number: int, value: bytes) -> bytes:
 
 def varint(value: int) -> bytes:
     """A base-128 varint."""
+    return _VARINTS[value] if value < len(_VARINTS) else _varint(value)
+
+
+def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+_VARINTS = [_varint(n) for n in range(1 << 12)]
+"""Those of lengths that most resources have: a List asks for one per resource."""
 
 
 def _digest(query: str) -> bytes:
