@@ -58,8 +58,9 @@ protos: dev third_party ## proto/gen and envoy.yaml made anew from the protos
 released: dev third_party ## the protos as they are: what later ones must not break
 	@$(BIN)/buf build --exclude-source-info -o proto/released.binpb
 
-bench: dev ## what a call costs, beside others
-	@$(BIN)/python -m bench
+bench: ## what a call costs, beside others (ARGS="--quick")
+	@$(PYTHON) -m deploy.native.venv native,inspect,dev,bench
+	@$(BIN)/python -m bench $(ARGS)
 
 generate = $(BIN)/python -m grpc_tools.protoc -I proto -I .transom/third_party \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $$(find proto/transom -name '*.proto')
