@@ -168,6 +168,7 @@ KEPT = [
     Kept("nor in messages within each other", "title: 't' author {label: 'a' verified_by: 'me' opus {author {verified_by: 'me' opus {author {verified_by: 'me'}}}}}",
          FRESH + "author {label: 'a' opus {author {opus {author {}}}}}"),
     Kept("what is IMMUTABLE may be said once", "title: 't' isbn: 'i' edition {publisher: 'p' code: 'c'}", FRESH + "isbn: 'i' edition {publisher: 'p' code: 'c'}"),
+    Kept("what is INPUT_ONLY never comes back", "title: 't' password: 'x' editions {publisher: 'p' key: 'k'}", FRESH + "editions {publisher: 'p'}"),
     Kept("an etag is not the client's", "title: 't' etag: 'mine'", FRESH),
 ]  # fmt: skip
 
@@ -333,6 +334,7 @@ UPDATES = [
            "title: 'a' chapter {title: 'd' digest: 'x' chapters {title: 'm' digest: 'z'}}"),
     Update("other lists stay as they are", "title: 'a' editions {publisher: 'p' checked_by: 'us'}", "title: 'b'", ["title"],
            "title: 'b' editions {publisher: 'p' checked_by: 'us'}"),
+    Update("what is INPUT_ONLY is not kept", "title: 'a'", "title: 'b' password: 'x' edition {publisher: 'p' key: 'k'}", None, "title: 'b' edition {publisher: 'p'}"),
     Update("what is IMMUTABLE may be said again", "title: 'a' isbn: 'i'", "title: 'b' isbn: 'i'", None, "title: 'b' isbn: 'i'"),
     Update("but not otherwise", "title: 'a' isbn: 'i'", "isbn: 'j'", None, refused={"isbn": "IMMUTABLE"}),
     Update("nor be taken away", "title: 'a' isbn: 'i'", "", ["isbn"], refused={"isbn": "IMMUTABLE"}),

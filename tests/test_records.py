@@ -1,6 +1,6 @@
 """Resources as rows on a real Postgres pair: batches, races, harm, and what the columns say of a message."""
 
-# ruff: noqa: E501, SIM117 - tables and scenes
+# ruff: noqa: SIM117 - tables and scenes
 from __future__ import annotations
 
 import asyncio
@@ -46,8 +46,7 @@ def at(components: Stack) -> Iterator[Database]:
 @pytest.fixture(autouse=True)
 def _empty(at: Database) -> None:
     """Every test begins with empty tables."""
-    tables = ", ".join(f"{r.table_schema}.{r.table_name}" for r in library().resources.values())
-    at.sql(f"truncate {tables}, transom.events")
+    at.empty()
 
 
 def counted(on: Engine) -> list[list[bytes]]:
@@ -136,6 +135,20 @@ async def test_a_row_that_postgres_refuses_does_not_fail_its_neighbours(at: Data
         assert tally(answers) == {"done": 4, "Internal": 1} and isinstance(answers[2], Refusal)
         assert at.events("shelves/broken") == []
         assert await on.names("Shelf", "") == ["shelves/s0", "shelves/s1", "shelves/s3", "shelves/s4"]
+
+
+@asynchronous
+async def test_more_than_a_socket_holds_passes_both_ways_at_once(at: Database) -> None:
+    async with engine(at) as on:
+        await on.create("Shelf", "", "s", title="t")
+        titles = [chr(ord("a") + i) * 400_000 for i in range(24)]
+        await asyncio.gather(*(on.create("Book", "shelves/s", f"b{i}", title=t) for i, t in enumerate(titles)))
+        for _ in range(2):
+            found = await asyncio.gather(
+                *(on.get("Book", f"shelves/s/books/b{i}") for i in range(24)),
+                *(on.update("Book", f"shelves/s/books/b{i}", ["isbn", "rating"], rating=1) for i in range(24)),
+            )
+            assert [b.title for b in found] == titles * 2
 
 
 @asynchronous
@@ -996,6 +1009,7 @@ async def test_what_the_replica_refuses_the_primary_answers(at: Database, compon
 @asynchronous
 async def test_reads_go_on_without_the_replica(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(freshness_module, "LOOK_SECONDS", 0.5)
     where = conninfo_to_dict(at.replica)
     async with cable(f"postgresql://{where['host']}:{where['port']}/") as (wire, _):
         async with engine(at, replica=make_conninfo(at.replica, port=wire.port)) as on:

@@ -34,8 +34,7 @@ def at(components: Stack) -> Iterator[Database]:
 
 @pytest.fixture(autouse=True)
 def _empty(at: Database) -> None:
-    tables = ", ".join(f"{r.table_schema}.{r.table_name}" for r in library().resources.values())
-    at.sql(f"truncate {tables}, transom.events, transom.mails, transom.inbox")
+    at.empty()
 
 
 SHELF, BOOK, SETTING = (library().resources[f"library.v1.{n}"] for n in ("Shelf", "Book", "Setting"))
