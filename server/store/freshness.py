@@ -127,7 +127,11 @@ class Freshness:
             async with asyncio.timeout(LOOK_SECONDS):
                 [replayed] = await self._replica.run([_REPLAYED])
             self._replayed = int8(replayed.get_value(0, 0))
-        except (Refusal, TimeoutError):
+        except TimeoutError:
+            self.failed()
+            self._replica.drop()  # who waits for it asks the primary
+            return
+        except Refusal:
             self.failed()
             return
         for when, written in reversed(self._seen):

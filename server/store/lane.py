@@ -36,6 +36,11 @@ class Lane:
         for connection in (*self.connections, *self.writing):
             await connection.close()
 
+    def drop(self) -> None:
+        """Gives up all connections: what is under way fails with Unavailable, what comes connects anew."""
+        for connection in (*self.connections, *self.writing):
+            connection.drop()
+
     async def run(self, steps: Sequence[Step]) -> list[Result]:
         """As Pipeline.run."""
         return await min(self.connections, key=lambda c: c.pending).run(steps)

@@ -121,6 +121,10 @@ class Pipeline:
                 await self._opening
         self._lost(None)
 
+    def drop(self) -> None:
+        """Gives the connection up; what is under way fails with Unavailable, the next run connects again."""
+        self._lost(None)
+
     async def run(self, steps: Sequence[Step]) -> list[Result]:
         """The results of `steps`, one each, run in order as one transaction.
 

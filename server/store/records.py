@@ -24,9 +24,11 @@ from server.store.changes import Act, Change, Outcome, Page, Row, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.lane import Lane
-from server.store.pipeline import Step
+from server.store.pipeline import Result, Step
 from server.store.statements import LEADS, Statements
 from server.store.translation import refusal_of
+
+Run = Callable[[Sequence[Step]], Awaitable[list[Result]]]
 
 READ_BATCH, PAGE_BATCH, WRITE_BATCH = 256, 32, 64
 """Requests that share a statement at most."""
@@ -48,12 +50,16 @@ class Records:
         self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
         lanes = {False: primary, True: replica or primary}
         self._fetches = {
-            (m, stale): Gathering(self._fetcher(s, lane), size=READ_BATCH, lanes=len(lane.connections))
+            (m, stale): Gathering(
+                self._fetcher(s, lane.run if stale else lane.read), size=READ_BATCH, lanes=len(lane.connections)
+            )
             for m, s in self._statements.items()
             for stale, lane in lanes.items()
         }
         self._pages = {
-            (m, stale): Gathering(self._pager(s, lane), size=PAGE_BATCH, lanes=len(lane.connections))
+            (m, stale): Gathering(
+                self._pager(s, lane.run if stale else lane.read), size=PAGE_BATCH, lanes=len(lane.connections)
+            )
             for m, s in self._statements.items()
             for stale, lane in lanes.items()
         }
@@ -245,9 +251,9 @@ class Records:
         return Outcome(_bytes(results[-1].get_value(0, 0))), lsn
 
     @staticmethod
-    def _fetcher(statements: Statements, lane: Lane) -> Callable[[list[str]], Awaitable[list[Row | None]]]:
+    def _fetcher(statements: Statements, run: Run) -> Callable[[list[str]], Awaitable[list[Row | None]]]:
         async def fetch(names: list[str]) -> list[Row | None]:
-            [result] = await lane.read([Step(statements.fetch, [binary.text_array(list(dict.fromkeys(names)))])])
+            [result] = await run([Step(statements.fetch, [binary.text_array(list(dict.fromkeys(names)))])])
             value = result.get_value
             found: dict[str, Row] = {}
             for i in range(result.ntuples):
@@ -259,7 +265,7 @@ class Records:
 
     @staticmethod
     def _pager(
-        statements: Statements, lane: Lane
+        statements: Statements, run: Run
     ) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
         async def read(pages: list[Page]) -> list[list[tuple[str, bytes, int]]]:
             parameters = [
@@ -267,7 +273,7 @@ class Records:
                 binary.text_array([p.after for p in pages]),
                 binary.int4_array([p.size for p in pages]),
             ]
-            [result] = await lane.read([Step(statements.page, parameters)])
+            [result] = await run([Step(statements.page, parameters)])
             value = result.get_value
             out: list[list[tuple[str, bytes, int]]] = [[] for _ in pages]
             for i in range(result.ntuples):
