@@ -117,7 +117,8 @@ class Pipeline:
         """Closes the connection; what is under way fails with Unavailable."""
         self._closed = True
         if self._opening is not None:
-            with contextlib.suppress(Exception):
+            self._opening.cancel()
+            with contextlib.suppress(Exception, asyncio.CancelledError):
                 await self._opening
         self._lost(None)
 
