@@ -1,12 +1,14 @@
 """The engine on a real Postgres: what each standard method promises, and an app's unit of work."""
 
-# ruff: noqa: PT012 - tables and scenes
+# ruff: noqa: E501 - tables of sentences
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,9 +17,11 @@ from library_ground import ADA, BOB, Database, Engine, asynchronous, database, e
 
 from deploy.native.stack import Stack
 from server.apps.declarations import Implements
+from server.apps.loading import load
 from server.apps.work import CHANGES_MAX, Call, Contended, Work
 from server.engine import resources as resources_module
 from server.errors import AlreadyExists, Internal, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
+from server.schema.compilation import SchemaError
 from server.services.current import CURRENT, Current
 from server.services.custom import CustomMethods, unimplemented
 from server.services.standard import StandardMethods
@@ -597,3 +601,43 @@ async def test_a_function_sees_the_truth_whatever_the_replica_has(at: Database, 
             await on.create("Shelf", "", f"s{i:02}", title="t")
             unit = work(on, by=replace(BOB, caller=replace(BOB.caller, name=f"users/x{i}")))
             assert len(await unit.list("library.v1.Shelf")) == i + 1
+
+
+# ------------------------------------------------------------------------------------------------- an app's folder
+
+HEAD = "from server.apps import method, on\n"
+WRONG = {
+    "a method that is none": ("methods", '@method("library.v1.LibraryService.Nothing")\nasync def f(call): ...', "is not a method of the app's services"),
+    "a method of Transom's own": ("methods", '@method("transom.files.v1.FilesService.GetFile")\nasync def f(call): ...', "is not a method of the app's services"),
+    "one method twice": ("methods", '@method("library.v1.LibraryService.PrintBook")\nasync def f(call): ...\n@method("library.v1.LibraryService.PrintBook")\nasync def g(call): ...', "is implemented twice"),
+    "a resource that is none": ("tasks", '@on("library.v1.Nothing", "created")\nasync def f(event, work): ...', "is not a resource of the schema"),
+    "a function for two events": ("tasks", '@on("library.v1.Book", "created")\n@on("library.v1.Book", "updated")\nasync def f(event, work): ...', "is declared for two things"),
+    "a function that does not wait": ("tasks", '@on("library.v1.Book", "created")\ndef f(event, work): ...', "must be an `async def`"),
+    "retries without end": ("tasks", '@on("library.v1.Book", "created", retries=1000)\nasync def f(event, work): ...', "retries go from 0 to"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_functions_that_are_declared_wrong_are_refused_at_start(case: str, tmp_path: Path) -> None:
+    file, text, told = WRONG[case]
+    (tmp_path / f"{file}.py").write_text(HEAD + text)
+    with pytest.raises((SchemaError, TypeError, ValueError), match=re.escape(told)):
+        load(tmp_path, library())
+
+
+def test_functions_are_found_and_may_share_code(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text("WORD = 'x'\n")
+    (tmp_path / "methods.py").write_text(
+        HEAD
+        + "from .shared import WORD\n"
+        + '@method("library.v1.LibraryService.PrintBook")\nasync def f(call): return WORD\n'
+    )
+    (tmp_path / "tasks.py").write_text(
+        HEAD
+        + "from .methods import f\n"
+        + '@on("library.v1.Book", "created", retries=3)\nasync def g(event, work): ...\n'
+    )
+    app = load(tmp_path, library())
+    assert list(app.methods) == ["library.v1.LibraryService.PrintBook"]
+    assert [(t.name, t.resource_type, t.verb, t.retries) for t in app.tasks] == [("g", "library.v1.Book", "created", 3)]
+    assert load(tmp_path, library(), ["tasks"]).methods == {}

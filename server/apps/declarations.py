@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from server.apps.work import Call, Event, Work
 
@@ -43,11 +44,7 @@ def method(name: str) -> Callable[[F], F]:
     effects of its own.
     """
 
-    def mark(function: F) -> F:
-        setattr(function, MARK, Implements(name, function))
-        return function
-
-    return mark
+    return lambda function: _marked(function, Implements(name, function))
 
 
 def on(resource_type: str, verb: str, *, retries: int = 8, time_limit: float = 300.0) -> Callable[[F], F]:
@@ -62,8 +59,15 @@ def on(resource_type: str, verb: str, *, retries: int = 8, time_limit: float = 3
     if not 0 <= retries <= RETRIES_MAX or not 0 < time_limit <= TIME_LIMIT_MAX:
         raise ValueError(f"retries go from 0 to {RETRIES_MAX}, time_limit up to {TIME_LIMIT_MAX:.0f} s")
 
-    def mark(function: F) -> F:
-        setattr(function, MARK, Task(function.__name__, resource_type, verb, retries, time_limit, function))
-        return function
+    return lambda function: _marked(
+        function, Task(function.__name__, resource_type, verb, retries, time_limit, function)
+    )
 
-    return mark
+
+def _marked(function: F, mark: Implements | Task) -> F:
+    if not inspect.iscoroutinefunction(cast(object, function)):
+        raise TypeError(f"{function.__qualname__} must be an `async def`")
+    if hasattr(function, MARK):
+        raise TypeError(f"{function.__qualname__} is declared for two things; write a function for each")
+    setattr(function, MARK, mark)
+    return function
