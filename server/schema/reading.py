@@ -17,6 +17,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from server.schema.classification import classified
 from server.schema.columns import column_type, identifier, snake
 from server.schema.compilation import SchemaError
+from server.schema.doubts import doubts
 from server.schema.model import Behavior, Field, Managed, Method, Resource, Schema, Service
 from server.schema.names import Pattern, PatternError
 
@@ -77,7 +78,9 @@ class _Reader:
             for field in message.fields
             if (found := self._behaviors(field))
         }
-        return Schema(self.pool, resources, services, behaviors, tuple(self.warnings))
+        schema = Schema(self.pool, resources, services, behaviors)
+        own = (f for f in served if not f.package.startswith(OWN_PACKAGE))
+        return replace(schema, warnings=(*self.warnings, *doubts(schema, own)))
 
     def options(self, descriptor: Any) -> Any:
         """The options of a descriptor, re-read with this pool's own classes: only these know its extensions."""
