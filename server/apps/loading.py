@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     """The functions of the app in `folder`: those of the `files` named, where these are there.
 
     Raises SchemaError, a line each, for a function that is for no method or no resource of the schema, or where
-    two are for the same; and whatever importing the files raises.
+    two are for the same; and, with file and line, where the files cannot be imported.
     """
     _package(folder)
-    declared = list(_declared(folder, files))
-    faults = []
+    faults: list[str] = []
+    declared = list(_declared(folder, files, faults))
+    if faults:
+        raise SchemaError("\n".join(faults))
     own = {m.full_name for s in schema.services if not s.own for m in s.methods}
     methods: dict[str, Implements] = {}
     tasks: dict[str, Task] = {}
@@ -68,11 +71,27 @@ def _package(folder: Path) -> None:
     sys.modules[PACKAGE] = package
 
 
-def _declared(folder: Path, files: Sequence[str]) -> Iterable[Implements | Task]:
+def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable[Implements | Task]:
     for file in files:
         if (folder / f"{file}.py").exists():
-            module = importlib.import_module(f"{PACKAGE}.{file}")
+            try:
+                module = importlib.import_module(f"{PACKAGE}.{file}")
+            except Exception as error:
+                faults.append(_told(error, folder.resolve(), f"{file}.py"))
+                continue
             for value in vars(module).values():
                 mark = getattr(value, MARK, None)
                 if isinstance(mark, Implements | Task) and mark.function.__module__ == module.__name__:
                     yield mark
+
+
+def _told(error: Exception, folder: Path, file: str) -> str:
+    """What an import came to grief over, in one line: the place in the app where it was, and why."""
+    said = " ".join(str(error).split())
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    why = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(folder):
+        places, why = [(Path(error.filename), error.lineno)], error.msg
+    within = [(path.relative_to(folder), line) for path, line in places if path.is_relative_to(folder)]
+    path, line = within[-1] if within else (Path(file), None)
+    return f"{path}:{line}: {why}" if line else f"{path}: {why}"
