@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ._chosen import app_options, named
+
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
@@ -15,14 +17,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 @click.command()
-@click.option(
-    "--app",
-    default="examples/inspect",
-    show_default=True,
-    envvar="TRANSOM_APP",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the app.",
-)
+@app_options
 @click.option(
     "--descriptor",
     default="descriptor.binpb",
@@ -37,7 +32,7 @@ def _address(text: str) -> tuple[str, int]:
 @click.option("--admin-port", default=9901, show_default=True, help="Port of Envoy's own pages, on loopback.")
 @click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="An API server; may be given often.")
 def command(
-    app: Path,
+    app: Path | None,
     descriptor: Path,
     envoy: Path | None,
     edge_host: str,
@@ -51,11 +46,12 @@ def command(
     to it. A schema that cannot be served is refused here, with file, line and reason.
 
     \b
-    transom build --app ../my-app --descriptor my-app.binpb
+    transom build ../my-app --descriptor my-app.binpb
     """
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
 
+    app = named(app)
     try:
         compiled = compile_app(app)
         read(compiled)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ._chosen import app_options, named
+
 if TYPE_CHECKING:
     from server.apps.loading import App
     from server.schema.model import Method, Schema
 
+WIDE = 10_000
+"""Columns of what is no terminal; tables are as wide as what they hold."""
+
 
 @click.command()
-@click.argument("app", type=click.Path(exists=True, file_okay=False, path_type=Path), default="examples/inspect")
+@app_options
 @click.option("--strict", is_flag=True, help="Fail where a declared method has no implementation, or on any warning.")
-def command(app: Path, strict: bool) -> None:
-    """Check an app's schema and code, without starting anything.
+def command(app: Path | None, strict: bool) -> None:
+    """Check an app's schema, code and seed, without starting anything.
 
     Prints what each resource and method is understood as: the resources' names and tables, the methods the engine
-    serves, those that methods.py implements, and those that would answer UNIMPLEMENTED, with the reason.
+    serves, those that methods.py implements, and those that would answer UNIMPLEMENTED, with the reason. Warns of what
+    can be served but is hardly meant. The seed is checked as `transom seed` would.
 
     \b
     transom check                   the app in examples/inspect
@@ -30,6 +37,7 @@ def command(app: Path, strict: bool) -> None:
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
 
+    app = named(app)
     try:
         schema = read(compile_app(app))
         loaded = load(app, schema)
@@ -41,9 +49,23 @@ def command(app: Path, strict: bool) -> None:
         click.secho(f"warning: {warning}", fg="yellow")
     for name in left:
         click.secho(f"not implemented: {name} (calls answer UNIMPLEMENTED)", fg="yellow")
+    _check_seed(app / "seed", schema)
     if strict and (left or schema.warnings):
         sys.exit(1)
     click.secho(f"{app}: good", fg="green")
+
+
+def _check_seed(folder: Path, schema: Schema) -> None:
+    from server.engine.decisions import Decisions
+    from server.engine.references import References
+    from server.engine.seed_reading import SeedError
+
+    from .seed import read
+
+    try:
+        read(folder, Decisions(schema, lambda: time.time_ns() // 1000), References(schema))
+    except SeedError as error:
+        raise click.ClickException(f"{folder}: the seed is refused:\n{error}") from error
 
 
 def _served_by(method: Method, app: App) -> str:
@@ -60,7 +82,8 @@ def _print(schema: Schema, app: App) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    console = Console()
+    # What is no terminal has no width: nothing is folded or cut there.
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     resources = Table("resource", Column("names", overflow="fold"), "table", title="Resources", title_justify="left")
     for resource in schema.resources.values():
         names = "\n".join(p.text for p in resource.patterns)

@@ -9,20 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from ._chosen import port_option, settings_of
+
 if TYPE_CHECKING:
     from server.engine.keys import Keys
     from server.settings import Settings
 
 T = TypeVar("T")
-
-_stack = click.option(
-    "--stack",
-    type=click.IntRange(1, 65535),
-    default=8080,
-    show_default=True,
-    metavar="PORT",
-    help="Edge port of the local stack whose keys these are. TRANSOM_POSTGRES, where it is set, goes first.",
-)
 
 
 @click.group("key")
@@ -34,29 +27,31 @@ def command() -> None:
         buf curl --header "authorization: Bearer $KEY" ...
 
     It has a role: `service` may use the app's resources, `admin` everything.
+
+    Works on the stack with edge port --port, or on what TRANSOM_POSTGRES and the other settings name.
     """
 
 
 @command.command()
 @click.option("--title", required=True, help="What the key is for, at most 100 characters.")
 @click.option("--role", type=click.Choice(["service", "admin"]), default="service", show_default=True)
-@_stack
-def create(title: str, role: str, stack: int) -> None:
+@port_option
+def create(title: str, role: str, port: int | None) -> None:
     """Make a key and print its token.
 
     The token is shown this once: only its SHA-256 is kept. It goes to standard output alone, so that
     KEY=$(transom key create --title nightly) holds it.
     """
-    key, token = _run(stack, lambda keys: keys.create(title, role))
+    key, token = _run(port, lambda keys: keys.create(title, role))
     click.echo(f"keys/{key.id}, role {key.role}; the token is not shown again:", err=True)
     click.echo(token)
 
 
 @command.command("list")
-@_stack
-def list_(stack: int) -> None:
+@port_option
+def list_(port: int | None) -> None:
     """Show the keys there are, newest first."""
-    keys = _run(stack, lambda keys: keys.list())
+    keys = _run(port, lambda keys: keys.list())
     if not keys:
         click.echo("no keys", err=True)
     for key in keys:
@@ -65,41 +60,24 @@ def list_(stack: int) -> None:
 
 @command.command()
 @click.argument("name", metavar="keys/KEY")
-@_stack
-def revoke(name: str, stack: int) -> None:
+@port_option
+def revoke(name: str, port: int | None) -> None:
     """End a key: on every server within 5 seconds."""
-    _run(stack, lambda keys: keys.revoke(name))
+    _run(port, lambda keys: keys.revoke(name))
     click.echo(f"{name} is revoked", err=True)
 
 
-def _run(stack: int, work: Callable[[Keys], Awaitable[T]]) -> T:
+def _run(port: int | None, work: Callable[[Keys], Awaitable[T]]) -> T:
     from server.errors import Refusal
 
     async def main() -> T:
-        async with _keys(_settings(stack)) as keys:
+        async with _keys(settings_of(port)) as keys:
             return await work(keys)
 
     try:
         return asyncio.run(main())
     except Refusal as refusal:
         raise click.ClickException(refusal.message) from refusal
-
-
-def _settings(stack: int) -> Settings:
-    from deploy.native.stack import HOME, Stack, StackError
-    from server.settings import Settings
-
-    settings = Settings()
-    if "postgres" in settings.model_fields_set:
-        return settings
-    try:
-        env = Stack(HOME / str(stack)).env
-    except StackError as error:
-        raise click.ClickException(
-            f"no stack with edge port {stack} was ever started here; name its port (--stack) or set TRANSOM_POSTGRES"
-        ) from error
-    given = {name.removeprefix("TRANSOM_").lower(): value for name, value in env.items() if name.startswith("TRANSOM_")}
-    return Settings.model_validate(given)
 
 
 @asynccontextmanager

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import click
 
+from ._chosen import port_option, settings_of
+
 
 @click.command()
-def command() -> None:
+@port_option
+def command(port: int | None) -> None:
     """Bring the database up to date with Transom's own tables and the app's schema.
 
     Adds what is missing, renames what was renamed (fields are known by their numbers), and refuses what would lose
-    data. Reads TRANSOM_POSTGRES and TRANSOM_DESCRIPTOR. Safe to run at any time and any number of times.
+    data. Safe to run at any time and any number of times.
+
+    Works on the stack with edge port --port, or on what TRANSOM_POSTGRES and TRANSOM_DESCRIPTOR name.
     """
     from server.schema.compilation import SchemaError
     from server.schema.reading import read
-    from server.settings import Settings
     from server.store.migrations import migrate
 
-    settings = Settings()
+    settings = settings_of(port)
     try:
         done = migrate(settings.postgres.get_secret_value(), read(settings.descriptor.read_bytes()))
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{settings.descriptor}: there is no compiled schema (transom build)") from error
     except SchemaError as error:
         raise click.ClickException(f"the schema is refused:\n{error}") from error
     for line in done or ["nothing to do"]:

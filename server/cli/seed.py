@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from server.cli._chosen import chosen, port_option
+from ._chosen import app_options, port_option, settings_of
 
 if TYPE_CHECKING:
+    from server.engine.decisions import Decisions
+    from server.engine.references import References
+    from server.engine.seed_reading import Seed
     from server.engine.seeding import Loaded
     from server.settings import Settings
 
@@ -19,8 +22,9 @@ TEXT_BYTES_MAX = 64 << 20
 
 
 @click.command()
+@app_options
 @port_option
-def command(port: int | None) -> None:
+def command(app: Path | None, port: int | None) -> None:
     """Load the app's sample data: accounts, files and resources from its folder seed/.
 
     \b
@@ -37,8 +41,8 @@ def command(port: int | None) -> None:
     from server.errors import Refusal
     from server.schema.compilation import SchemaError
 
-    settings = _settings(port)
-    folder = settings.app / "seed"
+    settings = settings_of(port)
+    folder = (app or settings.app) / "seed"
     if not any(folder.glob("*.jsonl")):
         raise click.ClickException(
             f"{folder}: there is no seed: no .jsonl file (docs/schema.md tells how to write one)"
@@ -59,7 +63,6 @@ def command(port: int | None) -> None:
 async def _load(settings: Settings, folder: Path) -> Loaded:
     from server.app import opened
     from server.engine.references import References
-    from server.engine.seed_reading import SeedError, read_seed
     from server.engine.seeding import Seeding
     from server.store.accounts import StoredAccounts
 
@@ -67,14 +70,20 @@ async def _load(settings: Settings, folder: Path) -> Loaded:
         return (folder / path).read_bytes()
 
     async with opened(settings) as parts:
-        seed = read_seed(_texts(folder), parts.resources.decisions, References(parts.schema))
-        missing = [
-            f"{f.where}: path: {folder / f.path} is not a file" for f in seed.files if not _is_file(folder, f.path)
-        ]
-        if missing:
-            raise SeedError("\n".join(missing))
+        seed = read(folder, parts.resources.decisions, References(parts.schema))
         seeding = Seeding(parts.accounts, StoredAccounts(parts.pool), parts.files, parts.resources)
         return await seeding.load(seed, bytes_of)
+
+
+def read(folder: Path, decisions: Decisions, references: References) -> Seed:
+    """The seed in `folder`, checked in full. Raises SeedError, a line for each fault."""
+    from server.engine.seed_reading import SeedError, read_seed
+
+    seed = read_seed(_texts(folder), decisions, references)
+    missing = [f"{f.where}: path: {folder / f.path} is not a file" for f in seed.files if not _is_file(folder, f.path)]
+    if missing:
+        raise SeedError("\n".join(missing))
+    return seed
 
 
 def _texts(folder: Path) -> dict[str, str]:
@@ -93,15 +102,3 @@ def _texts(folder: Path) -> dict[str, str]:
 
 def _is_file(folder: Path, path: str) -> bool:
     return (folder / path).is_file()
-
-
-def _settings(port: int | None) -> Settings:
-    """Those of the stack that was named; else the environment's, where it names a database; else of the stack there is."""
-    from server.settings import Settings
-
-    settings = Settings()
-    if port is None and "postgres" in settings.model_fields_set:
-        return settings
-    env = chosen(port).env
-    given = {name.removeprefix("TRANSOM_").lower(): value for name, value in env.items() if name.startswith("TRANSOM_")}
-    return Settings.model_validate(given)
