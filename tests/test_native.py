@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 import time
@@ -42,8 +43,6 @@ def told(stack: Stack, name: str) -> dict[str, Any]:
 
 
 def redis(stack: Stack, command: str) -> bytes:
-    import socket
-
     password = stack.env["TRANSOM_REDIS"].partition(":")[2].partition("@")[0].strip("/:")
     with socket.create_connection(("127.0.0.1", stack.ports["redis"]), 2) as connection:
         connection.sendall(f"AUTH {password}\r\n{command}\r\n".encode())
@@ -104,6 +103,41 @@ def test_what_an_abandoned_stack_left_running_can_be_stopped(light: Stack) -> No
     assert light.stop() is True
     until(lambda: all(birth(pid) is None for pid in before.values()), "everything gone")
     assert light.stop() is False
+
+
+def test_a_changed_app_is_served_by_the_next_start_and_a_refused_one_is_not(tmp_path: Path) -> None:
+    proto = tmp_path / "app" / "proto" / "a.proto"
+    proto.parent.mkdir(parents=True)
+    proto.write_text('syntax = "proto3";\npackage a.v1;\nmessage First {}\n')
+    with Stack(tmp_path / "8080", app=tmp_path / "app", parts=("redis", "schema")).running() as stack:
+        supervisor, redis_before = stack.status()["pid"], pids(stack)["redis"]
+        assert stack.start() is False
+
+        proto.write_text(proto.read_text() + "message Second {}\n")
+        said: list[dict[str, Any]] = []
+        assert stack.start(report=lambda status: said.extend(status["processes"])) is True
+        assert b"Second" in stack.place.descriptor.read_bytes()
+        assert pids(stack)["redis"] == redis_before
+        assert stack.status()["pid"] == supervisor
+        assert {p["name"] for p in said if p["state"] in ("ready", "done") and not p.get("adopted")} == {"schema"}
+        assert stack.start() is False
+
+        proto.write_text(proto.read_text() + "message {\n")
+        with pytest.raises(StackError, match=r"(?s)^schema: ended with 1.*a\.proto:5.*goes on running"):
+            stack.start()
+        assert stack.status()["phase"] == "ready"
+        assert b"Second" in stack.place.descriptor.read_bytes()
+        os.kill(redis_before, signal.SIGKILL)  # what was adopted is watched
+        until(lambda: told(stack, "redis")["restarts"] == 1, "redis again")
+
+
+def test_a_start_on_a_taken_port_leaves_no_stack_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        stack = Stack(tmp_path / str(port), edge_port=port, parts=LIGHT)
+        with pytest.raises(StackError, match=f"port {port} is taken"):
+            stack.start()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_stacks_live_side_by_side(light: Stack, tmp_path: Path) -> None:

@@ -22,11 +22,17 @@ def rotate(folder: Path) -> None:
             os.truncate(log, 0)
 
 
-def tail(log: Path, count: int) -> list[str]:
-    """The last `count` lines of a log; none if there is no such file."""
+def size(log: Path) -> int:
+    """Bytes in a log; none if there is no such file."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def tail(log: Path, count: int, since: int = 0) -> list[str]:
+    """The last `count` lines of a log, none from before byte `since`; none if there is no such file."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            end = log.stat().st_size
+            file.seek(max(since if since <= end else 0, end - 64 * 1024))  # smaller than that: it was emptied since
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,13 @@ class Place:
         if not reachable(path, owner):
             link_elsewhere(path)
         folder(self.data(name, owner), owner=owner)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other start of this stack is in this block meanwhile; waits for it where there is one."""
+        with open(self.state / "start", "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def lock(self) -> int | None:
         """Makes this process the one supervisor of the stack until the descriptor is closed; None if there is one."""

@@ -81,8 +81,8 @@ def claim(
     it, so that its other ports are rightly taken. A block that does not `fit` is passed over. An `edge_port` of 0
     means one out of the block. Raises PortsError.
     """
-    if edge_port and not running and not free(edge_port):
-        raise PortsError(f"port {edge_port} is taken by another program; choose one with --port (make up PORT=…)")
+    if not running:
+        refuse_taken(edge_port)
     before = remembered(file)
     blocks = list(_blocks(str(file)))
     if before:
@@ -103,6 +103,12 @@ def claim(
             return ports, held
         held.close()
     raise PortsError(f"no {BLOCK} free neighbouring ports between {FIRST} and {LAST}")
+
+
+def refuse_taken(edge_port: int) -> None:
+    """Raises PortsError where the port asked for is not to be had; 0 always is."""
+    if edge_port and not free(edge_port):
+        raise PortsError(f"port {edge_port} is taken by another program; choose one with --port (make up PORT=…)")
 
 
 def _blocks(seed: str) -> Iterator[int]:

@@ -104,6 +104,9 @@ class Process:
     async def _seen_gone(self, pause: float) -> None:
         while self.alive():  # noqa: ASYNC110, nothing tells
             await asyncio.sleep(pause)
+        if self.child is None:  # a child it may be all the same: of this very process, before it became what it is
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222, returns at once
 
     def send(self, number: signal.Signals, *, group: bool = False) -> None:
         """Sends a signal to it, or to its whole group; to nobody if it is gone."""

@@ -10,6 +10,7 @@ import os
 import sys
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from .place import Place
@@ -43,7 +44,7 @@ class Product:
         # Only what a start would fail without: the rest may come up meanwhile.
         tables = ("migrate", "seed")
         return [
-            self._step("schema", ["build", "--descriptor", str(self.place.descriptor), *self._edge()], ()),
+            self._schema(self.place.descriptor, self.place.envoy),
             self._step("migrate", ["migrate"], ("schema", "primary")),
             self._seed(),
             *(self._api(name, (*tables, "replica", "redis")) for name in self.names),
@@ -51,6 +52,19 @@ class Product:
             self._consumer("work", (*tables, "redis")),
             self._envoy(),
         ]
+
+    def rehearsal(self) -> list[Program]:
+        """The first steps of a start, with files of their own: whether they succeed tells whether a start would."""
+        descriptor = self.place.descriptor.with_suffix(".next")
+        migrate = self._step("migrate", ["migrate"], ())
+        return [
+            self._schema(descriptor, self.place.envoy.with_suffix(".next")),
+            replace(migrate, env={**migrate.env, "TRANSOM_DESCRIPTOR": str(descriptor)}),
+        ]
+
+    def _schema(self, descriptor: Path, envoy: Path) -> Program:
+        words = ["build", "--descriptor", str(descriptor), "--envoy", str(envoy), *self._edge()]
+        return self._step("schema", words, ())
 
     def _transom(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "server.cli", *words]
@@ -87,6 +101,9 @@ class Product:
             needs=needs,
             address=f"127.0.0.1:{port}",
             ready=lambda: listening(port),
+            in_turn=True,
+            follows=self.names[: self.names.index(name)][-1:],
+            settled=lambda: f"127.0.0.1:{port}" in healthy(self.ports["envoy-admin"]),
             grace=20,  # it says that it leaves, waits for the edge to notice, and lets calls finish
         )
 
@@ -99,6 +116,7 @@ class Product:
             needs=needs,
             address=f"127.0.0.1:{port}/metrics",
             ready=lambda: listening(port),
+            in_turn=True,
             grace=15,
         )
 
@@ -112,7 +130,7 @@ class Product:
             "--admin-port",
             str(self.ports["envoy-admin"]),
         ]
-        return ["--envoy", str(self.place.envoy), *ports, *servers]
+        return [*ports, *servers]
 
     def _envoy(self) -> Program:
         command = [str(self.servers.envoy), "-c", str(self.place.envoy), "--disable-hot-restart"]
@@ -123,6 +141,9 @@ class Product:
             needs=("schema", *self.names),
             address=f"http://127.0.0.1:{self.ports['edge']}",
             ready=lambda: healthy(self.ports["envoy-admin"]) >= set(self._addresses()),
+            in_turn=True,
+            outlives=True,
+            files=(self.place.envoy, self.place.descriptor),
             grace=5,
         )
 

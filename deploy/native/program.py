@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .machine import User
 
@@ -36,6 +37,14 @@ class Program:
     """Ends it at once, where nothing it keeps is wanted any more."""
     outlives: bool = False
     """Whether the process may go on under the next supervisor: not where code or schema may have changed meanwhile."""
+    in_turn: bool = False
+    """Whether one that an earlier supervisor left running goes on until its successor may start: until all that is
+    needed is ready and all in `follows` have been replaced. Others make room at once."""
+    follows: Sequence[str] = ()
+    settled: Callable[[], bool] = lambda: True
+    """Whether it does its work again once it was replaced, so that those that follow may be replaced, too."""
+    files: Sequence[Path] = ()
+    """What it reads only when it starts: where the content has changed, it may not outlive its supervisor."""
     grace: float = 10.0
     """Seconds between `stop_signal` and SIGKILL."""
     patience: float = 120.0
@@ -45,4 +54,7 @@ class Program:
     def fingerprint(self) -> str:
         """Changes when what would be started is no longer what runs."""
         text = json.dumps([list(self.command), sorted(self.env.items())])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        found = hashlib.sha256(text.encode())
+        for file in self.files:
+            found.update(file.read_bytes() if file.exists() else b"")
+        return found.hexdigest()[:16]

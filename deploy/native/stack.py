@@ -25,8 +25,9 @@ from .files import clear, remove, replace
 from .logs import tail
 from .machine import birth
 from .place import PROJECT, Place
-from .ports import Ports, remembered
-from .topology import COMPONENTS, EVERYTHING, Topology
+from .ports import Ports, PortsError, refuse_taken, remembered
+from .sources import digest
+from .topology import COMPONENTS, EVERYTHING, PRODUCT, Topology
 
 __all__ = ["COMPONENTS", "EVERYTHING", "HOME", "PROJECT", "Stack", "StackError"]
 
@@ -57,6 +58,7 @@ class Stack:
         self.place = Place(state.absolute())
         self.edge_port, self.edge_host, self.app = edge_port, edge_host, app.absolute()
         self.parts, self.home = tuple(parts), home
+        self._said_before = 0  # bytes in the supervisor's log
         self._child: subprocess.Popen[bytes] | None = None  # its pipe is what an attached stack hangs on
 
     @classmethod
@@ -125,9 +127,17 @@ class Stack:
     ) -> bool:
         """Starts what does not run yet and returns once all is ready; False if all was.
 
+        Where the product runs but was made from other sources than are there now, it is replaced, while its servers
+        stay; if the new one would not start, the old one stays, too.
+
         The stack stays until `stop`; with `attached` it goes when this process does, however that ends.
         `progress` hears of downloads, `report` of every change of status. Raises StackError.
         """
+        if not self.place.plan.exists():  # nor shall a start that cannot be leave a stack behind
+            try:
+                refuse_taken(self.edge_port)
+            except PortsError as problem:
+                raise StackError(str(problem)) from problem
         self.place.make()
         servers(self.home, progress)
         plan = {
@@ -137,25 +147,79 @@ class Stack:
             "parts": list(self.parts),
             "home": str(self.home),
         }
+        sources = digest(self.app) if {*self.parts} & {*PRODUCT} else ""
         lock = self.place.lock()
         if lock is None:
             running = self.place.planned()
+            running.pop("sources", None)
             if running != plan:
                 raise StackError(
                     f"a stack with app {running['app']}, its edge on {running['edge_host']}, runs in {self.place.state}; "
                     "stop it first, or use another port"
                 )
-            self._wait_ready(None, report)
-            return False
-        replace(self.place.plan, json.dumps(plan))
+            with self.place.alone():
+                if self.status()["phase"] != "ready":
+                    self._wait_ready(None, report)
+                if self.status().get("sources", "") == sources:
+                    return False
+                progress("what is served has changed")
+                self._rehearse(report)
+                replace(self.place.plan, json.dumps(plan | {"sources": sources}))
+                self._renew(sources, report)
+            return True
+        replace(self.place.plan, json.dumps(plan | {"sources": sources}))
         self.place.status.unlink(missing_ok=True)
         self._child = child = self._supervise("attached" if attached else "detached", lock)
         self._wait_ready(child, report)
         return True
 
+    def _rehearse(self, report: Report) -> None:
+        """Raises StackError where the product, as it is now, would not start beside the data there is."""
+        told: list[dict[str, Any]] = []
+        for step in self.topology.rehearsal(self.parts):
+            told.append({"name": step.name, "state": "starting", "took": 0.0})
+            report({"processes": told})
+            begun = time.monotonic()
+            run = subprocess.run(
+                list(step.command),
+                env=dict(step.env),
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            if run.returncode:
+                lines = run.stdout.decode(errors="replace").splitlines()[-40:]
+                said = "".join(f"\n  {line}" for line in lines)
+                raise StackError(f"{step.name}: ended with {run.returncode}{said}\nWhat ran before goes on running.")
+            told[-1] |= {"state": "done", "took": time.monotonic() - begun}
+            report({"processes": told})
+
+    def _renew(self, sources: str, report: Report) -> None:
+        """Has the supervisor begin anew, with the plan as it is now; returns once all is ready."""
+        status = self.status()
+        if status["phase"] == "ready":
+            os.kill(status["pid"], signal.SIGHUP)
+        until = time.monotonic() + 60
+        while self.status().get("sources") != sources:
+            if (lock := self.place.lock()) is not None:
+                if self.status()["phase"] != "abandoned":
+                    os.close(lock)
+                    raise StackError("the stack was stopped meanwhile")
+                # It did not survive that (one of an older version ends by this signal): what it left is taken over.
+                self._child = child = self._supervise("detached", lock)
+                self._wait_ready(child, report)
+                return
+            if time.monotonic() > until:
+                raise StackError("the supervisor has not begun anew after 60 s")
+            time.sleep(0.05)
+        self._wait_ready(None, report)
+
     def _supervise(self, how: str, lock: int) -> subprocess.Popen[bytes]:
         # The lock is handed over by inheritance: at no moment can another start get in between.
         with open(self.place.logs / "supervisor.log", "ab") as log:
+            self._said_before = log.tell()
             child = subprocess.Popen(
                 [sys.executable, "-m", "deploy.native", str(self.place.state), str(lock), how],
                 cwd=PROJECT,
@@ -179,7 +243,7 @@ class Stack:
             if status["phase"] == "ready":
                 return
             if status["phase"] == "failed" or gone:
-                end = "\n".join(tail(self.place.logs / "supervisor.log", 15))
+                end = "\n".join(tail(self.place.logs / "supervisor.log", 15, self._said_before))
                 raise StackError(status["error"] or f"the supervisor ended:\n{end}")
             if child is None and (lock := self.place.lock()) is not None:
                 os.close(lock)

@@ -1,7 +1,8 @@
 """Starts programs in order, keeps them running, stops them in reverse. Says what it does in `status.json`.
 
 If the supervisor itself is killed, its processes live on, writing to their logs; the next supervisor finds them by
-the notes they left, keeps those that are still what it would start, and replaces the others.
+the notes they left, keeps those that are still what it would start, and replaces the others: in their turn, where
+they can go on serving meanwhile. The same happens on purpose when the product has changed (`renew`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from .files import replace
-from .logs import rotate, tail
+from .logs import rotate, size, tail
 from .machine import ancestors, birth, marked
 from .place import Place
 from .process import Process, forget, left
@@ -26,6 +28,8 @@ BACKOFF_MAX = 10.0
 """Longest pause before a restart, in seconds."""
 STABLE = 30.0
 """Seconds a process must live for its past failures to be forgiven."""
+SETTLING = 10.0
+"""Longest wait, in seconds, until a replaced process does its work again; then the next is replaced all the same."""
 FIRST_TRIES = 3
 """So often may a process fail before it was ever ready; then the start as a whole has failed."""
 
@@ -41,6 +45,12 @@ class Kept:
     program: Program
     state: str = "waiting"  # waiting, starting, ready, restarting, done, stopped, failed
     process: Process | None = None
+    old: Process | None = None
+    """What an earlier supervisor left running under this name and has yet to make room."""
+    adopted: bool = False
+    """Whether the process was left by an earlier supervisor."""
+    log_start: int = 0
+    """Where in its log the last run begins."""
     restarts: int = 0
     took: float = 0.0
     """Seconds from its start until it was ready."""
@@ -60,6 +70,8 @@ class Supervisor:
         self.phase = "starting"
         self.error = ""
         self.kept = {program.name: Kept(program) for program in programs}
+        self.leaving = False
+        """Whether the end leaves all processes running, for a successor."""
         self._stopping = asyncio.Event()
         self._since = time.time()
         for kept in self.kept.values():
@@ -69,7 +81,14 @@ class Supervisor:
 
     def stop(self) -> None:
         """Asks for the end; `run` then returns once everything has stopped."""
+        self.leaving = False
         self._stopping.set()
+
+    def renew(self) -> None:
+        """Asks for an end that leaves everything running; nothing happens where an end is near already."""
+        if not self._stopping.is_set():
+            self.leaving = True
+            self._stopping.set()
 
     async def run(self) -> bool:
         """Runs until `stop` is asked for; False where the start failed, after everything was stopped again."""
@@ -86,16 +105,18 @@ class Supervisor:
                 await self._stopping.wait()
         except StartError as failed:
             self.error = str(failed)
-            self._stopping.set()
+            self.stop()
         finally:
-            self.phase = "stopping"
-            self._tell()
+            if not self.leaving:
+                self.phase = "stopping"
+                self._tell()
             for task in [*keepers, rotation]:
                 task.cancel()
             await asyncio.gather(*keepers, rotation, return_exceptions=True)
-            await asyncio.gather(*(self._end(kept) for kept in self.kept.values()))
-            self.phase = "failed" if self.error else "stopped"
-            self._tell()
+            if not self.leaving:
+                await asyncio.gather(*(self._end(kept) for kept in self.kept.values()))
+                self.phase = "failed" if self.error else "stopped"
+                self._tell()
         return not self.error
 
     async def _take_over(self) -> None:
@@ -103,14 +124,16 @@ class Supervisor:
         unwanted = []
         for name, process in left(self.place).items():
             kept = self.kept.get(name)
-            if kept and kept.program.outlives and kept.program.fingerprint == process.fingerprint:
-                kept.process = process
+            if kept and kept.program.in_turn:
+                kept.old = process
+            elif kept and kept.program.outlives and kept.program.fingerprint == process.fingerprint:
+                kept.process, kept.adopted = process, True
             else:
                 unwanted.append((name, process))
         await asyncio.gather(*(process.stop() for _, process in unwanted))
         for name, _ in unwanted:
             forget(name, self.place)
-        known = {os.getpid(), *(kept.process.pid for kept in self.kept.values() if kept.process)}
+        known = {os.getpid(), *(p.pid for kept in self.kept.values() for p in (kept.process, kept.old) if p)}
         for pid in marked("=".join(self.place.mark)):
             # Not below any we know: it was started in the very moment in which its supervisor died, before the note
             # was written.
@@ -141,11 +164,15 @@ class Supervisor:
         program = kept.program
         for need in program.needs:
             await self.kept[need].first_ready.wait()
+        if kept.old is not None:
+            await self._replace(kept, kept.old)
         failures = 0
         while True:
             begun = time.monotonic()
             try:
                 if kept.process is None or not kept.process.alive():
+                    kept.adopted = False
+                    kept.log_start = size(self._log(program))
                     self._now(kept, "starting")
                     await asyncio.to_thread(program.prepare)
                     kept.process = Process.spawn(program, self.place)
@@ -171,6 +198,20 @@ class Supervisor:
             kept.restarts += 1
             self._now(kept, "restarting")
             await asyncio.sleep(min(BACKOFF_MAX, 0.1 * 2**failures))
+
+    async def _replace(self, kept: Kept, old: Process) -> None:
+        """Ends what an earlier supervisor left running, when its turn has come; keeps it where nothing has changed."""
+        for name in kept.program.follows:
+            await self.kept[name].first_ready.wait()
+            until = time.monotonic() + SETTLING
+            settled = self.kept[name].program.settled
+            while time.monotonic() < until and not await asyncio.to_thread(settled):  # noqa: ASYNC110, nothing tells
+                await asyncio.sleep(0.1)
+        if kept.program.outlives and old.fingerprint == kept.program.fingerprint:
+            kept.process, kept.adopted = old, old.alive()
+        else:
+            await old.stop()
+        kept.old = None
 
     async def _ready(self, kept: Kept) -> None:
         """Returns once the process is ready (a step: once it has done its work); raises StartError if it will not be."""
@@ -202,10 +243,11 @@ class Supervisor:
         for other in self.kept.values():
             if name in other.program.needs and not self.throwaway:
                 await other.over.wait()
-        if kept.process is not None:
-            await kept.process.stop(program.kill_signal if self.throwaway else None)
-            kept.process = None
-            await asyncio.to_thread(program.tidy)
+        for process in (kept.old, kept.process):
+            if process is not None:
+                await process.stop(program.kill_signal if self.throwaway else None)
+                await asyncio.to_thread(program.tidy)
+        kept.old = kept.process = None
         forget(name, self.place)
         if kept.state not in ("failed", "done"):
             self._now(kept, "stopped")
@@ -218,8 +260,12 @@ class Supervisor:
 
     def _said(self, program: Program, problem: Exception) -> str:
         reason = str(problem) or type(problem).__name__
-        end = "\n".join(f"  {line}" for line in tail(self.place.logs / f"{program.name}.log", 15))
+        since = self.kept[program.name].log_start
+        end = "\n".join(f"  {line}" for line in tail(self._log(program), 15, since))
         return f"{program.name}: {reason}" + (f"\n{end}" if end else "")
+
+    def _log(self, program: Program) -> Path:
+        return self.place.logs / f"{program.name}.log"
 
     def _now(self, kept: Kept, state: str) -> None:
         kept.state = state
@@ -228,14 +274,16 @@ class Supervisor:
     def _tell(self) -> None:
         processes = []
         for name, kept in self.kept.items():
+            process = kept.process or kept.old
             processes.append(
                 {
                     "name": name,
                     "state": kept.state,
                     "address": kept.program.address,
                     "step": kept.program.once,
-                    "pid": kept.process.pid if kept.process else None,
-                    "started": kept.process.started if kept.process else None,
+                    "pid": process.pid if process else None,
+                    "started": process.started if process else None,
+                    "adopted": kept.adopted,
                     "restarts": kept.restarts,
                     "took": round(kept.took, 3),
                 }

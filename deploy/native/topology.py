@@ -46,6 +46,10 @@ class Topology:
         ]
         return [p for p in built if p.name in parts or p.name.rpartition("-")[0] in parts]
 
+    def rehearsal(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
+        """Steps that tell whether the product would start, and change nothing that a running one reads."""
+        return [p for p in self._product().rehearsal() if p.name in parts]
+
     def _product(self) -> Product:
         return Product(
             self.place,

@@ -22,14 +22,20 @@ if TYPE_CHECKING:
     help="Folder of the app: proto/, methods.py, tasks.py, seed/.  [default: what it last served, or examples/inspect]",
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address the edge listens on; 0.0.0.0 lets the network in."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address the edge listens on; 0.0.0.0 lets the network in. Signed URLs of files point to this machine all the same.",
 )
 def command(port: int, app: Path | None, host: str) -> None:
     """Start everything: servers, Transom, the edge.
 
     Starts Postgres with a replica, Redis, RabbitMQ, an S3 server and a mail catcher; creates the tables, loads the
     seed once, and runs three API servers, relay and worker behind Envoy. Returns when all are healthy and leaves them
-    running. What runs already stays as it is; a process that crashes is started again.
+    running; a process that crashes is started again.
+
+    Where it runs already and the app has changed, only Transom's own processes are replaced, one API server after the
+    other; an app that is refused leaves the one that runs. Where nothing has changed, nothing happens.
 
     State is kept in .transom/PORT, so several stacks may run side by side:
 
@@ -77,7 +83,7 @@ class Progress:
         waiting = []
         for told in status["processes"]:
             name, state = told["name"], told["state"]
-            if state in ("ready", "done") and name not in self._done:
+            if state in ("ready", "done") and name not in self._done and not told.get("adopted"):
                 self._done.add(name)
                 self.say(f"  {click.style('✓', fg='green')} {name:10} {told['took']:5.1f} s")
             elif state == "restarting":
