@@ -43,18 +43,20 @@ def command(
     """Compile an app's protos.
 
     Writes the descriptor set that every process reads and, if asked to, the configuration of the edge that belongs
-    to it. A schema that cannot be served is refused here, with file, line and reason.
+    to it. A schema that cannot be served is refused here, with file, line and reason, and so are methods.py and
+    tasks.py that do not fit it or cannot be imported.
 
     \b
     transom build ../my-app --descriptor my-app.binpb
     """
+    from server.apps.loading import load
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
 
     app = named(app)
     try:
         compiled = compile_app(app)
-        read(compiled)
+        load(app, read(compiled))
         _replace(descriptor, compiled)
         if envoy:
             from edge.rendering import DEFAULT_SERVERS, render
@@ -70,7 +72,7 @@ def command(
             )
             _replace(envoy, text.encode())
     except SchemaError as refused:
-        raise click.ClickException(f"the schema is refused:\n{refused}") from refused
+        raise click.ClickException(f"the app is refused:\n{refused}") from refused
 
 
 def _replace(path: Path, content: bytes) -> None:
