@@ -12,7 +12,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make up PORT=9000 APP=../my-app    another app, on another port, beside the first"
-	@echo "  make up HOST=0.0.0.0               for phones in the same network, too"
+	@echo "  make up HOST=0.0.0.0               for phones in the same network, too (all but files)"
 
 up: venv ## the whole system on this machine, serving APP (examples/inspect) on PORT (8080)
 	@$(TRANSOM) up $(STACK) $(if $(APP),--app $(APP)) $(if $(HOST),--host $(HOST))

@@ -26,8 +26,8 @@ COLOURS = {"ready": "green", "starting": "yellow", "waiting": "yellow", "restart
 def command(port: int | None, as_json: bool) -> None:
     """Show what runs, and how it is.
 
-    Each process with its address and health, the replica's lag and the queues. The exit code is 0 only if
-    everything runs as it should.
+    Each process with its address and health, the replica's lag and the queues (those of tasks that wait to be tried
+    again only while there are any). The exit code is 0 only if everything runs as it should.
 
     \b
     transom status
@@ -56,7 +56,7 @@ def _table(health: Health) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"{health.edge}  {health.phase}", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title=f"{health.edge}  {_headline(health)}", title_justify="left")
     for name in ("process", "address", "health"):
         table.add_column(name, no_wrap=True)
     for name in ("up", "restarts", "pid"):
@@ -68,14 +68,20 @@ def _table(health: Health) -> Table:
     return table
 
 
+def _headline(health: Health) -> str:
+    # "ready" is what the supervisor calls a stack whose start is over, whatever has ended since.
+    return "degraded" if health.phase == "ready" and not health.good else health.phase
+
+
 def _more(health: Health) -> Iterator[str]:
     if replica := health.replica:
         if replica.streaming:
             yield f"replica   {replica.lag_bytes} bytes, {replica.lag_seconds:.3f} s behind the primary"
         else:
             yield "replica   [red]not streaming[/]"
-    width = max((len(queue.name) for queue in health.queues), default=0)
-    for queue in health.queues:
+    queues = [q for q in health.queues if q.messages or not q.name.startswith("transom.delay.")]
+    width = max((len(queue.name) for queue in queues), default=0)
+    for queue in queues:
         yield f"queue     {queue.name.ljust(width)}  {queue.messages} waiting, {queue.consumers} consumers"
 
 
