@@ -44,7 +44,7 @@ SERVED = ("google/cloud/secretmanager/v1", "google/cloud/essentialcontacts/v1")
 SECRET: dict[str, Any] = {
     "labels": {"team": "a", "tier": "1"},
     "annotations": {"note": "x"},
-    "rotation": {"next_rotation_time": "2030-01-01T00:00:00Z", "rotation_period": "7200s"},
+    "rotation": {"next_rotation_time": "2030-01-01T00:00:00Z"},
     "replication": {"automatic": {}},
     "secret_type": secret_manager.Secret.SecretType.CERTIFICATE,
     "version_aliases": {"big": 2**60},
@@ -226,10 +226,10 @@ UPDATES = [
     Update("one key of a map", {"labels": {"tier": "2"}}, ["labels.tier"], {"labels": {"team": "a", "tier": "2"}}),
     Update("one key of a map goes", {}, ["labels.tier"], {"labels": {"team": "a"}}),
     Update(
-        "a field within a message, and not its neighbour",
+        "a field within a message; its neighbour is INPUT_ONLY, and never told",
         {"rotation": {"next_rotation_time": OTHER_TIME, "rotation_period": "9999s"}},
         ["rotation.next_rotation_time"],
-        {"rotation": {"next_rotation_time": OTHER_TIME, "rotation_period": "7200s"}},
+        {"rotation": {"next_rotation_time": OTHER_TIME}},
     ),
     Update("a message goes", {}, ["rotation"], {"rotation": None}),
     Update(

@@ -10,7 +10,7 @@ from server.store.binary import int8
 from server.store.pipeline import Pipeline, Result, Step
 
 _MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
-_MARK_AND_WAKE = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint, pg_notify('transom_events', '')", [])
+MARK_AND_WAKE = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint, pg_notify('transom_events', '')", [])
 
 WAKE_SECONDS = 0.02
 """How often the relay is woken at most. A NOTIFY takes a lock that every other one waits for, so it is no part of the
@@ -61,7 +61,7 @@ class Lane:
         connection = min(self.writing, key=lambda c: c.pending)
         now, after = time.monotonic(), _MARK
         if now - self._woken > WAKE_SECONDS:
-            self._woken, after = now, _MARK_AND_WAKE
+            self._woken, after = now, MARK_AND_WAKE
         results, [mark] = await connection.run_both(steps, [after])
         return results, int8(mark.get_value(0, 0))
 

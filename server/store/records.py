@@ -23,7 +23,7 @@ from server.store import binary
 from server.store.changes import Act, Change, Outcome, Page, Row, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
-from server.store.lane import Lane
+from server.store.lane import MARK_AND_WAKE, Lane
 from server.store.pipeline import Result, Step
 from server.store.statements import LEADS, Statements
 from server.store.translation import refusal_of
@@ -297,9 +297,9 @@ def _translated() -> Iterator[None]:
 
 
 async def _position(connection: AsyncConnection) -> int:
-    """The position in the log (LSN, bytes) that surely holds what was committed before."""
+    """The position in the log (LSN, bytes) that surely holds what was committed before; the relay is told, too."""
     cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-    row = await (await cursor.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint")).fetchone()
+    row = await (await cursor.execute(MARK_AND_WAKE.statement)).fetchone()
     return int(cast(tuple[int], row)[0])
 
 
