@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def command(
                 for name, value in (*call.initial_metadata(), *call.trailing_metadata()):
                     click.echo(f"{name}: {value!r}" if isinstance(value, bytes) else f"{name}: {value}", err=True)
         except grpc.RpcError as error:
-            _explain(error)
+            _explain(error, port)
             sys.exit(1)
 
 
@@ -153,7 +154,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name.strip().lower(), value.strip()
 
 
-def _explain(error: grpc.RpcError) -> None:
+def _explain(error: grpc.RpcError, port: int | None) -> None:
     """Prints a refusal with its details (AIP-193), readably."""
     from google.rpc import error_details_pb2, status_pb2
 
@@ -161,9 +162,16 @@ def _explain(error: grpc.RpcError) -> None:
     click.echo(f"{click.style(code.name, fg='red', bold=True)}  {message}", err=True)
     trailers = error.trailing_metadata() or ()
     packed = dict(trailers).get("grpc-status-details-bin", b"")
+    request = ""
     for detail in status_pb2.Status.FromString(packed).details:
         for line in _lines(detail, error_details_pb2):
             click.echo(f"  {line}", err=True)
+        if detail.Is(error_details_pb2.RequestInfo.DESCRIPTOR):
+            request = error_details_pb2.RequestInfo.FromString(detail.value).request_id
+    if code.name in ("INTERNAL", "UNKNOWN"):
+        stack = f" --port {port}" if port else ""
+        which = f" -n 1000 | grep {shlex.quote(request)}" if request else ""
+        click.echo(f"the server's log has more: transom logs api{stack}{which}", err=True)
 
 
 def _lines(detail: Any, known: Any) -> list[str]:
