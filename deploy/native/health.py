@@ -13,6 +13,9 @@ from .postgres import replication
 from .product import healthy
 from .stack import Stack
 
+UNDER_WAY = ("waiting", "starting", "restarting", "failed")
+"""What a program without a process may be; any other is stopped."""
+
 
 @dataclass(frozen=True)
 class ProcessHealth:
@@ -80,7 +83,7 @@ def examine(stack: Stack) -> Health:
     for told in status["processes"]:
         if told["step"]:
             continue
-        health = told["state"] if told["pid"] or told["state"] in ("restarting", "failed", "waiting") else "stopped"
+        health = told["state"] if told["pid"] or told["state"] in UNDER_WAY else "stopped"
         if (
             health == "ready"
             and told["name"].startswith("api-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from .place import PROJECT
@@ -19,23 +20,27 @@ def digest(app: Path) -> str:
     found = hashlib.sha256()
     for path in _files(app):
         if path.suffix == ".py" or (path.suffix == ".proto" and path.relative_to(app).parts[0] == "proto"):
-            found.update(f"{path}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            with suppress(FileNotFoundError):  # an editor may be saving it just now
+                found.update(f"{path}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     for name in OWN:
         for path in _files(PROJECT / name):
             if path.suffix in CODE:
-                stat = path.stat()
-                found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    found.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return found.hexdigest()[:16]
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """Every file at or below `top`, in a fixed order; nothing hidden, nothing of a seed, nothing that Python made."""
+    """Every file at or below `top`, in a fixed order; nothing hidden, nothing of a seed, nothing that Python made
+    or that stands in an environment of it."""
     if top.is_file():
         yield top
     for folder, names, files in os.walk(top):
+        if "pyvenv.cfg" in files:
+            names.clear()
+            continue
         names[:] = sorted(n for n in names if not n.startswith(".") and n != "__pycache__")
         if Path(folder) == top and "seed" in names:
             names.remove("seed")
-        yield from (
-            path for name in sorted(files) if not name.startswith(".") and (path := Path(folder, name)).exists()
-        )
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))

@@ -176,6 +176,7 @@ class Supervisor:
                     self._now(kept, "starting")
                     await asyncio.to_thread(program.prepare)
                     kept.process = Process.spawn(program, self.place)
+                    self._tell()
                 await self._ready(kept)
             except Exception as problem:
                 failures += 1
