@@ -142,6 +142,17 @@ def test_code_that_does_not_import_is_told_in_a_line(tmp_path: Path, code: str, 
     assert told.output.splitlines()[-1].startswith(line) and "Traceback" not in told.output, told.output
 
 
+def test_a_database_that_is_away_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("build", app(tmp_path), "--descriptor", tmp_path / "d.binpb")
+    monkeypatch.setenv("TRANSOM_DESCRIPTOR", str(tmp_path / "d.binpb"))
+    monkeypatch.setenv("TRANSOM_POSTGRES", "postgresql://nobody:hush@127.0.0.1:1/nothing")
+    monkeypatch.setenv("TRANSOM_AMQP", "amqp://nobody:hush@127.0.0.1:1/")
+    for words in (["migrate"], ["replay", "--hours", "1"], ["dead"]):
+        told = run(*words)
+        assert told.exit_code == 1 and told.output.startswith("Error: the ") and "hush" not in told.output
+        assert len(told.output.splitlines()) == 1
+
+
 def test_nothing_is_cut_off_a_terminal(tmp_path: Path) -> None:
     name = "/".join(f"parts/{{part{i}}}" for i in range(1, 20))
     assert any(name in line for line in run("check", app(tmp_path, books=name, get="/v1/x")).output.splitlines())
@@ -253,6 +264,14 @@ def test_replay_tells_how_many(ground: Ground, monkeypatch: pytest.MonkeyPatch) 
         assert time.monotonic() < until and relay.poll() is None, ground.log("relay")
         time.sleep(0.05)
     assert "3 events will be published again" in run("replay", "--hours", "1").output
+
+
+@pytest.mark.parametrize("process", ["relay", "work"])
+def test_a_consumer_tells_in_a_line_what_does_not_import(ground: Ground, process: str) -> None:
+    (ground.folder / "tasks.py").write_text("import nosuch\n")
+    assert ground.start(process).wait(30) == 1
+    log = ground.log(process)
+    assert "tasks.py:1: ModuleNotFoundError: No module named 'nosuch'" in log and "Traceback" not in log
 
 
 def test_what_tasks_gave_up_is_shown_and_put_back(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ def command(port: int | None) -> None:
 
     Works on the stack with edge port --port, or on what TRANSOM_POSTGRES and TRANSOM_DESCRIPTOR name.
     """
+    import psycopg
+
     from server.schema.compilation import SchemaError
     from server.schema.reading import read
     from server.store.migrations import migrate
@@ -26,6 +28,8 @@ def command(port: int | None) -> None:
         done = migrate(settings.postgres.get_secret_value(), read(settings.descriptor.read_bytes()))
     except FileNotFoundError as error:
         raise click.ClickException(f"{settings.descriptor}: there is no compiled schema (transom build)") from error
+    except psycopg.OperationalError as error:
+        raise click.ClickException(f"the database: {' '.join(str(error).split())}") from error
     except SchemaError as error:
         raise click.ClickException(f"the schema is refused:\n{error}") from error
     for line in done or ["nothing to do"]:
