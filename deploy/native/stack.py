@@ -148,7 +148,7 @@ class Stack:
             "home": str(self.home),
         }
         sources = digest(self.app) if {*self.parts} & {*PRODUCT} else ""
-        lock = self.place.lock()
+        lock = self._lock()
         if lock is None:
             running = self.place.planned()
             running.pop("sources", None)
@@ -172,6 +172,15 @@ class Stack:
         self._child = child = self._supervise("attached" if attached else "detached", lock)
         self._wait_ready(child, report)
         return True
+
+    def _lock(self) -> int | None:
+        """The lock, waited for where a killed supervisor is still dying: it goes with the last of its threads."""
+        until = time.monotonic() + 5
+        while (lock := self.place.lock()) is None:
+            if self.status()["phase"] != "abandoned" or time.monotonic() > until:
+                break
+            time.sleep(0.02)
+        return lock
 
     def _rehearse(self, report: Report) -> None:
         """Raises StackError where the product, as it is now, would not start beside the data there is."""
@@ -259,7 +268,7 @@ class Stack:
             os.kill(status["pid"], signal.SIGTERM)
         elif not process.left(self.place):
             return False
-        elif (lock := self.place.lock()) is not None:  # nobody watches over them any more
+        elif (lock := self._lock()) is not None:  # nobody watches over them any more
             self._supervise("ending", lock).wait()
         until = time.monotonic() + 60
         while (lock := self.place.lock()) is None:
