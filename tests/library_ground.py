@@ -205,6 +205,7 @@ async def engine(
     postgres: str = "",
     redis: str = "",
     lag_max: float = 1.0,
+    forgotten: float = 0.0,
 ) -> AsyncIterator[Engine]:
     """The engine on that database; it reads from the replica where one is given."""
     schema = schema or library()
@@ -220,7 +221,7 @@ async def engine(
         kwargs={"row_factory": dict_row, "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"},
         open=False,
     )
-    freshness = Freshness(RedisMarks(cache), primary, second, lag_max)
+    freshness = Freshness(RedisMarks(cache, forgotten), primary, second, lag_max)
     await primary.open()
     if second is not None:
         await second.open()

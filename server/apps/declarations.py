@@ -48,7 +48,8 @@ def method(name: str) -> Callable[[F], F]:
 
 
 def on(resource_type: str, verb: str, *, retries: int = 8, time_limit: float = 300.0) -> Callable[[F], F]:
-    """Acts on every event of that resource and verb: `async def f(event: Event, work: Work) -> None`.
+    """Acts on every event of that resource and verb: `async def f(event: Event, work: Work) -> None`, or a plain `def`,
+    which runs in a thread and gathers changes only of what it creates.
 
     `resource_type` is the message's full name, `verb` is `created`, `updated`, `deleted` or a word that a method gave
     to its update. What the function gathers in `work` commits when it returns, together with the note that this event
@@ -65,7 +66,7 @@ def on(resource_type: str, verb: str, *, retries: int = 8, time_limit: float = 3
 
 
 def _marked(function: F, mark: Implements | Task) -> F:
-    if not inspect.iscoroutinefunction(cast(object, function)):
+    if isinstance(mark, Implements) and not inspect.iscoroutinefunction(cast(object, function)):
         raise TypeError(f"{function.__qualname__} must be an `async def`")
     if hasattr(function, MARK):
         raise TypeError(f"{function.__qualname__} is declared for two things; write a function for each")

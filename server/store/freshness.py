@@ -30,7 +30,7 @@ MARK_SECONDS = 30
 RECENT_MAX = 10_000
 """Own marks kept in memory: they hold even while Redis is away. Beyond, the newest of them holds for everybody."""
 
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 0.5
 """How long primary and replica may take to tell their positions: then they count as away."""
 
 _WRITTEN = Step(b"select (pg_current_wal_flush_lsn() - '0/0')::bigint", [])
@@ -61,6 +61,7 @@ class Freshness:
         self._recent: dict[str, int] = {}
         self._everybody = 0
         self._asking: Gathering[str, int] = Gathering(self._ask, size=1000, lanes=2)
+        self._looked = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -97,7 +98,8 @@ class Freshness:
     async def written(self, caller: str, lsn: int) -> None:
         """Keeps the mark of a write that was committed; afterwards the write may be acknowledged.
 
-        Where Redis is away the mark holds on this server only; others then ask Redis in vain, and so read the primary.
+        Where Redis cannot keep it, other servers could not know: then this returns only once the replica has replayed the
+        write, or is so far behind that nobody reads it.
         """
         if self._replica is None or not caller:
             return
@@ -105,8 +107,17 @@ class Freshness:
             self._everybody = max(self._recent.values())
             self._recent = {}
         self._recent[caller] = max(lsn, self._recent.get(caller, 0))
-        with contextlib.suppress(Refusal):
-            await self._marks.put(caller, lsn, MARK_SECONDS)
+        try:
+            await self._marks.put(caller, self._recent[caller], MARK_SECONDS)
+        except Refusal:
+            await self._shown(lsn)
+
+    async def _shown(self, lsn: int) -> None:
+        """Returns once no reader of the replica can miss what was written at `lsn`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lag_max + WATCH_SECONDS):
+                while self._replayed < lsn:
+                    await self._looked.wait()
 
     def failed(self) -> None:
         """The replica did not answer: nobody is sent there until it is seen again."""
@@ -120,6 +131,8 @@ class Freshness:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             await self._look()
+            self._looked.set()  # those who wait look for themselves
+            self._looked = asyncio.Event()
 
     async def _look(self) -> None:
         assert self._replica is not None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 
-from server.errors import Unavailable
+from server.errors import Refusal, Unavailable
 from server.store.binary import int8
 from server.store.pipeline import Pipeline, Result, Step
+from server.store.translation import refusal_of
 
-_MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
-MARK_AND_WAKE = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint, pg_notify('transom_events', '')", [])
+MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
+_WAKE = Step(b"select pg_notify('transom_events', '')", [])
 
 WAKE_SECONDS = 0.02
 """How often the relay is woken at most. A NOTIFY takes a lock that every other one waits for, so it is no part of the
-writing transaction and does not follow every one; what it misses, the relay's own look a moment later finds."""
+writing transaction, has a connection of its own and does not follow every write; what it misses, the relay's own look a
+moment later finds."""
 
 
 class Lane:
@@ -24,6 +28,8 @@ class Lane:
     def __init__(self, dsn: str, name: str, connections: int) -> None:
         self.connections = tuple(Pipeline(dsn, name) for _ in range(connections))
         self.writing = tuple(Pipeline(dsn, name) for _ in range(connections))
+        self._waking = Pipeline(dsn, name)
+        self._telling: asyncio.Task[None] | None = None
         self._woken = 0.0
 
     async def open(self) -> None:
@@ -33,12 +39,14 @@ class Lane:
 
     async def close(self) -> None:
         """Closes all."""
-        for connection in (*self.connections, *self.writing):
+        if self._telling is not None:
+            self._telling.cancel()
+        for connection in (*self.connections, *self.writing, self._waking):
             await connection.close()
 
     def drop(self) -> None:
         """Gives up all connections: what is under way fails with Unavailable, what comes connects anew."""
-        for connection in (*self.connections, *self.writing):
+        for connection in (*self.connections, *self.writing, self._waking):
             connection.drop()
 
     async def run(self, steps: Sequence[Step]) -> list[Result]:
@@ -57,13 +65,33 @@ class Lane:
 
     async def run_and_mark(self, steps: Sequence[Step]) -> tuple[list[Result], int]:
         """As run, for what leaves events: the relay is told. Answers also the position in the log (LSN, bytes) that
-        surely holds what was committed."""
+        surely holds what was committed.
+
+        Raises Unavailable with reason OUTCOME_UNKNOWN, too, where it was committed but its position cannot be had.
+        """
         connection = min(self.writing, key=lambda c: c.pending)
-        now, after = time.monotonic(), _MARK
-        if now - self._woken > WAKE_SECONDS:
-            self._woken, after = now, MARK_AND_WAKE
-        results, [mark] = await connection.run_both(steps, [after])
+        results, after = await connection.run_then(steps, [MARK])
+        self.wake()
+        try:
+            [mark] = await after
+        except Refusal:
+            # Whatever was wrong with the question must not look like a refusal of the write: that one is committed.
+            try:
+                [mark] = await self.run([MARK])
+            except Refusal as lost:
+                raise refusal_of(None) from lost
         return results, int8(mark.get_value(0, 0))
+
+    def wake(self) -> None:
+        """Tells the relay that there are events, unless it was told a moment ago. Nobody waits for that."""
+        now = time.monotonic()
+        if now - self._woken > WAKE_SECONDS and not self._waking.pending:
+            self._woken = now
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        with contextlib.suppress(Refusal):
+            await self._waking.run([_WAKE])
 
     @property
     def pending(self) -> int:

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+from collections.abc import Callable
+
+from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
 
 _PREFIX = "transom:mark:"
+_EPOCH = "transom:marks"
+"""A word that is there as long as Redis remembers: where it is gone, so may be marks."""
+
+# The larger position stays: two servers may acknowledge two writes of one caller in either order.
+_KEEP = "if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then \
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end"
 
 
 class RedisMarks:
-    """One value per caller: the position in the log of their last write."""
+    """One value per caller: the position in the log of their last write.
 
-    def __init__(self, redis: RedisWire) -> None:
+    Where Redis has forgotten (it was restarted empty, or flushed), nothing is told for `forgotten` seconds: longer than
+    the replica that is read may lag behind what was marked before.
+    """
+
+    def __init__(self, redis: RedisWire, forgotten: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
+        self._forgotten = forgotten
+        self._clock = clock
+        self._epoch: bytes | None = None
+        self._silent_until = 0.0
 
     async def put(self, caller: str, lsn: int, seconds: int) -> None:
         """Keeps the caller's mark for `seconds`. Raises RedisAway."""
-        # A mark that a slower server overwrites with an older position is short by one write of the same caller, made
-        # through two servers at once: neither can expect to see the other's.
-        await self._redis.ask("SET", _PREFIX + caller, str(lsn), "EX", str(seconds))
+        await self._redis.ask("EVAL", _KEEP, "1", _PREFIX + caller, str(lsn), str(seconds))
 
     async def get(self, callers: list[str]) -> list[int]:
         """The marks, 0 where there is none. Raises RedisAway."""
-        found = await self._redis.ask("MGET", *(_PREFIX + c for c in callers))
+        epoch, *found = await self._redis.ask("MGET", _EPOCH, *(_PREFIX + c for c in callers))
+        if epoch is None or epoch != self._epoch:
+            self._silent_until = self._clock() + self._forgotten
+            self._epoch = epoch
+            if epoch is None:
+                await self._redis.ask("SET", _EPOCH, secrets.token_hex(8), "NX")
+        if self._clock() < self._silent_until:
+            raise RedisAway("Redis may have forgotten marks.")
         return [int(v) if v is not None else 0 for v in found]

@@ -136,17 +136,16 @@ class Pipeline:
             await self.open()
         return await self._send(steps)
 
-    async def run_both(self, first: Sequence[Step], second: Sequence[Step]) -> tuple[list[Result], list[Result]]:
-        """As run, for two transactions, the second after the first; both are sent at once. Raises for either."""
+    async def run_then(
+        self, first: Sequence[Step], second: Sequence[Step]
+    ) -> tuple[list[Result], asyncio.Future[list[Result]]]:
+        """The results of `first`, as run gives or raises them, and those to come of `second`: a transaction of its own
+        after it, sent together with it. What becomes of the second says nothing of the first."""
         if self._connection is None:
             await self.open()
         one, two = self._send(first), self._send(second)
-        try:
-            return await one, await two
-        finally:
-            for future in (one, two):
-                if future.done() and not future.cancelled():
-                    future.exception()  # what one of them raised is the answer; the other's is not a stray
+        two.add_done_callback(_looked_at)
+        return await one, two
 
     def _send(self, steps: Sequence[Step]) -> asyncio.Future[list[Result]]:
         loop = asyncio.get_running_loop()
@@ -285,3 +284,9 @@ class Pipeline:
         for run in runs:
             if run.future is not None and not run.future.done():
                 run.future.set_exception(refusal_of(cause))
+
+
+def _looked_at(future: asyncio.Future[list[Result]]) -> None:
+    # Nobody may be left to ask for it; a failure is then no stray.
+    if not future.cancelled():
+        future.exception()

@@ -23,7 +23,7 @@ from server.store import binary
 from server.store.changes import Act, Change, Outcome, Page, Row, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
-from server.store.lane import MARK_AND_WAKE, Lane
+from server.store.lane import MARK, Lane
 from server.store.pipeline import Result, Step
 from server.store.statements import LEADS, Statements
 from server.store.translation import refusal_of
@@ -136,6 +136,7 @@ class Records:
                     outcome = await self._carry_out(connection, change)
                     assert outcome is Outcome.DONE, outcome
                 lsn = await _position(connection)
+        self._primary.wake()
         await self._freshness.written(change.origin.caller, lsn)
         return change
 
@@ -159,6 +160,7 @@ class Records:
                     lsn = await _position(connection)
         except _Undo:
             return outcomes
+        self._primary.wake()
         for caller in {c.origin.caller for c in changes}:
             await self._freshness.written(caller, lsn)
         return outcomes
@@ -297,9 +299,9 @@ def _translated() -> Iterator[None]:
 
 
 async def _position(connection: AsyncConnection) -> int:
-    """The position in the log (LSN, bytes) that surely holds what was committed before; the relay is told, too."""
+    """The position in the log (LSN, bytes) that surely holds what was committed before."""
     cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-    row = await (await cursor.execute(MARK_AND_WAKE.statement)).fetchone()
+    row = await (await cursor.execute(MARK.statement)).fetchone()
     return int(cast(tuple[int], row)[0])
 
 
