@@ -234,7 +234,14 @@ async def refused(call: Awaitable[Any]) -> tuple[str, str, tuple[str, ...]]:
 
 @asynccontextmanager
 async def server(
-    at: Place, *, redis: str = "", s3: str = "", postgres: str = "", replica: str = "", **options: Any
+    at: Place,
+    *,
+    redis: str = "",
+    s3: str = "",
+    postgres: str = "",
+    replica: str = "",
+    behind: float = 0.0,
+    **options: Any,
 ) -> AsyncIterator[Server]:
     """The services of accounts and files on a port of their own, all of it real."""
     env = at.env
@@ -253,7 +260,7 @@ async def server(
     await pool.open()
     if second:
         await second.open()
-    tokens = Tokens(pool, cache, second)
+    tokens = Tokens(pool, cache, second, lambda: behind)
     authentication = Authentication(tokens)
     accounts = Accounts(StoredAccounts(pool), StoredSessions(pool), passwords, tokens, authentication)
     files = Files(StoredFiles(pool), objects, **options)

@@ -30,7 +30,7 @@ from server.errors import Exhausted, Invalid, Unauthenticated, Unavailable
 from server.store.passwords import Passwords
 from server.store.pooled import transaction
 from server.store.redis import TIMEOUT
-from server.store.tokens import Tokens, _Row
+from server.store.tokens import BEHIND, Tokens, _Row
 
 PROJECT = Path(__file__).parents[1]
 PASSWORD = "correct horse battery"
@@ -491,8 +491,59 @@ async def test_while_the_primary_is_away_sessions_hold_by_redis_and_replica(at: 
         await wire.cut()
         for token in (copied, bare):
             assert (await on.authentication.caller(f"Bearer {token}")).known
-        with pytest.raises(Unauthenticated):
-            await on.authentication.caller(f"Bearer {new_token(SESSION)}")
+
+
+@asynchronous
+async def test_who_signed_up_a_moment_before_the_primary_went_away_is_not_called_a_stranger(at: Place) -> None:
+    async with wired(at, replica=at.replica) as (wire, on), server(at) as other:
+        await on.accounts.sign_up(address(), PASSWORD)  # the wire is in use
+        token = new_token(SESSION)  # as yet in no database: as on a replica that has not heard of it
+        await wire.cut()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await on.authentication.caller(f"Bearer {token}")
+        answer = await refused(on.stubs(token).accounts("GetMe", pb.GetMeRequest()))
+        assert answer[:2] == ("UNAVAILABLE", "DATABASE_AWAY")
+        made = await other.accounts.sign_up(address(), PASSWORD)
+        at.sql("update transom.sessions set token_hash = %s where token_hash = %s", digest(token), digest(made.token))
+        at.wait_replica()
+        assert (await on.authentication.caller(f"Bearer {token}")).known, "it was not remembered as bad"
+        await wire.mend()
+        stranger = new_token(SESSION)
+        until = time.monotonic() + 15
+        while True:  # once the primary answers, it is a stranger's
+            with suppress(Unavailable):
+                with pytest.raises(Unauthenticated):
+                    await on.authentication.caller(f"Bearer {stranger}")
+                break
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+
+
+@asynchronous
+async def test_a_replica_far_behind_brings_no_ended_session_back(at: Place) -> None:
+    async with wired(at, replica=at.replica, behind=BEHIND + 1) as (wire, on), server(at) as other:
+        copied, bare = [(await on.accounts.sign_up(address(), PASSWORD)).token for _ in range(2)]
+        await other.authentication.caller(f"Bearer {copied}")  # leaves a copy in Redis
+        at.wait_replica()
+        await wire.cut()
+        assert (await on.authentication.caller(f"Bearer {copied}")).known
+        with pytest.raises(Unavailable):
+            await on.authentication.caller(f"Bearer {bare}")
+
+
+@asynchronous
+async def test_what_ended_just_before_the_primary_went_away_does_not_live_on_by_the_replica(at: Place) -> None:
+    async with wired(at, replica=at.replica) as (wire, on), server(at) as other:
+        token = (await other.accounts.sign_up(address(), PASSWORD)).token
+        await other.accounts.sign_out(await other.authentication.caller(f"Bearer {token}"))
+        other_row = (await on.accounts.sign_up(address(), PASSWORD)).token
+        # As if the replica had not heard of its end.
+        at.sql("update transom.sessions set token_hash = %s where token_hash = %s", digest(token), digest(other_row))
+        at.wait_replica()
+        await wire.cut()
+        with pytest.raises(Unavailable):
+            await on.authentication.caller(f"Bearer {token}")
 
 
 @asynchronous

@@ -11,20 +11,26 @@ A reader who saw the row before 2 and writes its copy after 1 finds the mark and
 never replaced), and MARK is longer than a look-up may take. Killed after 1, the session is as alive as it was; killed
 after 2, the mark is there. Where Redis cannot be reached, the mark is owed and written as soon as it can; only if
 the process also dies before that can a copy outlive its row, and then for at most ENTRY seconds.
+
+While the primary does not answer, a row on the replica counts, an absent one does not: it may not have got there yet,
+and who has just signed up must not be called a stranger. The replica itself counts only while it is known to be at
+most BEHIND seconds behind. What ended longer ago than that is absent there; what ended since has its mark, which says
+that only the primary may answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import orjson
 
-from server.errors import Unavailable
+from server.errors import Exhausted, Unavailable
 from server.store.breaker import Breaker
 from server.store.gathering import Gathering
 from server.store.pooled import Pool, transaction
@@ -33,8 +39,12 @@ from server.store.redis import Redis, RedisAway
 ENTRY = 60
 """Seconds a copy lives in Redis: the longest that an ended token can live on, under the worst of circumstances."""
 
-MARK = 60
-"""Seconds a mark lives. Longer than any look-up takes (PATIENCE, LONGEST, and Redis' TIMEOUT)."""
+MARK = 3600
+"""Seconds a mark lives. Longer than any look-up takes (PATIENCE, LONGEST, and Redis' TIMEOUT) and than the replica may
+be BEHIND; and long enough for most outages of the primary, whose last changes the replica may never have heard of."""
+
+BEHIND = 30.0
+"""Seconds behind the primary beyond which the replica is not asked."""
 
 OWED = 10_000
 """Marks that are owed at most while Redis is away; above that the oldest is given up, and ENTRY bounds its copy."""
@@ -93,12 +103,16 @@ class _Absent:
 
 
 class Tokens:
-    """Finds tokens by their SHA-256. `replica` is read only while the primary is away."""
+    """Finds tokens by their SHA-256. `replica` is read only while the primary is away, and `behind` says how many
+    seconds behind it may be: as long as nobody knows, it is not asked."""
 
-    def __init__(self, pool: Pool, redis: Redis, replica: Pool | None = None) -> None:
+    def __init__(
+        self, pool: Pool, redis: Redis, replica: Pool | None = None, behind: Callable[[], float] = lambda: math.inf
+    ) -> None:
         self._pool = pool
         self._redis = redis
         self._replica = replica
+        self._behind = behind
         self._primary = Breaker(pause=1.0)
         # However many ask, each is asked for once in a call, and no store is asked faster than it answers.
         self._copies: Gathering[bytes, Known | _Absent] = Gathering(self._from_redis, size=TOGETHER)
@@ -110,7 +124,7 @@ class Tokens:
     async def find(self, digest: bytes) -> Known | None:
         """What the token with this SHA-256 stands for; None where it is nobody's (any more).
 
-        Raises Unavailable where neither Redis nor Postgres can say.
+        Raises Unavailable where neither Redis nor Postgres can say: that there is no such token only the primary can.
         """
         copy = await self._copies.ask(digest)
         if isinstance(copy, Known):
@@ -145,18 +159,24 @@ class Tokens:
         found = {digest: _opened(value, seen) for digest, value in zip(digests, values, strict=True)}
         return [found[digest] for digest in asked]
 
-    async def _from_postgres(self, asked: list[bytes]) -> list[Known | None]:
+    async def _from_postgres(self, asked: list[bytes]) -> list[Known | Exception | None]:
         seen = time.monotonic()
         if self._replica is None or not self._primary.open:
             try:
                 rows = await _rows(self._pool, asked, LONGEST if self._replica is None else PATIENCE)
                 await self._copy(rows)
-                return _answers(asked, rows, seen)
-            except Unavailable:
+                return [*_answers(asked, rows, seen)]
+            except (Unavailable, Exhausted):  # away, slow, or too many wait for it
                 if self._replica is None:
                     raise
                 self._primary.failed()
-        return _answers(asked, await _rows(self._replica, asked, LONGEST), seen)
+        return await self._from_replica(self._replica, asked, seen)
+
+    async def _from_replica(self, replica: Pool, asked: list[bytes], seen: float) -> list[Known | Exception | None]:
+        """Known, or Unavailable: never None. No copy is kept of what it says."""
+        if self._behind() > BEHIND:
+            raise _nobody_can_say()
+        return [found or _nobody_can_say() for found in _answers(asked, await _rows(replica, asked, LONGEST), seen)]
 
     async def _from_primary(self, asked: list[bytes]) -> list[Known | None]:
         """For what is marked: the replica may not have heard of its end, and no copy is kept."""
@@ -214,6 +234,10 @@ async def _rows(pool: Pool, digests: Iterable[bytes], patience: float) -> list[_
 def _answers(asked: list[bytes], rows: list[_Row], seen: float) -> list[Known | None]:
     found = {row.token_hash: Known(row.caller, row.session, row.role, row.expire, seen) for row in rows}
     return [found.get(digest) for digest in asked]
+
+
+def _nobody_can_say() -> Unavailable:
+    return Unavailable("The database is away for now.", reason="DATABASE_AWAY")
 
 
 def _key(digest: bytes) -> str:
