@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
 from server.apps.declarations import Implements
 from server.apps.work import Accounts, Call, Files
+from server.engine import bounds
 from server.engine.resources import Resources
 from server.errors import Internal, Invalid, Stale, Unimplemented
 from server.schema.model import Method
@@ -15,6 +17,9 @@ from server.services.standard import Behavior, calling
 
 ATTEMPTS = 5
 """How often a function runs where others change what it read."""
+
+PATIENCE = 5.0
+"""Seconds after which it is not run again: each time, it may have waited for a lock."""
 
 
 class CustomMethods:
@@ -36,7 +41,9 @@ class CustomMethods:
                 request = request_class.FromString(data)
             except DecodeError as fault:
                 raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
+            bounds.check(request, len(data))
             self._resources.decisions.check_request(request)
+            begun = time.monotonic()
             for attempt in range(ATTEMPTS):
                 call = Call(calls, self._resources, self._files, self._accounts, request, response_class)
                 answer = await implements.function(call)
@@ -45,7 +52,7 @@ class CustomMethods:
                     await call.commit()
                     return reply
                 except Stale:
-                    if attempt == ATTEMPTS - 1:
+                    if attempt == ATTEMPTS - 1 or time.monotonic() - begun > PATIENCE:
                         raise
             raise AssertionError("unreachable")
 
