@@ -26,6 +26,10 @@ from grpc import StatusCode
 DOMAIN = "transom.dev"
 
 
+VIOLATIONS_MAX = 100
+"""Violations told of one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One field that is wrong: its path from the request, what is wrong, and a machine-readable reason."""

@@ -21,10 +21,12 @@ from server.engine.resources import Call as Calling
 from server.engine.resources import Resources, absent, refusal
 from server.errors import Invalid, Stale
 from server.schema.model import Resource, Schema
-from server.store.changes import Act, Change, Outcome, Page, Row
+from server.store.changes import PAGE_BYTES_MAX, Act, Change, Outcome, Page, Row
 
 LIST_MAX = 10_000
 """Resources that `list` answers at most; a collection that is larger is refused rather than cut."""
+LIST_BYTES_MAX = 64 << 20
+"""And their bytes, about."""
 
 CHANGES_MAX = 500
 """Changes of one unit of work."""
@@ -131,16 +133,18 @@ class Work:
         resource = self._typed(type)
         self._resources.decisions.below(resource, parent)
         out: list[Any] = []
-        after = ""
+        after, total = "", 0
         while True:
             rows = await self._resources.records.page(resource, Page(parent, after, 1000), None)
             for name, payload, version in rows:
                 row = self._rows.setdefault(name, Row(name, payload, version, ""))
                 if row is not None:
                     out.append(self._resources.decisions.parse(resource, row.payload))
-            if len(rows) < 1000:
+            read = sum(len(payload) for _, payload, _ in rows)
+            if len(rows) < 1000 and read <= PAGE_BYTES_MAX:  # else it was cut, by one or the other
                 return out
-            if len(out) >= LIST_MAX:
+            total += read
+            if len(out) >= LIST_MAX or total >= LIST_BYTES_MAX:
                 raise Invalid(
                     f"{parent or type} holds more than {LIST_MAX} resources; that is too many for one unit of work."
                 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from server.errors import Violation
+from server.errors import VIOLATIONS_MAX, Violation
 from server.schema.columns import is_map
 from server.schema.model import Behavior, Resource, Schema
 
@@ -54,12 +55,12 @@ class Behaviors:
     def missing(self, message: Message, *, stored: bool = False) -> list[Violation]:
         """A violation for every REQUIRED field that is empty, nested ones where their message is there. Of what is
         `stored`, no INPUT_ONLY field is missed."""
-        return list(_missing(message, self._tree(message.DESCRIPTOR), "", stored))
+        return list(islice(_missing(message, self._tree(message.DESCRIPTOR), "", stored), VIOLATIONS_MAX))
 
     def changed(self, message: Message, stored: Message) -> list[Violation]:
         """A violation for every IMMUTABLE field that differs, as far as it lies in singular messages that are stored:
         items and entries come and go whole."""
-        return list(_changed(message, stored, self._tree(message.DESCRIPTOR), ""))
+        return list(islice(_changed(message, stored, self._tree(message.DESCRIPTOR), ""), VIOLATIONS_MAX))
 
     def of(self, field: FieldDescriptor) -> frozenset[Behavior]:
         """The behaviours of a field."""

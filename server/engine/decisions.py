@@ -14,7 +14,7 @@ from server.engine.behaviors import Behaviors, is_empty
 from server.engine.columns import Columns
 from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
 from server.engine.validation import Validation
-from server.errors import Invalid, Stale, Violation
+from server.errors import VIOLATIONS_MAX, Invalid, Stale, Violation
 from server.schema.model import Behavior, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
 from server.store.changes import Act, Change, Origin, Row
@@ -242,6 +242,8 @@ class Decisions:
 
     def _with_constraints(self, violations: list[Violation], message: Message) -> list[Violation]:
         """The violations and those of the constraints, but not of a field that is missing anyway."""
+        if len(violations) >= VIOLATIONS_MAX:
+            return violations
         named = {v.field for v in violations}
         return violations + [v for v in self._validation.violations(message) if v.field not in named]
 

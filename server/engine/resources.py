@@ -16,14 +16,11 @@ from server.engine.decisions import Asked, Clock, Decisions
 from server.errors import AlreadyExists, NotFound, Precondition, Refusal, Stale
 from server.query import pages
 from server.schema.model import Resource, Schema
-from server.store.changes import Change, Origin, Outcome, Page, Row
+from server.store.changes import PAGE_BYTES_MAX, Change, Origin, Outcome, Page, Row
 
 ATTEMPTS = 3
 """How often a change without an etag is decided on what was read before it is decided on what is locked: others may
 change the same resource at the same time."""
-
-PAGE_BYTES_MAX = 3 << 20
-"""Bytes of the resources on one page, beyond its first: clients of gRPC receive 4 MiB unless told otherwise."""
 
 
 class Records(Protocol):

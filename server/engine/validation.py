@@ -7,10 +7,10 @@ from typing import Any
 import protovalidate
 from google.protobuf.message import Message
 
-from server.errors import Violation
+from server.errors import VIOLATIONS_MAX, Violation
 
-VIOLATIONS_MAX = 100
-"""Violations told of one message."""
+ALL_BYTES = 64 << 10
+"""Of a larger message only the first violation is told: one message may hold as many as it has bytes."""
 
 
 class Validation:
@@ -21,7 +21,7 @@ class Validation:
 
     def violations(self, message: Message) -> list[Violation]:
         """What the message violates, with paths from `message`; empty where nothing."""
-        found = self._validator.collect_violations(message)
+        found = self._validator.collect_violations(message, fail_fast=message.ByteSize() > ALL_BYTES)
         return [
             Violation(_path(v.proto.field), v.proto.message, _reason(v.proto.rule_id)) for v in found[:VIOLATIONS_MAX]
         ]

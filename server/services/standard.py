@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from server.caller import Caller
+from server.engine import bounds
 from server.engine.behaviors import is_empty
 from server.engine.decisions import Asked
 from server.engine.resources import Call, Resources
@@ -74,6 +75,7 @@ class StandardMethods:
                 message = parse(data)
             except DecodeError as fault:
                 raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
+            bounds.check(message, len(data))
             for field in refused:
                 if not is_empty(message, field):
                     raise Invalid.field(field.name, "is not served; leave it empty", "FIELD_NOT_SUPPORTED")

@@ -80,9 +80,19 @@ class Row:
     owner: str
 
 
+PAGE_BYTES_MAX = 3 << 20
+"""Bytes of the resources on one page, beyond its first: clients of gRPC receive 4 MiB unless told otherwise."""
+
+SMALL_PAGE = 25
+"""Rows of a page that is read without looking at their sizes first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What to read of a collection: at most `size` rows below `parent` whose names come after `after`."""
+    """What to read of a collection: at most `size` rows below `parent` whose names come after `after`.
+
+    Of a page that is cut by its bytes, one row more is read than fits: whoever reads tells by it that there are more.
+    """
 
     parent: str
     after: str

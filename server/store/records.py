@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from server.errors import Refusal, Stale, Unavailable
 from server.schema.model import Resource, Schema
 from server.store import binary
-from server.store.changes import Act, Change, Outcome, Page, Row, Value
+from server.store.changes import SMALL_PAGE, Act, Change, Outcome, Page, Row, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.lane import MARK, Lane
@@ -57,11 +57,14 @@ class Records:
             for stale, lane in lanes.items()
         }
         self._pages = {
-            (m, stale): Gathering(
-                self._pager(s, lane.run if stale else lane.read), size=PAGE_BATCH, lanes=len(lane.connections)
+            (m, stale, large): Gathering(
+                self._pager(s.large_page if large else s.page, lane.run if stale else lane.read),
+                size=PAGE_BATCH,
+                lanes=len(lane.connections),
             )
             for m, s in self._statements.items()
             for stale, lane in lanes.items()
+            for large in (False, True)
         }
         self._writes: dict[tuple[str, Act, str], Gathering[Change, tuple[Outcome, int]]] = {}
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -94,14 +97,15 @@ class Records:
 
     async def page(self, resource: Resource, page: Page, reader: str | None) -> list[tuple[str, bytes, int]]:
         """Name, payload and version of the rows of a page, in order of names; as `get`, or for no reader as `latest`."""
+        large = page.size > SMALL_PAGE
         if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
             try:
-                return await self._pages[resource.message, True].ask(page)
+                return await self._pages[resource.message, True, large].ask(page)
             except Unavailable:
                 self._freshness.failed()
             except Refusal:
                 pass
-        return await self._pages[resource.message, False].ask(page)
+        return await self._pages[resource.message, False, large].ask(page)
 
     async def write(self, change: Change) -> Outcome:
         """Carries out one change, together with others that arrive now. What is DONE is committed.
@@ -266,16 +270,14 @@ class Records:
         return fetch
 
     @staticmethod
-    def _pager(
-        statements: Statements, run: Run
-    ) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
+    def _pager(statement: bytes, run: Run) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
         async def read(pages: list[Page]) -> list[list[tuple[str, bytes, int]]]:
             parameters = [
                 binary.text_array([p.parent for p in pages]),
                 binary.text_array([p.after for p in pages]),
                 binary.int4_array([p.size for p in pages]),
             ]
-            [result] = await run([Step(statements.page, parameters)])
+            [result] = await run([Step(statement, parameters)])
             value = result.get_value
             out: list[list[tuple[str, bytes, int]]] = [[] for _ in pages]
             for i in range(result.ntuples):

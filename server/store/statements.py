@@ -11,7 +11,7 @@ from __future__ import annotations
 from psycopg import sql
 
 from server.schema.model import Resource, Schema
-from server.store.changes import Act
+from server.store.changes import PAGE_BYTES_MAX, Act
 
 _ORIGIN = ("verb", "caller", "request_id", "traceparent")
 INSERT_LEAD = ("name", "parent", "owner", "uid", "version", "at", "payload", *_ORIGIN)
@@ -43,13 +43,23 @@ class Statements:
             "select name, _payload, _version, _owner from {table} where name = any($1::text[]) order by name "
             "for no key update"
         )
-        self.page = self._text(
-            """select q.i::int, t.name, t._payload, t._version
+        rows = """select name, _payload, _version from {table} where _parent = q.parent and name > q.after
+              order by name limit q.size"""
+        pages = """select q.i::int, t.name, t._payload, t._version
             from unnest($1::text[], $2::text[], $3::int[]) with ordinality as q(parent, after, size, i)
-            cross join lateral (
-              select name, _payload, _version from {table} where _parent = q.parent and name > q.after
-              order by name limit q.size) t
+            cross join lateral ({rows}) t
             order by q.i, t.name"""
+        self.page = self._text(pages.replace("{rows}", rows))
+        # Sizes are known without reading what is stored apart (TOAST); the row that goes beyond is read, too: it says that
+        # there are more.
+        self.large_page = self._text(
+            pages.replace(
+                "{rows}",
+                f"""select name, _payload, _version from (
+                select *, sum(octet_length(_payload)) over (order by name) - octet_length(_payload) as before
+                from ({rows}) as wished) as sized
+              where before <= {PAGE_BYTES_MAX}""",
+            )
         )
         self.insert: dict[str | None, bytes] = {None: self._insert(None)}
         for pattern in resource.patterns:
