@@ -57,13 +57,18 @@ from server.store.tokens import Tokens
 LANE_CONNECTIONS = 2
 """Pipelined connections to each Postgres server: while one batch is under way, the next one forms."""
 POOL_CONNECTIONS = 4
-"""Connections for what is not on the hot path."""
+"""Connections of each pool: of units of work, and of accounts and files. They are apart so that work which waits for a
+locked row keeps nobody from signing in."""
+POOL_WAITING = 200
+"""Requests that may wait for a connection of one pool; more are refused."""
 START_SECONDS = 60
 """How long a start waits for Postgres."""
 
 log = structlog.get_logger("app")
 LAG = Gauge("transom_replica_lag_seconds", "How far the replica is behind, at most, as this process knows.")
-POOL = Gauge("transom_database_pool", "The pool for what is not on the hot path, as psycopg_pool counts it.", ["stat"])
+POOL = Gauge(
+    "transom_database_pool", "Pools for what is not on the hot path, as psycopg_pool counts.", ["pool", "stat"]
+)
 PENDING = Gauge("transom_database_batches_in_flight", "Batches under way.", ["server"])
 
 
@@ -79,6 +84,7 @@ class Parts:
     keys: Keys
     callers: Callers
     pool: Pool
+    """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
 
 
@@ -91,7 +97,7 @@ async def opened(
     connections: int = POOL_CONNECTIONS,
 ) -> AsyncIterator[Parts]:
     """The parts, closed again at the end. `functions` are the files of the app that are loaded (apps.loading.FILES);
-    without `replica_reads` everything is read from the primary; `connections` is for what is not on the hot path.
+    without `replica_reads` everything is read from the primary; `connections` is for units of work.
 
     Raises SchemaError for a schema or an app that cannot be served, Unavailable where Postgres cannot be reached in
     time. Everything else may be away.
@@ -104,6 +110,7 @@ async def opened(
         stack.push_async_callback(primary.close)
         await _patiently(primary)
         pool = await stack.enter_async_context(_pool(dsn, settings.instance, connections))
+        identity = await stack.enter_async_context(_pool(dsn, settings.instance, POOL_CONNECTIONS))
         redis = Redis(settings.redis.get_secret_value())
         stack.push_async_callback(redis.aclose)
         replica, replica_pool = None, None
@@ -111,29 +118,30 @@ async def opened(
             replica = Lane(settings.replica.get_secret_value(), settings.instance, LANE_CONNECTIONS)
             stack.push_async_callback(replica.close)
             replica_pool = await stack.enter_async_context(
-                _pool(settings.replica.get_secret_value(), settings.instance, connections)
+                _pool(settings.replica.get_secret_value(), settings.instance, POOL_CONNECTIONS)
             )
         wire = RedisWire(settings.redis.get_secret_value())
         stack.push_async_callback(wire.aclose)
-        freshness = Freshness(RedisMarks(wire), primary, replica, settings.replica_lag_max)
+        freshness = Freshness(RedisMarks(wire, settings.replica_lag_max), primary, replica, settings.replica_lag_max)
         await freshness.open()
         stack.push_async_callback(freshness.close)
         LAG.set_function(lambda: freshness.lag if replica else 0.0)
         PENDING.labels("primary").set_function(lambda: primary.pending)
         if replica is not None:
             PENDING.labels("replica").set_function(lambda: replica.pending)
-        _measure(pool)
+        _measure("work", pool)
+        _measure("identity", identity)
         records = Records(schema, primary, replica, pool, freshness)
         resources = Resources(
             schema, records, lambda: time.time_ns() // 1000, settings.page_size, settings.page_size_max
         )
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
-        tokens = Tokens(pool, redis, replica_pool)
+        tokens = Tokens(identity, redis, replica_pool, lambda: freshness.lag)
         stack.push_async_callback(tokens.aclose)
         callers = Callers(tokens)
         passwords = Passwords()
         stack.callback(passwords.close)
-        accounts = Accounts(StoredAccounts(pool), StoredSessions(pool), passwords, tokens, callers, **sizes)
+        accounts = Accounts(StoredAccounts(identity), StoredSessions(identity), passwords, tokens, callers, **sizes)
         objects = Objects(
             endpoint=settings.s3_endpoint,
             public_endpoint=settings.s3_public_endpoint,
@@ -143,17 +151,17 @@ async def opened(
             secret_key=settings.s3_secret_key.get_secret_value(),
         )
         stack.callback(objects.close)
-        files = Files(StoredFiles(pool), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
-        keys = Keys(StoredKeys(pool), tokens)
+        files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
+        keys = Keys(StoredKeys(identity), tokens)
         yield Parts(settings, schema, resources, accounts, files, keys, callers, pool, app)
 
 
-def _measure(pool: Pool) -> None:
+def _measure(label: str, pool: Pool) -> None:
     def measured(name: str) -> float:
         return float(pool.get_stats().get(name, 0))
 
     for name in ("pool_size", "pool_available", "requests_waiting"):
-        POOL.labels(name).set_function(partial(measured, name))
+        POOL.labels(label, name).set_function(partial(measured, name))
 
 
 async def _patiently(primary: Lane) -> None:
@@ -174,13 +182,16 @@ def _pool(dsn: str, name: str, connections: int) -> Pool:
         dsn,
         min_size=1,
         max_size=connections,
+        max_waiting=POOL_WAITING,
         timeout=5,
         check=AsyncConnectionPool.check_connection,
         kwargs={
             "row_factory": dict_row,
             "application_name": name,
             "connect_timeout": 5,
-            "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC",
+            # The last is longer than a task's file may keep its row while S3 works (two tries of 22 s).
+            "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"
+            " -c idle_in_transaction_session_timeout=60s",
         },
         open=False,
     )

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import class_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
-from server.errors import Unavailable
+from server.errors import Exhausted, Unavailable
 from server.store.translation import refusal_of
 
 Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[Any]]
@@ -26,7 +26,8 @@ async def transaction(pool: Pool, row: type[Row]) -> AsyncIterator[AsyncCursor[R
     """A cursor whose rows are `row`s, in a transaction that commits when the block ends without an error.
 
     Speaks our errors in place of psycopg's: Unavailable where the database is
-    away, what `refusal_of` makes of it otherwise.
+    away, Exhausted where too many wait for a connection, what `refusal_of` makes
+    of it otherwise.
     """
     try:
         async with (
@@ -34,6 +35,8 @@ async def transaction(pool: Pool, row: type[Row]) -> AsyncIterator[AsyncCursor[R
             connection.cursor(row_factory=class_row(row)) as cursor,
         ):
             yield cursor
+    except TooManyRequests as busy:
+        raise Exhausted("Too many requests wait for the database.", reason="DATABASE_BUSY") from busy
     except psycopg.OperationalError as away:
         if away.sqlstate is None:  # no word of the server's: the pool or the network
             raise Unavailable("The database is away for now.", reason="DATABASE_AWAY") from away

@@ -35,7 +35,7 @@ def _refusal(sqlstate: str) -> Refusal:
         return Invalid("A text holds a character that cannot be stored (U+0000).", reason="CHARACTER_NOT_STORABLE")
     if sqlstate == "54000":  # program_limit_exceeded: an index row
         return Invalid("A value is too large to be stored.", reason="VALUE_TOO_LARGE")
-    if sqlstate == "57014":  # query_canceled: the statement's time limit
+    if sqlstate in ("57014", "25P03"):  # query_canceled, idle_in_transaction_session_timeout: time limits
         return Unavailable("The database took too long.", reason="DATABASE_SLOW")
     if sqlstate in ("40001", "40P01", "55P03"):  # serialization_failure, deadlock_detected, lock_not_available
         return Stale("Others changed the same at the same time; try again.", reason="CONTENTION", retry_after=0.1)
