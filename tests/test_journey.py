@@ -34,6 +34,7 @@ from pypdf import PdfReader
 from transom.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from transom.files.v1 import files_pb2, files_pb2_grpc
 
+from deploy.native.postgres import replication
 from deploy.native.product import healthy
 from deploy.native.stack import PROJECT, Stack
 from server.schema.compilation import export_shared
@@ -500,6 +501,72 @@ def test_a_write_that_was_acknowledged_survives_the_server_that_took_it(stack: S
         "select name from transom.events where name = any(%s) and verb = 'created'", [made]
     )
     assert sorted(row[0] for row in events) == sorted(made), "each with its event, once"
+
+
+def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, taken: str) -> None:
+    made: list[str] = []
+    refused: list[httpx.Response] = []
+    read: list[tuple[float, int]] = []
+    stop = threading.Event()
+
+    def write_on() -> None:
+        with httpx.Client(base_url=stack.edge, headers=dict(web.http.headers), timeout=20) as http:
+            while not stop.is_set():
+                answer = http.post(f"/v1/{taken}/members", json={"user": web.user, "role": "VIEWER"})
+                if answer.status_code == 200:
+                    made.append(answer.json()["name"])
+                else:
+                    refused.append(answer)
+
+    def read_on() -> None:  # as somebody who has written nothing lately, and so may read the replica
+        while not stop.is_set():
+            answer = reader.http.get(f"/v1/{taken}")
+            read.append((time.monotonic(), answer.status_code))
+
+    reader = signed_up(stack)
+    servers = [pid_of(stack, name) for name in ("api-1", "api-2", "api-3")]
+    threads = [threading.Thread(target=work) for work in (write_on, write_on, write_on, read_on)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: len(made) > 50)
+        victim = pid_of(stack, "primary")
+        assert victim is not None
+        killed = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: pid_of(stack, "primary") not in (None, victim))
+        until(lambda: replication(stack.env["TRANSOM_POSTGRES"]) is not None)
+        before = len(made)
+        until(lambda: len(made) > before + 50)
+        back = time.monotonic()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        reader.http.close()
+    for answer in refused:
+        assert answer.status_code == 503, answer.text
+        error = answer.json()["error"]
+        assert error["status"] == "UNAVAILABLE"
+        assert "RetryInfo" in _details(error["details"]), error
+    meanwhile = [status for when, status in read if killed < when < back]
+    assert set(meanwhile) <= {200, 503}
+    assert meanwhile.count(200) > 0.8 * len(meanwhile), "the replica answers"
+    assert [pid_of(stack, name) for name in ("api-1", "api-2", "api-3")] == servers, "no server fell with it"
+    there: set[str] = set()
+    token = ""
+    while True:
+        page = web.call("GET", f"/v1/{taken}/members", pageSize=1000, pageToken=token)
+        there |= {m["name"] for m in page["members"]}
+        token = page["nextPageToken"]
+        if not token:
+            break
+    assert set(made) <= there
+    with psycopg.connect(stack.env["TRANSOM_POSTGRES"]) as db:
+        events = db.execute(
+            "select name from transom.events where name = any(%s) and verb = 'created'", [made]
+        ).fetchall()
+    assert sorted(name for (name,) in events) == sorted(made), "each with its event, once"
 
 
 def test_one_request_id_goes_all_the_way(stack: Stack, web: Web) -> None:
