@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 @click.argument("method", required=False)
 @click.argument("request", default="{}")
 @port_option
-@click.option("--token", help="Whose call it is: a session's or a service key's token.")
+@click.option(
+    "--token",
+    envvar="TRANSOM_TOKEN",
+    show_envvar=True,
+    help="Whose call it is: a session's or a service key's token. Better in the environment: others see arguments.",
+)
 @click.option(
     "--as", "email", metavar="EMAIL", help="Sign in first; a password that is not in the app's seed is asked."
 )
