@@ -22,6 +22,7 @@ from identity_ground import Caller, Place, Server, asynchronous, cable, place, r
 from transom.accounts.v1 import accounts_pb2 as pb
 
 from deploy.native.stack import Stack
+from server.app import POOL_WAITING, _pool
 from server.caller import NOBODY, Kind
 from server.engine.authentication import BAD, Authentication
 from server.engine.text import email_key
@@ -690,3 +691,21 @@ async def test_what_is_not_psycopgs_business_is_not_translated(at: Place) -> Non
         with pytest.raises(ZeroDivisionError):
             async with transaction(on.tokens._pool, _Row):
                 raise ZeroDivisionError
+
+
+@asynchronous
+async def test_only_so_many_wait_for_a_connection(at: Place) -> None:
+    async with _pool(at.postgres, "test", 1) as pool:
+
+        async def one() -> str:
+            try:
+                async with transaction(pool, _Row):
+                    return "done"
+            except Exhausted as refusal:
+                return refusal.reason
+
+        async with transaction(pool, _Row):
+            asked = [asyncio.create_task(one()) for _ in range(POOL_WAITING + 5)]
+            await asyncio.sleep(0.5)
+        said = await asyncio.gather(*asked)
+        assert (said.count("done"), said.count("DATABASE_BUSY")) == (POOL_WAITING, 5)
