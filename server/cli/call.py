@@ -55,7 +55,7 @@ def command(
     transom call                                                    what can be called
     transom call GetMe --as ines@example.com
     transom call inspect.v1.InspectionService/ListSites '{"pageSize": 3}' --as ines@example.com
-    transom call CreateSite '{"site": {"displayName": "Pier 4"}}' --token $(transom key create --title try)
+    TRANSOM_TOKEN=$(transom key create --title try) transom call CreateSite '{"site": {"displayName": "Pier 4"}}'
     """
     import grpc
     from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
