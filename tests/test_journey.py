@@ -30,6 +30,7 @@ import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
+from psycopg import sql
 from pypdf import PdfReader
 from transom.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from transom.files.v1 import files_pb2, files_pb2_grpc
@@ -567,6 +568,41 @@ def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, 
             "select name from transom.events where name = any(%s) and verb = 'created'", [made]
         ).fetchall()
     assert sorted(name for (name,) in events) == sorted(made), "each with its event, once"
+
+
+def test_a_locked_row_keeps_nobody_from_signing_in(stack: Stack, schema: Schema, web: Web) -> None:
+    site = web.call("POST", "/v1/sites", {"displayName": "Lock", "timeZone": "Europe/Berlin"})
+    inspection = web.call(
+        "POST",
+        f"/v1/{site['name']}/inspections",
+        {"title": "Gates", "inspector": web.user, "scheduledTime": "2026-11-23T08:00:00Z"},
+    )
+    web.call("POST", f"/v1/{inspection['name']}/findings", {"title": "Rust", "severity": "LOW"})
+    said: list[httpx.Response] = []
+
+    def submit() -> None:
+        url = f"{stack.edge}/v1/{inspection['name']}:submit"
+        said.append(httpx.post(url, json={}, headers=dict(web.http.headers), timeout=30))
+
+    threads = [threading.Thread(target=submit) for _ in range(40)]
+    with psycopg.connect(stack.env["TRANSOM_POSTGRES"]) as db:
+        resource = schema.resources["inspect.v1.Inspection"]
+        table = sql.Identifier(resource.table_schema, resource.table_name)
+        lock = sql.SQL("select 1 from {} where name = %s for update").format(table)
+        assert db.execute(lock, [inspection["name"]]).fetchone()
+        for thread in threads:
+            thread.start()
+        time.sleep(1)  # now all connections for units of work wait for the row
+        body = {"email": web.email, "password": "correct horse battery"}
+        for _ in range(6):
+            answer = httpx.post(f"{stack.edge}/transom/v1/accounts:signIn", json=body, timeout=20)
+            assert answer.status_code == 200, answer.text
+            assert answer.elapsed.total_seconds() < 2
+        db.rollback()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in said} <= {200, 400, 409, 503}
+    assert [answer.status_code for answer in said].count(200) == 1, "submitted once"
 
 
 def test_one_request_id_goes_all_the_way(stack: Stack, web: Web) -> None:
