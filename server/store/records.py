@@ -15,9 +15,9 @@ from weakref import WeakValueDictionary
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg import Error as PostgresError
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from server.errors import Refusal, Stale, Unavailable
+from server.errors import Exhausted, Refusal, Stale, Unavailable
 from server.schema.model import Resource, Schema
 from server.store import binary
 from server.store.changes import SMALL_PAGE, Act, Change, Outcome, Page, Row, Value
@@ -294,6 +294,8 @@ def _translated() -> Iterator[None]:
     """Speaks our errors in place of psycopg's."""
     try:
         yield
+    except TooManyRequests as busy:
+        raise Exhausted("Too many requests wait for the database.", reason="DATABASE_BUSY") from busy
     except PoolTimeout as away:
         raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
     except PostgresError as error:
