@@ -242,10 +242,10 @@ class Decisions:
 
     def _with_constraints(self, violations: list[Violation], message: Message) -> list[Violation]:
         """The violations and those of the constraints, but not of a field that is missing anyway."""
-        if len(violations) >= VIOLATIONS_MAX:
-            return violations
-        named = {v.field for v in violations}
-        return violations + [v for v in self._validation.violations(message) if v.field not in named]
+        if len(violations) < VIOLATIONS_MAX:
+            named = {v.field for v in violations}
+            violations = violations + [v for v in self._validation.violations(message) if v.field not in named]
+        return violations[:VIOLATIONS_MAX]
 
 
 def _rfc3339(micros: int) -> str:

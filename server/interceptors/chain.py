@@ -1,7 +1,7 @@
 """Interceptors as layers around a method's behaviour.
 
 grpc.aio hands an interceptor the look-up of a method, not the call. So each layer wraps the behaviour itself, once per
-method, and the wrapped handler is kept: wrapping at every call costs a third of the throughput.
+method, and the wrapped handler is kept: wrapping at every call is work done again and again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A caller who wrote reads from the primary until the replica has replayed that write: the commit's position in the
 log (LSN) is kept as the caller's mark, in Redis so that every server knows it, before the write is acknowledged.
 A caller without a mark may read what the replica has, if the replica is at most `lag_max` seconds behind.
-Where the marks cannot be asked for, or the replica cannot be watched, reads go to the primary.
+Where the marks cannot be asked for, or the replica cannot be watched, reads go to the primary. While the primary cannot be
+reached by this server, how far the replica is behind cannot be known: it is read as it is, callers' own writes excepted.
 """
 
 from __future__ import annotations

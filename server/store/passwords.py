@@ -12,7 +12,7 @@ from server.errors import Internal
 from server.store.threads import Threads
 
 WORKERS = 2
-"""Hashes at once. Each takes 19 MiB and about 50 ms of a core."""
+"""Hashes at once. Each takes 19 MiB and keeps a core busy while it lasts: that is its purpose."""
 
 WAITING = 32
 """Hashes that wait, about a second's worth; a flood of sign-ins must not take the whole machine's time."""

@@ -1,6 +1,6 @@
 """Redis for the hot path: one connection, commands sent as they come, replies in their order.
 
-A call of the whole client costs several times what Redis itself does; what is asked for at every read goes by this
+A call of the whole client costs more than its question is worth; what is asked for at every read goes by this
 road, which is hiredis' parser under an asyncio protocol. Everything else uses server/store/redis.py.
 """
 
