@@ -5,15 +5,28 @@ system (API server, relay, consumers, CLI) reads the same set.
 """
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SECRET_LEAST = 32
+"""Characters of an installation's secret: what it seals must outlive a stolen backup."""
+
+
+def _split(given: object) -> object:
+    """A setting of several words: they are written with commas between them."""
+    return tuple(word for part in given.split(",") if (word := part.strip())) if isinstance(given, str) else given
+
+
+Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
     """What a Transom process needs to know to start."""
 
-    model_config = SettingsConfigDict(env_prefix="TRANSOM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TRANSOM_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     # The app.
     app: Path = Field(Path("examples/inspect"), description="Folder of the app: proto/, methods.py, tasks.py, seed/.")
@@ -47,6 +60,23 @@ class Settings(BaseSettings):
     smtp_tls: bool = Field(False, description="STARTTLS before anything is said.")
     mail_from: str = "Transom <transom@localhost>"
 
+    # Who signs in.
+    secret: Secrets = Field(
+        (),
+        description="Seals what must be read again (secrets of authenticator apps). 32 or more random characters; several "
+        "with commas between them to change it: the first seals, all open. Without one there is no second factor.",
+    )
+    relying_party_id: str = Field(
+        "localhost",
+        description="Domain that passkeys are bound to: that of the web app or one above it. Never change it.",
+    )
+    relying_party_name: str = Field("Transom", description="What browsers and authenticator apps call the app.")
+    relying_party_origins: Several = Field(
+        ("http://localhost:8080",),
+        description="Origins whose pages may use passkeys, with commas between them; an Android app's is "
+        "android:apk-key-hash:...",
+    )
+
     # Limits.
     page_size: int = Field(50, description="Resources of a page when the caller does not say.")
     page_size_max: int = Field(1000, description="Larger wishes are lowered to this (AIP-158).")
@@ -58,3 +88,10 @@ class Settings(BaseSettings):
     drain_notice: float = Field(1.5, description="Seconds between health NOT_SERVING and the listener closing.")
     drain_grace: float = Field(10.0, description="Seconds calls in flight may take to finish.")
     log_level: str = "info"
+
+    @field_validator("secret")
+    @classmethod
+    def _long(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < SECRET_LEAST for secret in given):
+            raise ValueError(f"each secret has at least {SECRET_LEAST} characters")
+        return given

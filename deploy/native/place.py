@@ -31,6 +31,7 @@ class Secrets:
     s3_access_key: str
     s3_secret_key: str
     cookie: str
+    secret: str
 
     @classmethod
     def of(cls, file: Path) -> Secrets:

@@ -81,4 +81,6 @@ class Topology:
             "TRANSOM_S3_ACCESS_KEY": secrets.s3_access_key,
             "TRANSOM_S3_SECRET_KEY": secrets.s3_secret_key,
             "TRANSOM_SMTP": Mail(self.place, self.ports).smtp,
+            "TRANSOM_SECRET": secrets.secret,
+            "TRANSOM_RELYING_PARTY_ORIGINS": f"http://localhost:{self.ports['edge']}",
         }
