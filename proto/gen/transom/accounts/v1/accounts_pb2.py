@@ -30,7 +30,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"transom/accounts/v1/accounts.proto\x12\x13transom.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\x07\x41\x63\x63ount\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05\x65mail\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:0\xea\x41-\n\x10transom.dev/User\x12\x0cusers/{user}*\x05users2\x04user\"\xa2\x02\n\x07Session\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04user\x18\x02 \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/User\x12\x14\n\x06\x64\x65vice\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63urrent\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03:?\xea\x41<\n\x13transom.dev/Session\x12\x12sessions/{session}*\x08sessions2\x07session\"\x86\x01\n\rSignUpRequest\x12\x13\n\x05\x65mail\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64\x65vice\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"}\n\x0eSignUpResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.transom.accounts.v1.Account\x12-\n\x07session\x18\x02 \x01(\x0b\x32\x1c.transom.accounts.v1.Session\x12\r\n\x05token\x18\x03 \x01(\t\"j\n\rSignInRequest\x12\x13\n\x05\x65mail\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64\x65vice\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"}\n\x0eSignInResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.transom.accounts.v1.Account\x12-\n\x07session\x18\x02 \x01(\x0b\x32\x1c.transom.accounts.v1.Session\x12\r\n\x05token\x18\x03 \x01(\t\"\x10\n\x0eSignOutRequest\"\x0e\n\x0cGetMeRequest\"H\n\x13ListSessionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.transom.accounts.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14RevokeSessionRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13transom.dev/Session2\xf7\x05\n\x0f\x41\x63\x63ountsService\x12y\n\x06SignUp\x12\".transom.accounts.v1.SignUpRequest\x1a#.transom.accounts.v1.SignUpResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:signUp:\x01*\x12y\n\x06SignIn\x12\".transom.accounts.v1.SignInRequest\x1a#.transom.accounts.v1.SignInResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:signIn:\x01*\x12o\n\x07SignOut\x12#.transom.accounts.v1.SignOutRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!\"\x1c/transom/v1/accounts:signOut:\x01*\x12i\n\x05GetMe\x12!.transom.accounts.v1.GetMeRequest\x1a\x1c.transom.accounts.v1.Account\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/transom/v1/accounts/me\x12\x84\x01\n\x0cListSessions\x12(.transom.accounts.v1.ListSessionsRequest\x1a).transom.accounts.v1.ListSessionsResponse\"\x1f\xda\x41\x00\x82\xd3\xe4\x93\x02\x16\x12\x14/transom/v1/sessions\x12\x8a\x01\n\rRevokeSession\x12).transom.accounts.v1.RevokeSessionRequest\x1a\x16.google.protobuf.Empty\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\"$/transom/v1/{name=sessions/*}:revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"transom/accounts/v1/accounts.proto\x12\x13transom.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x02\n\x07\x41\x63\x63ount\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05\x65mail\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08verified\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x17\n\tanonymous\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05roles\x18\x07 \x03(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cpassword_set\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x03:0\xea\x41-\n\x10transom.dev/User\x12\x0cusers/{user}*\x05users2\x04user\"\xa2\x02\n\x07Session\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04user\x18\x02 \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/User\x12\x14\n\x06\x64\x65vice\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x63urrent\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03:?\xea\x41<\n\x13transom.dev/Session\x12\x12sessions/{session}*\x08sessions2\x07session\"\x99\x01\n\rSignUpRequest\x12\x13\n\x05\x65mail\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64\x65vice\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03web\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x01\"}\n\x0eSignUpResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.transom.accounts.v1.Account\x12-\n\x07session\x18\x02 \x01(\x0b\x32\x1c.transom.accounts.v1.Session\x12\r\n\x05token\x18\x03 \x01(\t\"}\n\rSignInRequest\x12\x13\n\x05\x65mail\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64\x65vice\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03web\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xb0\x01\n\x0eSignInResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.transom.accounts.v1.Account\x12-\n\x07session\x18\x02 \x01(\x0b\x32\x1c.transom.accounts.v1.Session\x12\r\n\x05token\x18\x03 \x01(\t\x12\x31\n\tchallenge\x18\x04 \x01(\x0b\x32\x1e.transom.accounts.v1.Challenge\"\\\n\tChallenge\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07methods\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x10\n\x0eSignOutRequest\"\x0e\n\x0cGetMeRequest\"H\n\x13ListSessionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"_\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.transom.accounts.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x14RevokeSessionRequest\x12*\n\x04name\x18\x01 \x01(\tB\x1c\xe2\x41\x01\x02\xfa\x41\x15\n\x13transom.dev/Session2\xf7\x05\n\x0f\x41\x63\x63ountsService\x12y\n\x06SignUp\x12\".transom.accounts.v1.SignUpRequest\x1a#.transom.accounts.v1.SignUpResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:signUp:\x01*\x12y\n\x06SignIn\x12\".transom.accounts.v1.SignInRequest\x1a#.transom.accounts.v1.SignInResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:signIn:\x01*\x12o\n\x07SignOut\x12#.transom.accounts.v1.SignOutRequest\x1a\x16.google.protobuf.Empty\"\'\x82\xd3\xe4\x93\x02!\"\x1c/transom/v1/accounts:signOut:\x01*\x12i\n\x05GetMe\x12!.transom.accounts.v1.GetMeRequest\x1a\x1c.transom.accounts.v1.Account\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/transom/v1/accounts/me\x12\x84\x01\n\x0cListSessions\x12(.transom.accounts.v1.ListSessionsRequest\x1a).transom.accounts.v1.ListSessionsResponse\"\x1f\xda\x41\x00\x82\xd3\xe4\x93\x02\x16\x12\x14/transom/v1/sessions\x12\x8a\x01\n\rRevokeSession\x12).transom.accounts.v1.RevokeSessionRequest\x1a\x16.google.protobuf.Empty\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\"$/transom/v1/{name=sessions/*}:revoke:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNT'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
   _globals['_ACCOUNT'].fields_by_name['create_time']._loaded_options = None
   _globals['_ACCOUNT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_ACCOUNT'].fields_by_name['verified']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['verified']._serialized_options = b'\342A\001\003'
+  _globals['_ACCOUNT'].fields_by_name['anonymous']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['anonymous']._serialized_options = b'\342A\001\003'
+  _globals['_ACCOUNT'].fields_by_name['roles']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['roles']._serialized_options = b'\342A\001\003'
+  _globals['_ACCOUNT'].fields_by_name['password_set']._loaded_options = None
+  _globals['_ACCOUNT'].fields_by_name['password_set']._serialized_options = b'\342A\001\003'
   _globals['_ACCOUNT']._loaded_options = None
   _globals['_ACCOUNT']._serialized_options = b'\352A-\n\020transom.dev/User\022\014users/{user}*\005users2\004user'
   _globals['_SESSION'].fields_by_name['name']._loaded_options = None
@@ -71,6 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNUPREQUEST'].fields_by_name['device']._serialized_options = b'\342A\001\001'
   _globals['_SIGNUPREQUEST'].fields_by_name['remember']._loaded_options = None
   _globals['_SIGNUPREQUEST'].fields_by_name['remember']._serialized_options = b'\342A\001\001'
+  _globals['_SIGNUPREQUEST'].fields_by_name['web']._loaded_options = None
+  _globals['_SIGNUPREQUEST'].fields_by_name['web']._serialized_options = b'\342A\001\001'
   _globals['_SIGNINREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_SIGNINREQUEST'].fields_by_name['email']._serialized_options = b'\342A\001\002'
   _globals['_SIGNINREQUEST'].fields_by_name['password']._loaded_options = None
@@ -79,6 +89,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNINREQUEST'].fields_by_name['device']._serialized_options = b'\342A\001\001'
   _globals['_SIGNINREQUEST'].fields_by_name['remember']._loaded_options = None
   _globals['_SIGNINREQUEST'].fields_by_name['remember']._serialized_options = b'\342A\001\001'
+  _globals['_SIGNINREQUEST'].fields_by_name['web']._loaded_options = None
+  _globals['_SIGNINREQUEST'].fields_by_name['web']._serialized_options = b'\342A\001\001'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTSESSIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -98,27 +110,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNTSSERVICE'].methods_by_name['RevokeSession']._loaded_options = None
   _globals['_ACCOUNTSSERVICE'].methods_by_name['RevokeSession']._serialized_options = b'\332A\004name\202\323\344\223\002)\"$/transom/v1/{name=sessions/*}:revoke:\001*'
   _globals['_ACCOUNT']._serialized_start=237
-  _globals['_ACCOUNT']._serialized_end=420
-  _globals['_SESSION']._serialized_start=423
-  _globals['_SESSION']._serialized_end=713
-  _globals['_SIGNUPREQUEST']._serialized_start=716
-  _globals['_SIGNUPREQUEST']._serialized_end=850
-  _globals['_SIGNUPRESPONSE']._serialized_start=852
-  _globals['_SIGNUPRESPONSE']._serialized_end=977
-  _globals['_SIGNINREQUEST']._serialized_start=979
-  _globals['_SIGNINREQUEST']._serialized_end=1085
-  _globals['_SIGNINRESPONSE']._serialized_start=1087
-  _globals['_SIGNINRESPONSE']._serialized_end=1212
-  _globals['_SIGNOUTREQUEST']._serialized_start=1214
-  _globals['_SIGNOUTREQUEST']._serialized_end=1230
-  _globals['_GETMEREQUEST']._serialized_start=1232
-  _globals['_GETMEREQUEST']._serialized_end=1246
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1248
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1320
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1322
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1417
-  _globals['_REVOKESESSIONREQUEST']._serialized_start=1419
-  _globals['_REVOKESESSIONREQUEST']._serialized_end=1485
-  _globals['_ACCOUNTSSERVICE']._serialized_start=1488
-  _globals['_ACCOUNTSSERVICE']._serialized_end=2247
+  _globals['_ACCOUNT']._serialized_end=518
+  _globals['_SESSION']._serialized_start=521
+  _globals['_SESSION']._serialized_end=811
+  _globals['_SIGNUPREQUEST']._serialized_start=814
+  _globals['_SIGNUPREQUEST']._serialized_end=967
+  _globals['_SIGNUPRESPONSE']._serialized_start=969
+  _globals['_SIGNUPRESPONSE']._serialized_end=1094
+  _globals['_SIGNINREQUEST']._serialized_start=1096
+  _globals['_SIGNINREQUEST']._serialized_end=1221
+  _globals['_SIGNINRESPONSE']._serialized_start=1224
+  _globals['_SIGNINRESPONSE']._serialized_end=1400
+  _globals['_CHALLENGE']._serialized_start=1402
+  _globals['_CHALLENGE']._serialized_end=1494
+  _globals['_SIGNOUTREQUEST']._serialized_start=1496
+  _globals['_SIGNOUTREQUEST']._serialized_end=1512
+  _globals['_GETMEREQUEST']._serialized_start=1514
+  _globals['_GETMEREQUEST']._serialized_end=1528
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1530
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1602
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1604
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1699
+  _globals['_REVOKESESSIONREQUEST']._serialized_start=1701
+  _globals['_REVOKESESSIONREQUEST']._serialized_end=1767
+  _globals['_ACCOUNTSSERVICE']._serialized_start=1770
+  _globals['_ACCOUNTSSERVICE']._serialized_end=2529
 # @@protoc_insertion_point(module_scope)

@@ -15,16 +15,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Account(_message.Message):
-    __slots__ = ("name", "email", "display_name", "create_time")
+    __slots__ = ("name", "email", "display_name", "create_time", "verified", "anonymous", "roles", "password_set")
     NAME_FIELD_NUMBER: _ClassVar[int]
     EMAIL_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    ANONYMOUS_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_SET_FIELD_NUMBER: _ClassVar[int]
     name: str
     email: str
     display_name: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., email: _Optional[str] = ..., display_name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    verified: bool
+    anonymous: bool
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    password_set: bool
+    def __init__(self, name: _Optional[str] = ..., email: _Optional[str] = ..., display_name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verified: _Optional[bool] = ..., anonymous: _Optional[bool] = ..., roles: _Optional[_Iterable[str]] = ..., password_set: _Optional[bool] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("name", "user", "device", "create_time", "expire_time", "current")
@@ -43,18 +51,20 @@ class Session(_message.Message):
     def __init__(self, name: _Optional[str] = ..., user: _Optional[str] = ..., device: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., current: _Optional[bool] = ...) -> None: ...
 
 class SignUpRequest(_message.Message):
-    __slots__ = ("email", "password", "display_name", "device", "remember")
+    __slots__ = ("email", "password", "display_name", "device", "remember", "web")
     EMAIL_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     REMEMBER_FIELD_NUMBER: _ClassVar[int]
+    WEB_FIELD_NUMBER: _ClassVar[int]
     email: str
     password: str
     display_name: str
     device: str
     remember: bool
-    def __init__(self, email: _Optional[str] = ..., password: _Optional[str] = ..., display_name: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ...) -> None: ...
+    web: bool
+    def __init__(self, email: _Optional[str] = ..., password: _Optional[str] = ..., display_name: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
 
 class SignUpResponse(_message.Message):
     __slots__ = ("account", "session", "token")
@@ -67,26 +77,40 @@ class SignUpResponse(_message.Message):
     def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ..., session: _Optional[_Union[Session, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class SignInRequest(_message.Message):
-    __slots__ = ("email", "password", "device", "remember")
+    __slots__ = ("email", "password", "device", "remember", "web")
     EMAIL_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     REMEMBER_FIELD_NUMBER: _ClassVar[int]
+    WEB_FIELD_NUMBER: _ClassVar[int]
     email: str
     password: str
     device: str
     remember: bool
-    def __init__(self, email: _Optional[str] = ..., password: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ...) -> None: ...
+    web: bool
+    def __init__(self, email: _Optional[str] = ..., password: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
 
 class SignInResponse(_message.Message):
-    __slots__ = ("account", "session", "token")
+    __slots__ = ("account", "session", "token", "challenge")
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     account: Account
     session: Session
     token: str
-    def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ..., session: _Optional[_Union[Session, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+    challenge: Challenge
+    def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ..., session: _Optional[_Union[Session, _Mapping]] = ..., token: _Optional[str] = ..., challenge: _Optional[_Union[Challenge, _Mapping]] = ...) -> None: ...
+
+class Challenge(_message.Message):
+    __slots__ = ("token", "methods", "expire_time")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    methods: _containers.RepeatedScalarFieldContainer[str]
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, token: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class SignOutRequest(_message.Message):
     __slots__ = ()
