@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.providers import Provider
+
 SECRET_LEAST = 32
 """Characters of an installation's secret: what it seals must outlive a stolen backup."""
 
@@ -77,6 +79,20 @@ class Settings(BaseSettings):
         "android:apk-key-hash:...",
     )
 
+    # Whose word for who somebody is is taken (docs/identity.md, OIDC).
+    oidc: tuple[Provider, ...] = Field(
+        (),
+        max_length=20,
+        description='OpenID Connect issuers, as JSON: [{"id": "google", "client_ids": ["..."], "client_secret": "...", '
+        '"redirect_uris": ["https://app.example/signed-in"]}].',
+    )
+    oidc_ca: Path | None = Field(
+        None, description="Certificates (PEM) that issuers' TLS is checked against, beside the well-known ones."
+    )
+    oidc_keys_fresh: float = Field(
+        600.0, gt=0, le=3600, description="Seconds an issuer's keys are used before it is asked for them again."
+    )
+
     # Limits.
     page_size: int = Field(50, description="Resources of a page when the caller does not say.")
     page_size_max: int = Field(1000, description="Larger wishes are lowered to this (AIP-158).")
@@ -94,4 +110,12 @@ class Settings(BaseSettings):
     def _long(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(secret.get_secret_value()) < SECRET_LEAST for secret in given):
             raise ValueError(f"each secret has at least {SECRET_LEAST} characters")
+        return given
+
+    @field_validator("oidc")
+    @classmethod
+    def _told_apart(cls, given: tuple[Provider, ...]) -> tuple[Provider, ...]:
+        names = [name for provider in given for name in (provider.issuer, *provider.issuer_names)]
+        if len({provider.id for provider in given}) < len(given) or len(set(names)) < len(names):
+            raise ValueError("each id and each issuer is given once")
         return given
