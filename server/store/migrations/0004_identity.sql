@@ -62,6 +62,7 @@ create table transom.passkeys (
     public_key    bytea not null,          -- COSE
     sign_count    bigint not null,
     transports    text[] not null default '{}',
+    backup_eligible boolean not null default false,  -- it may be copied to other devices: fixed when it is made
     backed_up     boolean not null default false,
     title         text not null default '',
     create_time   timestamptz not null default clock_timestamp(),
