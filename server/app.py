@@ -25,6 +25,8 @@ from server.engine.authentication import Authentication as Callers
 from server.engine.files import Files
 from server.engine.keys import Keys
 from server.engine.resources import Resources
+from server.engine.sign_ins import SignIns, Unnoted, no_second_factors
+from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
 from server.interceptors.chain import Chain, Layer
@@ -53,6 +55,7 @@ from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
 from server.store.sessions import StoredSessions
 from server.store.tokens import Tokens
+from server.store.words import StoredWords
 
 LANE_CONNECTIONS = 2
 """Pipelined connections to each Postgres server: while one batch is under way, the next one forms."""
@@ -141,7 +144,10 @@ async def opened(
         callers = Callers(tokens)
         passwords = Passwords()
         stack.callback(passwords.close)
-        accounts = Accounts(StoredAccounts(identity), StoredSessions(identity), passwords, tokens, callers, **sizes)
+        stored_accounts, stored_sessions = StoredAccounts(identity), StoredSessions(identity)
+        words = Words(StoredWords(identity))
+        sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, no_second_factors, Unnoted())
+        accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, callers, sign_ins, **sizes)
         objects = Objects(
             endpoint=settings.s3_endpoint,
             public_endpoint=settings.s3_public_endpoint,

@@ -31,6 +31,8 @@ from server.engine.accounts import Accounts
 from server.engine.authentication import Authentication
 from server.engine.files import Files
 from server.engine.keys import Keys
+from server.engine.sign_ins import SignIns, Unnoted, no_second_factors
+from server.engine.words import Words
 from server.interceptors.authentication import Authentication as Authenticating
 from server.interceptors.chain import Chain
 from server.interceptors.errors import DETAILS, Errors
@@ -46,6 +48,7 @@ from server.store.passwords import Passwords
 from server.store.redis import Redis
 from server.store.sessions import StoredSessions
 from server.store.tokens import Tokens
+from server.store.words import StoredWords
 
 MIGRATIONS = Path(__file__).parents[1] / "server/store/migrations"
 
@@ -262,7 +265,10 @@ async def server(
         await second.open()
     tokens = Tokens(pool, cache, second, lambda: behind)
     authentication = Authentication(tokens)
-    accounts = Accounts(StoredAccounts(pool), StoredSessions(pool), passwords, tokens, authentication)
+    stored_accounts, stored_sessions = StoredAccounts(pool), StoredSessions(pool)
+    words = Words(StoredWords(pool))
+    sign_ins = SignIns(stored_accounts, stored_sessions, tokens, authentication, words, no_second_factors, Unnoted())
+    accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, authentication, sign_ins)
     files = Files(StoredFiles(pool), objects, **options)
     made = Server(accounts, files, Keys(StoredKeys(pool), tokens), authentication, tokens, objects)
     layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication)]

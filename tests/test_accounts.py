@@ -25,6 +25,7 @@ from deploy.native.stack import Stack
 from server.app import POOL_WAITING, _pool
 from server.caller import NOBODY, Kind
 from server.engine.authentication import BAD, Authentication
+from server.engine.sign_ins import Place as Where
 from server.engine.text import email_key
 from server.engine.tokens import SESSION, digest, new_token
 from server.errors import Exhausted, Invalid, Unauthenticated, Unavailable
@@ -209,7 +210,7 @@ async def test_a_session_lasts_12_hours_or_30_days(at: Place) -> None:
             _, made = await signed_up(on, remember=remember)
             session = made.session
             assert session.expire_time.ToDatetime() - session.create_time.ToDatetime() == lifetime
-            again = await on.accounts.sign_in(made.account.email, PASSWORD, remember=remember)
+            again = await on.accounts.sign_in(made.account.email, PASSWORD, Where(remember=remember))
             assert abs(again.session.expire_time - again.session.create_time - lifetime) < timedelta(seconds=1)
 
 
@@ -278,7 +279,7 @@ async def test_sessions_come_in_pages_bound_to_the_caller(at: Place) -> None:
         ann, hers = await signed_up(on)
         bob, _ = await signed_up(on)
         for n in range(6):
-            await on.accounts.sign_in(hers.account.email, PASSWORD, device=str(n))
+            await on.accounts.sign_in(hers.account.email, PASSWORD, Where(device=str(n)))
         seen, token, pages = [], "", 0
         while True:
             page = await ann.accounts("ListSessions", pb.ListSessionsRequest(page_size=3, page_token=token))

@@ -9,8 +9,10 @@ import secrets
 
 SESSION = "tss_"
 KEY = "tsk_"
+WORD = "tsw_"
 
 _TOKEN = re.compile(r"ts[sk]_[A-Za-z0-9_-]{43}")
+_WORD = re.compile(r"tsw_[A-Za-z0-9_-]{43}")
 
 
 def new_token(prefix: str) -> str:
@@ -21,6 +23,11 @@ def new_token(prefix: str) -> str:
 def looks_like_token(text: str) -> bool:
     """Whether `text` has a token's shape; what has not is refused without asking anybody."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def looks_like_word(text: str) -> bool:
+    """Whether `text` has the shape of a word that was mailed; no call can be made with one."""
+    return _WORD.fullmatch(text) is not None
 
 
 def digest(token: str) -> bytes:

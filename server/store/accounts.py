@@ -7,14 +7,18 @@ from datetime import datetime
 
 from server.store.pooled import Pool, transaction
 
-_BY_KEY = """
-select id, email, display_name, create_time, password_hash
-from transom.users where email_key = %s
-"""
+_COLUMNS = (
+    "id, email, email_key, display_name, create_time, password_hash, verified, anonymous, roles, "
+    "disabled_time, delete_time"
+)
+_BY_KEY = f"select {_COLUMNS} from transom.users where email_key = %s"
+_BY_ID = f"select {_COLUMNS} from transom.users where id = %s"
 
-_BY_ID = """
-select id, email, display_name, create_time, password_hash
-from transom.users where id = %s
+# No row comes back where the address is taken.
+_CREATE = """
+insert into transom.users (id, email, email_key, display_name, password_hash, verified, anonymous, roles)
+values (%s, %s, %s, %s, %s, %s, %s, %s)
+on conflict (email_key) do nothing
 """
 
 # Only where the hash is still the one that was read: a change of password in between must win.
@@ -26,14 +30,39 @@ class StoredAccount:
     """An account as it is kept."""
 
     id: str
-    email: str
+    email: str | None
+    email_key: str | None
     display_name: str
     create_time: datetime
-    password_hash: str
+    password_hash: str | None
+    verified: bool
+    anonymous: bool
+    roles: list[str]
+    disabled_time: datetime | None
+    delete_time: datetime | None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody can sign in to it: disabled, or waiting to be deleted."""
+        return self.disabled_time is not None or self.delete_time is not None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """What a new account is made of."""
+
+    id: str
+    email: str | None
+    email_key: str | None
+    display_name: str
+    password_hash: str | None
+    verified: bool = False
+    anonymous: bool = False
+    roles: tuple[str, ...] = ()
 
 
 class StoredAccounts:
-    """Accounts in Postgres. They are made together with their first session (`StoredSessions.sign_up`)."""
+    """Accounts in Postgres."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -49,6 +78,24 @@ class StoredAccounts:
         async with transaction(self._pool, StoredAccount) as cursor:
             await cursor.execute(_BY_ID, [id])
             return await cursor.fetchone()
+
+    async def create(self, account: NewAccount) -> bool:
+        """Keeps a new account; False where the address has one."""
+        async with transaction(self._pool, StoredAccount) as cursor:
+            await cursor.execute(
+                _CREATE,
+                [
+                    account.id,
+                    account.email,
+                    account.email_key,
+                    account.display_name,
+                    account.password_hash,
+                    account.verified,
+                    account.anonymous,
+                    list(account.roles),
+                ],
+            )
+            return cursor.rowcount > 0
 
     async def rehash(self, account: StoredAccount, password_hash: str) -> None:
         """Keeps another hash of the same password."""

@@ -11,22 +11,11 @@ from server.store.pooled import Pool, transaction
 PER_ACCOUNT = 100
 """Live sessions of one account; one more ends the oldest."""
 
-# Account and first session come together or not at all. No row comes back where the address is taken.
-_SIGN_UP = """
-with fresh as (
-    insert into transom.users (id, email, email_key, display_name, password_hash)
-    values (%(user)s, %(email)s, %(email_key)s, %(display_name)s, %(password_hash)s)
-    on conflict (email_key) do nothing
-    returning id, create_time
-)
-insert into transom.sessions (id, user_id, token_hash, device, create_time, expire_time)
-select %(session)s, fresh.id, %(token_hash)s, %(device)s, fresh.create_time, fresh.create_time + %(lifetime)s
-from fresh
-returning id, user_id, device, create_time, expire_time, token_hash
-"""
-
 # Sign-ins of one account wait for each other here, so that the count below is exact.
-_LOCK = "select id from transom.users where id = %s for no key update"
+# Nobody who is disabled at this moment gets in: disabling waits here, too, and ends what sessions it finds.
+_LOCK = """
+select id from transom.users where id = %s and disabled_time is null and delete_time is null for no key update
+"""
 
 _SIGN_IN = """
 insert into transom.sessions (id, user_id, token_hash, device, expire_time)
@@ -87,43 +76,16 @@ class NewSession:
     lifetime: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class NewAccount:
-    """What a new account is made of."""
-
-    id: str
-    email: str
-    email_key: str
-    display_name: str
-    password_hash: str
-
-
 class StoredSessions:
     """Sessions in Postgres."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def sign_up(self, account: NewAccount, session: NewSession) -> StoredSession | None:
-        """Makes an account and its first session, together; None where the address has an account."""
-        async with transaction(self._pool, StoredSession) as cursor:
-            await cursor.execute(
-                _SIGN_UP,
-                {
-                    "user": account.id,
-                    "email": account.email,
-                    "email_key": account.email_key,
-                    "display_name": account.display_name,
-                    "password_hash": account.password_hash,
-                    **_parameters(session),
-                },
-            )
-            return await cursor.fetchone()
-
     async def sign_in(self, user: str, session: NewSession) -> tuple[StoredSession | None, Sequence[bytes]]:
         """Makes a session of the account `user`; with it, the token hashes of those that ended to make room.
 
-        None where the account is gone.
+        None where the account is gone or disabled.
         """
         async with transaction(self._pool, StoredSession) as cursor:
             await cursor.execute(_LOCK, [user])

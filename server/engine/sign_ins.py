@@ -1,0 +1,206 @@
+"""Where every way to sign in ends: with a session, or with the second factor to ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from server.engine.account import Account, Session, account_of, session_of
+from server.engine.authentication import Authentication
+from server.engine.tokens import SESSION, digest, new_id, new_token
+from server.engine.words import Purpose, Words
+from server.errors import Unauthenticated
+from server.store.accounts import StoredAccounts
+from server.store.sessions import NewSession, StoredSessions
+from server.store.tokens import Tokens
+
+SHORT = timedelta(hours=12)
+LONG = timedelta(days=30)
+
+CHALLENGE = timedelta(minutes=10)
+"""How long a second factor is waited for."""
+ATTEMPTS = 5
+"""Answers to one challenge; then the sign-in begins again."""
+
+SecondFactors = Callable[[str], Awaitable[tuple[str, ...]]]
+"""The id of an account → the second factors it has confirmed, none where it has none."""
+
+
+async def no_second_factors(user_id: str) -> tuple[str, ...]:
+    """Where there are none."""
+    return ()
+
+
+class Proof(StrEnum):
+    """How somebody proved who they are."""
+
+    PASSWORD = "password"  # noqa: S105 - the name of a way
+    CODE = "code"
+    OIDC = "oidc"
+    PASSKEY = "passkey"
+    ANONYMOUS = "anonymous"
+    RESET = "reset"
+    IMPERSONATION = "impersonation"
+
+
+class Notes(Protocol):
+    """The audit log, as signing in needs it (engine/audit.py)."""
+
+    async def note(
+        self,
+        action: str,
+        *,
+        actor: str = "",
+        target: str = "",
+        outcome: str = "ok",
+        details: Mapping[str, str] = {},
+        address: str = "",
+        device: str = "",
+    ) -> None: ...
+
+
+class Unnoted:
+    """Where nobody keeps notes."""
+
+    async def note(self, action: str, **of: Any) -> None:
+        """Keeps nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session will live, as the request says."""
+
+    device: str = ""
+    remember: bool = False
+    web: bool = False
+    """Its token goes into a cookie and not into the answer."""
+    address: str = ""
+    """Where the request came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A new session. The token is nowhere else: only its hash is kept."""
+
+    account: Account
+    session: Session
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A second factor is asked for before there is a session."""
+
+    token: str
+    methods: tuple[str, ...]
+    """`totp`, `recovery_code`."""
+    expire_time: datetime
+
+
+class SignIns:
+    """Ends sign-ins. Who calls it has checked the proof."""
+
+    def __init__(
+        self,
+        accounts: StoredAccounts,
+        sessions: StoredSessions,
+        tokens: Tokens,
+        authentication: Authentication,
+        words: Words,
+        second_factors: SecondFactors,
+        notes: Notes,
+    ) -> None:
+        self._accounts = accounts
+        self._sessions = sessions
+        self._tokens = tokens
+        self._authentication = authentication
+        self._words = words
+        self._second_factors = second_factors
+        self._notes = notes
+
+    async def finish(
+        self, user_id: str, proof: Proof, place: Place, *, second_factor_done: bool = False
+    ) -> SignedIn | Challenge:
+        """The session of an account that proved itself by `proof`, or the challenge where it has a second factor and
+        that is not done.
+
+        An account has at most as many sessions as the store allows: one more ends the oldest. Raises Unauthenticated
+        (WRONG_CREDENTIALS) where the account is gone or disabled, as for a wrong password.
+        """
+        account = await self._accounts.by_id(user_id)
+        if account is None or account.closed:
+            await self._note(user_id, proof, place, "DISABLED" if account else "GONE")
+            raise wrong_credentials()
+        methods = () if second_factor_done else await self._second_factors(user_id)
+        if methods:
+            return await self._challenge(user_id, proof, place, methods)
+        token = new_token(SESSION)
+        stored, ended = await self._sessions.sign_in(user_id, _new_session(token, place))
+        if stored is None:
+            raise wrong_credentials()
+        if ended:
+            await self._end(ended)
+        await self._note(user_id, proof, place, "ok")
+        return SignedIn(account_of(account), session_of(stored, stored.id), token)
+
+    async def resume(self, challenge_token: str) -> tuple[str, Proof, Place]:
+        """The id of the account that a live challenge is about, and how and where it signs in. Counts as an answer.
+
+        Raises Unauthenticated (CHALLENGE_INVALID) where the challenge is over or was answered too often.
+        """
+        word = await self._words.attempt(challenge_token, Purpose.SECOND_FACTOR, ATTEMPTS)
+        if word is None or word.user_id is None:
+            raise Unauthenticated("The challenge is over; sign in again.", reason="CHALLENGE_INVALID")
+        told = word.details
+        return word.user_id, Proof(told["proof"]), Place(**told["place"])
+
+    async def close(self, challenge_token: str) -> None:
+        """Ends a challenge that was met: to be called before `finish`, so that it is met once.
+
+        Raises Unauthenticated (CHALLENGE_INVALID) where another call was faster.
+        """
+        if await self._words.use(challenge_token, Purpose.SECOND_FACTOR) is None:
+            raise Unauthenticated("The challenge is over; sign in again.", reason="CHALLENGE_INVALID")
+
+    async def _challenge(self, user_id: str, proof: Proof, place: Place, methods: tuple[str, ...]) -> Challenge:
+        told = {
+            "proof": proof.value,
+            "place": {
+                "device": place.device,
+                "remember": place.remember,
+                "web": place.web,
+                "address": place.address,
+            },
+        }
+        word, ends = await self._words.make(Purpose.SECOND_FACTOR, CHALLENGE, user=user_id, details=told)
+        return Challenge(word, methods, ends)
+
+    async def _end(self, digests: Sequence[bytes]) -> None:
+        """For sessions whose rows are deleted already."""
+        async with self._tokens.ending(digests):
+            pass
+        self._authentication.forget(digests)
+
+    async def _note(self, user_id: str, proof: Proof, place: Place, outcome: str) -> None:
+        name = f"users/{user_id}"
+        await self._notes.note(
+            "sign_in",
+            actor=name if outcome == "ok" else "",
+            target=name,
+            outcome=outcome,
+            details={"proof": proof.value},
+            address=place.address,
+            device=place.device,
+        )
+
+
+def wrong_credentials() -> Unauthenticated:
+    """The one refusal of a sign-in, whatever was wrong."""
+    return Unauthenticated("The address or the password is wrong.", reason="WRONG_CREDENTIALS")
+
+
+def _new_session(token: str, place: Place) -> NewSession:
+    return NewSession(new_id(), digest(token), place.device, LONG if place.remember else SHORT)

@@ -1,0 +1,68 @@
+"""What every way to sign in reads from its request, and answers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Protocol
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from transom.accounts.v1 import accounts_pb2 as pb
+
+from server.engine.account import Account, Session
+from server.engine.sign_ins import Challenge, Place, SignedIn
+
+
+class Asking(Protocol):
+    """A request that signs in."""
+
+    device: str
+    remember: bool
+    web: bool
+
+
+def place_of(request: Asking) -> Place:
+    """Where the session shall live that `request` asks for."""
+    return Place(device=request.device, remember=request.remember, web=request.web)
+
+
+async def answer(made: SignedIn | Challenge, place: Place, context: Any) -> pb.SignInResponse:
+    """The answer to a sign-in that has succeeded, or that waits for a second factor."""
+    if isinstance(made, Challenge):
+        return pb.SignInResponse(
+            challenge=pb.Challenge(token=made.token, methods=made.methods, expire_time=_time(made.expire_time))
+        )
+    return pb.SignInResponse(
+        account=account_message(made.account), session=session_message(made.session), token=made.token
+    )
+
+
+def account_message(account: Account) -> pb.Account:
+    """An account as the API shows it."""
+    return pb.Account(
+        name=account.name,
+        email=account.email,
+        display_name=account.display_name,
+        create_time=_time(account.create_time),
+        verified=account.verified,
+        anonymous=account.anonymous,
+        roles=account.roles,
+        password_set=account.password_set,
+    )
+
+
+def session_message(session: Session) -> pb.Session:
+    """A session as the API shows it."""
+    return pb.Session(
+        name=session.name,
+        user=session.user,
+        device=session.device,
+        create_time=_time(session.create_time),
+        expire_time=_time(session.expire_time),
+        current=session.current,
+    )
+
+
+def _time(time: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp
