@@ -21,11 +21,12 @@ from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
 from server.engine.accounts import Accounts
+from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
 from server.engine.files import Files
 from server.engine.keys import Keys
 from server.engine.resources import Resources
-from server.engine.sign_ins import SignIns, Unnoted, no_second_factors
+from server.engine.sign_ins import SignIns, no_second_factors
 from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
@@ -39,9 +40,11 @@ from server.services.accounts import AccountsService
 from server.services.custom import CustomMethods, unimplemented
 from server.services.files import FilesService
 from server.services.reflection import add_reflection
+from server.services.said import said
 from server.services.standard import StandardMethods
 from server.settings import Settings
 from server.store.accounts import StoredAccounts
+from server.store.audit import StoredAudit
 from server.store.files import StoredFiles
 from server.store.freshness import Freshness
 from server.store.keys import StoredKeys
@@ -145,8 +148,11 @@ async def opened(
         passwords = Passwords()
         stack.callback(passwords.close)
         stored_accounts, stored_sessions = StoredAccounts(identity), StoredSessions(identity)
+        stored_audit = StoredAudit(identity)
+        stack.push_async_callback(stored_audit.aclose)
+        audit = Audit(stored_audit, said, days=settings.audit_days, **sizes)
         words = Words(StoredWords(identity))
-        sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, no_second_factors, Unnoted())
+        sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, no_second_factors, audit)
         accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, callers, sign_ins, **sizes)
         objects = Objects(
             endpoint=settings.s3_endpoint,

@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     upload_bytes_max: int = Field(100 << 20, description="Largest file of one upload.")
     replica_lag_max: float = Field(1.0, description="Seconds behind the primary beyond which the replica is not read.")
 
+    audit_days: int = Field(365, ge=0, description="Days that the audit log is kept; 0 keeps it for good.")
+
     # Life.
     drain_notice: float = Field(1.5, description="Seconds between health NOT_SERVING and the listener closing.")
     drain_grace: float = Field(10.0, description="Seconds calls in flight may take to finish.")
