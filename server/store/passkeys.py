@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, Statement, transaction
 
 PER_ACCOUNT = 20
 """Passkeys of one account."""
@@ -42,7 +42,7 @@ where credential_id = %(credential_id)s and (sign_count < %(count)s or (sign_cou
 
 _RENAME = f"update transom.passkeys set title = %s where id = %s and user_id = %s returning {_COLUMNS}"
 
-_DELETE = f"""
+_DELETE = """
 delete from transom.passkeys p where p.id = %(id)s and p.user_id = %(user)s and (
     exists (select 1 from transom.passkeys o where o.user_id = p.user_id and o.id <> p.id)
     or exists (select 1 from transom.identities i where i.user_id = p.user_id)
@@ -51,7 +51,6 @@ delete from transom.passkeys p where p.id = %(id)s and p.user_id = %(user)s and 
         where u.id = p.user_id and (u.password_hash is not null or (u.verified and u.email is not null))
     )
 )
-returning {_COLUMNS}
 """
 _ONE = f"select {_COLUMNS} from transom.passkeys where id = %s and user_id = %s"
 
@@ -125,8 +124,8 @@ class StoredPasskeys:
             await cursor.execute(_BY_CREDENTIAL, [credential_id])
             return await cursor.fetchone()
 
-    async def add(self, user: str, passkey: NewPasskey) -> tuple[StoredPasskey, bool] | NotAdded:
-        """Adds a passkey to `user`, and whether the account was anonymous until now."""
+    async def add(self, user: str, passkey: NewPasskey, note: Statement) -> tuple[StoredPasskey, bool] | NotAdded:
+        """Adds a passkey to `user`, with a `note` of it; and whether the account was anonymous until now."""
         async with transaction(self._pool, StoredPasskey) as cursor:
             await cursor.execute(_LOCK, [user])
             if cursor.rowcount == 0:
@@ -150,6 +149,7 @@ class StoredPasskeys:
             if made is None:
                 await cursor.execute(_BY_CREDENTIAL, [passkey.credential_id])
                 return NotAdded.TAKEN if await cursor.fetchone() else NotAdded.FULL
+            await cursor.execute(*note)
             await cursor.execute(_UPGRADE, [user])
             return made, cursor.rowcount > 0
 
@@ -165,13 +165,13 @@ class StoredPasskeys:
             await cursor.execute(_RENAME, [title, id, user])
             return await cursor.fetchone()
 
-    async def delete(self, id: str, user: str) -> StoredPasskey | NotDeleted:
-        """Deletes the passkey `id` of `user`, where the account can be signed in to without it."""
+    async def delete(self, id: str, user: str, note: Statement) -> NotDeleted | None:
+        """Deletes the passkey `id` of `user`, with a `note` of it, where the account can be signed in to without it."""
         async with transaction(self._pool, StoredPasskey) as cursor:
             await cursor.execute(_LOCK, [user])
             await cursor.execute(_DELETE, {"id": id, "user": user})
-            deleted = await cursor.fetchone()
-            if deleted is not None:
-                return deleted
+            if cursor.rowcount:
+                await cursor.execute(*note)
+                return None
             await cursor.execute(_ONE, [id, user])
             return NotDeleted.LAST if await cursor.fetchone() else NotDeleted.ABSENT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,6 +15,8 @@ from server.errors import Exhausted, Unavailable
 from server.store.translation import refusal_of
 
 Pool: TypeAlias = AsyncConnectionPool[AsyncConnection[Any]]
+Statement: TypeAlias = tuple[str, Sequence[object]]
+"""A statement and its parameters, to be run in a transaction of somebody else's."""
 Row = TypeVar("Row")
 
 PATIENCE = 3.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, Statement, transaction
 
 _ONE = """
 select u.id as user_id, u.email, a.secret, a.confirm_time,
@@ -47,7 +47,7 @@ and exists (select 1 from transom.authenticators a where a.user_id = recovery_co
 """
 
 _LOCK = "select user_id from transom.authenticators where user_id = %s and confirm_time is not null for update"
-_REMOVE = "delete from transom.authenticators where user_id = %s returning user_id"
+_REMOVE = "delete from transom.authenticators where user_id = %s"
 _DROP_CODES = "delete from transom.recovery_codes where user_id = %s"
 _ADD_CODES = "insert into transom.recovery_codes (user_id, code_hash) select %s, unnest(%s::bytea[])"
 
@@ -95,15 +95,16 @@ class StoredSecondFactors:
             await cursor.execute(_ENROLL, [user, secret])
             return cursor.rowcount > 0
 
-    async def confirm(self, user: str, secret: bytes, step: int, codes: Sequence[bytes]) -> bool:
-        """Makes the authenticator with this sealed secret count, with `codes` as recovery codes; False where it is not
-        (any more) the one to be confirmed."""
+    async def confirm(self, user: str, secret: bytes, step: int, codes: Sequence[bytes], note: Statement) -> bool:
+        """Makes the authenticator with this sealed secret count, with `codes` as recovery codes and a `note` of it;
+        False where it is not (any more) the one to be confirmed."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_CONFIRM, {"user": user, "secret": secret, "step": step})
             if cursor.rowcount == 0:
                 return False
             await cursor.execute(_DROP_CODES, [user])
             await cursor.execute(_ADD_CODES, [user, list(codes)])
+            await cursor.execute(*note)
             return True
 
     async def take_step(self, user: str, secret: bytes, step: int) -> bool:
@@ -123,20 +124,25 @@ class StoredSecondFactors:
             await cursor.execute(_TAKE_CODE, [user, code_hash])
             return cursor.rowcount > 0
 
-    async def replace_codes(self, user: str, codes: Sequence[bytes]) -> bool:
-        """Puts `codes` in place of the recovery codes there are; False where no authenticator is confirmed."""
+    async def replace_codes(self, user: str, codes: Sequence[bytes], note: Statement) -> bool:
+        """Puts `codes` in place of the recovery codes there are, with a `note` of it; False where no authenticator is
+        confirmed."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_LOCK, [user])
             if cursor.rowcount == 0:
                 return False
             await cursor.execute(_DROP_CODES, [user])
             await cursor.execute(_ADD_CODES, [user, list(codes)])
+            await cursor.execute(*note)
             return True
 
-    async def remove(self, user: str) -> bool:
-        """Removes the authenticator, confirmed or not, and the recovery codes; False where there was none."""
+    async def remove(self, user: str, note: Statement) -> bool:
+        """Removes the authenticator, confirmed or not, and the recovery codes, with a `note` of it; False where there was
+        none."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_REMOVE, [user])
             removed = cursor.rowcount > 0
+            if removed:
+                await cursor.execute(*note)
             await cursor.execute(_DROP_CODES, [user])
             return removed
