@@ -39,6 +39,8 @@ class Field:
     """The column's default as SQL; None where it may be NULL."""
     initial: Any = None
     """The value in a new resource where the request gives none; None for none."""
+    rules: tuple[tuple[str, str], ...] = ()
+    """Its access rules: `read` or `write`, and the expression."""
 
 
 class Managed(StrEnum):
@@ -66,6 +68,8 @@ class Resource:
     table_name: str
     descriptor: Descriptor
     comment: str = ""
+    rules: tuple[tuple[str, str], ...] = ()
+    """Its access rules: an action, or `read` or `write` for several, and the expression."""
 
     def pattern_of(self, name: str) -> Pattern | None:
         """The pattern that `name` is of, if any."""
@@ -98,6 +102,22 @@ class Kind(StrEnum):
         return self not in (Kind.CUSTOM, Kind.BUILT_IN)
 
 
+class Audience(StrEnum):
+    """Those who are often meant by who may call a method."""
+
+    PUBLIC = auto()
+    SIGNED_IN = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may call a method, as its option says: one of these."""
+
+    audience: Audience | None = None
+    role: str = ""
+    rule: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One RPC.
@@ -125,6 +145,10 @@ class Method:
     """Names of all fields of the request."""
     http: tuple[tuple[str, str], ...] = ()
     """Verb and path template of each REST binding."""
+    access: Access | None = None
+    """Who may call it; None where the schema says nothing of it."""
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Types of the resources that fields of the request refer to, by field."""
     why_custom: str = ""
     """Where its name is that of a standard method but its shape is not: what differs."""
     comment: str = ""
@@ -156,6 +180,8 @@ class Schema:
     behaviors: Mapping[str, frozenset[Behavior]] = field(default_factory=dict)
     """Of every field of every message that has any, by full name."""
     warnings: tuple[str, ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
+    """Types of the resources that fields of resources refer to, by the field's full name."""
     _classes: dict[str, type[Message]] = field(default_factory=dict, repr=False)
 
     def message_class(self, name: str) -> Any:

@@ -18,12 +18,15 @@ from server.schema.classification import classified
 from server.schema.columns import column_type, identifier, snake
 from server.schema.compilation import SchemaError
 from server.schema.doubts import doubts
-from server.schema.model import Behavior, Field, Managed, Method, Resource, Schema, Service
+from server.schema.model import Access, Audience, Behavior, Field, Managed, Method, Resource, Schema, Service
 from server.schema.names import Pattern, PatternError
 
 OWN_PACKAGE = "transom."
 SYSTEM_COLUMNS = frozenset({"name", "ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"})
 """Ours and Postgres's own; beside these, a column that begins with an underscore is Transom's."""
+
+RESOURCE_RULES = ("read", "write", "get", "list", "create", "update", "delete", "watch")
+FIELD_RULES = ("read", "write")
 
 _IMAGE_EXTENSION = 8042
 """Number of buf's `buf_extension` in a file of an image; its field 1 is `is_import`."""
@@ -78,7 +81,14 @@ class _Reader:
             for field in message.fields
             if (found := self._behaviors(field))
         }
-        schema = Schema(self.pool, resources, services, behaviors)
+        references = {
+            field.full_name: found.type
+            for resource in resources.values()
+            for message in _messages([resource.descriptor])
+            for field in message.fields
+            if (found := self.extension(field, "google.api.resource_reference")) is not None and found.type
+        }
+        schema = Schema(self.pool, resources, services, behaviors, references=references)
         own = (f for f in served if not f.package.startswith(OWN_PACKAGE))
         return replace(schema, warnings=(*self.warnings, *doubts(schema, own)))
 
@@ -144,6 +154,7 @@ class _Reader:
             table_name=identifier(snake(plural)),
             descriptor=message,
             comment=self.comments.get(message.full_name, ""),
+            rules=_written(self.extension(message, "transom.schema.v1.resource"), RESOURCE_RULES),
         )
 
     def _fields(self, where: str, message: Descriptor, name_field: str) -> Iterable[Field]:
@@ -162,7 +173,9 @@ class _Reader:
                 self.warnings.append(
                     f"{where}.{field.name}: is both REQUIRED and OUTPUT_ONLY: clients need not give it"
                 )
-            yield Field(field.number, field.name, field, behaviors, column, kind, default, self._initial(where, field))
+            rules = _written(self.extension(field, "transom.schema.v1.field"), FIELD_RULES)
+            initial = self._initial(where, field)
+            yield Field(field.number, field.name, field, behaviors, column, kind, default, initial, rules)
 
     def _initial(self, where: str, field: FieldDescriptor) -> Any:
         rules = self.extension(field, "transom.schema.v1.field")
@@ -254,9 +267,20 @@ class _Reader:
             items_field=found.items_field,
             fields=frozenset(f.name for f in method.input_type.fields),
             http=http,
+            access=self._access(method),
+            references=references,
             why_custom=found.why_custom,
             comment=self.comments.get(method.full_name, ""),
         )
+
+    def _access(self, method: MethodDescriptor) -> Access | None:
+        option = self.extension(method, "transom.schema.v1.method")
+        if option is None:
+            return None
+        who = option.WhichOneof("who")
+        if who == "allow":
+            return Access(audience={1: Audience.PUBLIC, 2: Audience.SIGNED_IN}.get(option.allow))
+        return Access(role=option.role, rule=option.rule)
 
     def _http(self, method: MethodDescriptor) -> tuple[tuple[str, str], ...]:
         rule = self.extension(method, "google.api.http")
@@ -309,6 +333,11 @@ def _value(field: FieldDescriptor, text: str) -> Any:
     if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
         return float(text)
     return int(text)
+
+
+def _written(option: Any, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The rules that an option has, by what they are for."""
+    return () if option is None else tuple((name, getattr(option, name)) for name in names if getattr(option, name))
 
 
 def _imported(file: FileDescriptorProto) -> bool:
