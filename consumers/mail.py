@@ -47,9 +47,11 @@ ERROR = 500
 _READ: LiteralString = (
     "select id, recipient, subject, body, attachments, create_time, sent_time from transom.mails where id = %s"
 )
-_SENT: LiteralString = (
-    "update transom.mails set sent_time = clock_timestamp(), attempts = attempts + 1, last_error = %s where id = %s"
-)
+_SENT: LiteralString = """
+update transom.mails set sent_time = clock_timestamp(), attempts = attempts + 1, last_error = %s,
+    body = case when fleeting then '' else body end
+where id = %s
+"""
 _FAILED: LiteralString = "update transom.mails set attempts = attempts + 1, last_error = %s where id = %s"
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -21,6 +20,7 @@ from server.engine.resources import Call as Calling
 from server.engine.resources import Resources, absent, refusal
 from server.errors import Invalid, Stale
 from server.schema.model import Resource, Schema
+from server.store import mails
 from server.store.changes import PAGE_BYTES_MAX, Act, Change, Outcome, Page, Row
 
 LIST_MAX = 10_000
@@ -218,17 +218,16 @@ class Work:
         if len(attachments) > ATTACHMENTS_MAX:
             raise Invalid.field("attachments", f"must be at most {ATTACHMENTS_MAX}")
         id = fresh_id(int(self.now.timestamp() * 1e6))
-        self._statements += [
-            (
-                "insert into transom.mails (id, recipient, subject, body, attachments) values (%s, %s, %s, %s, %s::jsonb)",
-                [id, to, subject, text, orjson.dumps(list(attachments)).decode()],
-            ),
-            (
-                "insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent) "
-                "values ('transom.mails.v1.Mail', 'created', %s, '', %s, %s, %s)",
-                [f"mails/{id}", self.caller.name, self._call.request_id, self._call.traceparent],
-            ),
-        ]
+        self._statements += mails.queued(
+            id,
+            to,
+            subject,
+            text,
+            attachments=attachments,
+            caller=self.caller.name,
+            request_id=self._call.request_id,
+            traceparent=self._call.traceparent,
+        )
 
     async def store_file(self, id: str, filename: str, content_type: str, data: bytes, owner: str = "") -> str:
         """Keeps `data` as a file and answers its name. At once, not with the commit: an `id` that was given before

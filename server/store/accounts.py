@@ -7,15 +7,15 @@ from datetime import datetime
 
 from server.store.pooled import Pool, transaction
 
-_COLUMNS = (
+COLUMNS = (
     "id, email, email_key, display_name, create_time, password_hash, verified, anonymous, roles, "
     "disabled_time, delete_time"
 )
-_BY_KEY = f"select {_COLUMNS} from transom.users where email_key = %s"
-_BY_ID = f"select {_COLUMNS} from transom.users where id = %s"
+BY_KEY = f"select {COLUMNS} from transom.users where email_key = %s"
+_BY_ID = f"select {COLUMNS} from transom.users where id = %s"
 
 # No row comes back where the address is taken.
-_CREATE = """
+CREATE = """
 insert into transom.users (id, email, email_key, display_name, password_hash, verified, anonymous, roles)
 values (%s, %s, %s, %s, %s, %s, %s, %s)
 on conflict (email_key) do nothing
@@ -70,7 +70,7 @@ class StoredAccounts:
     async def by_email(self, key: str) -> StoredAccount | None:
         """The account of the address whose canonical spelling is `key`."""
         async with transaction(self._pool, StoredAccount) as cursor:
-            await cursor.execute(_BY_KEY, [key])
+            await cursor.execute(BY_KEY, [key])
             return await cursor.fetchone()
 
     async def by_id(self, id: str) -> StoredAccount | None:
@@ -82,22 +82,24 @@ class StoredAccounts:
     async def create(self, account: NewAccount) -> bool:
         """Keeps a new account; False where the address has one."""
         async with transaction(self._pool, StoredAccount) as cursor:
-            await cursor.execute(
-                _CREATE,
-                [
-                    account.id,
-                    account.email,
-                    account.email_key,
-                    account.display_name,
-                    account.password_hash,
-                    account.verified,
-                    account.anonymous,
-                    list(account.roles),
-                ],
-            )
+            await cursor.execute(CREATE, parameters(account))
             return cursor.rowcount > 0
 
     async def rehash(self, account: StoredAccount, password_hash: str) -> None:
         """Keeps another hash of the same password."""
         async with transaction(self._pool, StoredAccount) as cursor:
             await cursor.execute(_REHASH, [password_hash, account.id, account.password_hash])
+
+
+def parameters(account: NewAccount) -> list[object]:
+    """Of CREATE."""
+    return [
+        account.id,
+        account.email,
+        account.email_key,
+        account.display_name,
+        account.password_hash,
+        account.verified,
+        account.anonymous,
+        list(account.roles),
+    ]

@@ -26,21 +26,23 @@ _LIVE = (
 )
 
 # The row is locked by the update: of attempts at once each counts, and none is one too many.
-_ATTEMPT = f"""
+ATTEMPT = f"""
 update transom.words set attempts = attempts + 1
 where token_hash = %s and purpose = %s and expire_time > clock_timestamp() and attempts < %s
 returning {_COLUMNS}
 """
 
 # Of two that use one word at once, one gets the row.
-_USE = f"""
+USE = f"""
 delete from transom.words where token_hash = %s and purpose = %s and expire_time > clock_timestamp()
 returning {_COLUMNS}
 """
 
+# Those of the last hour are still counted, where mails to one address are.
 _SWEEP = """
 delete from transom.words where token_hash in (
-    select token_hash from transom.words where expire_time <= now() limit %s for update skip locked
+    select token_hash from transom.words
+    where expire_time <= now() and create_time <= now() - interval '1 hour' limit %s for update skip locked
 )
 """
 
@@ -97,13 +99,14 @@ class StoredWords:
     async def attempt(self, token_hash: bytes, purpose: str, most: int) -> StoredWord | None:
         """The word, where it is still good and was tried less than `most` times; this counts as a try."""
         async with transaction(self._pool, StoredWord) as cursor:
-            await cursor.execute(_ATTEMPT, [token_hash, purpose, most])
+            await cursor.execute(ATTEMPT, [token_hash, purpose, most])
             return await cursor.fetchone()
 
     async def use(self, token_hash: bytes, purpose: str) -> StoredWord | None:
         """The word, where it was still good; from now on it is not. Only one caller ever gets it."""
         async with transaction(self._pool, StoredWord) as cursor:
-            return await use(cursor, token_hash, purpose)
+            await cursor.execute(USE, [token_hash, purpose])
+            return await cursor.fetchone()
 
     async def sweep(self, limit: int = 1000) -> int:
         """Deletes at most `limit` words that have expired; how many it were."""
@@ -129,9 +132,3 @@ async def keep(cursor: AsyncCursor[Any], word: NewWord) -> datetime:
     row = await cursor.fetchone()
     assert row is not None  # an insert without conflict clause returns its row
     return row.expire_time  # type: ignore[no-any-return]
-
-
-async def use(cursor: AsyncCursor[StoredWord], token_hash: bytes, purpose: str) -> StoredWord | None:
-    """Uses a word in the cursor's transaction: where that fails, the word is as good as before."""
-    await cursor.execute(_USE, [token_hash, purpose])
-    return await cursor.fetchone()

@@ -113,3 +113,7 @@ create table transom.exports (
     expire_time   timestamptz                -- when the file goes
 );
 create index exports_of_user on transom.exports (user_id, create_time desc);
+
+-- Mails of identity carry words that are keys: their text is forgotten once they are sent.
+alter table transom.mails add column fleeting boolean not null default false;
+create index mails_fleeting on transom.mails (create_time) where fleeting;
