@@ -83,6 +83,15 @@ create table transom.recovery_codes (
     primary key (user_id, code_hash)
 );
 
+-- Networks from which an account proved itself: what strangers try elsewhere does not slow these down.
+create table transom.known_networks (
+    user_id   text not null references transom.users on delete cascade,
+    kind      text not null,               -- what was proved: password, code, totp
+    network   text not null,               -- an IPv4 address, or the first half of an IPv6 address
+    seen_time timestamptz not null default clock_timestamp(),
+    primary key (user_id, kind, network)
+);
+
 -- What was done to accounts and by admins. Kept when the account goes.
 create table transom.audit (
     id          bigint generated always as identity primary key,
