@@ -110,13 +110,21 @@ def _bring(root: Path, work: Path, progress: Callable[[str], None]) -> None:
     finally:
         remove(work)
     # Fontconfig's own file names the machine's folders, where there may be nothing.
-    fonts, cache = escape(str(root / "usr/share/fonts")), escape(str(root / "fonts"))
-    replace(
-        new / "fonts.conf",
-        f'<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">\n'
-        f"<fontconfig><dir>{fonts}</dir><dir>/usr/share/fonts</dir><cachedir>{cache}</cachedir></fontconfig>\n",
-    )
+    replace(new / "fonts.conf", _fonts(root))
     new.rename(root)
+
+
+def _fonts(root: Path) -> str:
+    folders = "".join(
+        f"<dir>{escape(str(path))}</dir>" for path in (root / "usr/share/fonts", Path("/usr/share/fonts"))
+    )
+    aliases = "".join(
+        f"<alias><family>{kind}</family><prefer><family>DejaVu {face}</family></prefer></alias>"
+        for kind, face in (("sans-serif", "Sans"), ("serif", "Serif"), ("monospace", "Sans Mono"))
+    )
+    cache = f"<cachedir>{escape(str(root / 'fonts'))}</cachedir>"
+    head = '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">'
+    return f"{head}\n<fontconfig>{folders}{cache}{aliases}</fontconfig>\n"
 
 
 def _advice() -> str:
