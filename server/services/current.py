@@ -15,7 +15,20 @@ from server.caller import NOBODY, Caller
 class Current:
     """One call, from its first interceptor to its last."""
 
-    __slots__ = ("authorization", "caller", "code", "method", "reason", "request_id", "traceparent")
+    __slots__ = (
+        "address",
+        "authorization",
+        "caller",
+        "code",
+        "cookie",
+        "csrf",
+        "method",
+        "origin",
+        "reason",
+        "request_id",
+        "site",
+        "traceparent",
+    )
 
     def __init__(
         self, method: str = "", authorization: str | None = None, request_id: str = "", traceparent: str = ""
@@ -24,6 +37,16 @@ class Current:
         self.authorization = authorization
         self.request_id = request_id
         self.traceparent = traceparent
+        self.address = ""
+        """Where the call came from, as the edge saw it."""
+        self.cookie = ""
+        """The header, as a browser sent it."""
+        self.origin = ""
+        """Of the web page that calls, as its browser says; empty for what is no web page."""
+        self.site = ""
+        """Sec-Fetch-Site: how that origin is related to ours."""
+        self.csrf = ""
+        """What only a page that may call can have sent (services/cookies.py)."""
         self.caller: Caller = NOBODY
         self.code = StatusCode.OK
         """How it ended, once it has."""

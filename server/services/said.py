@@ -9,4 +9,4 @@ from server.services.current import current
 def said() -> Said:
     """Who makes the call, from where, under which id; nothing of it outside of one."""
     call = current()
-    return Said(call.caller.name, call.caller.impersonator, getattr(call, "address", ""), call.request_id)
+    return Said(call.caller.name, call.caller.impersonator, call.address, call.request_id)
