@@ -38,10 +38,16 @@ def email_key(address: str) -> str | None:
     local, at, domain = unicodedata.normalize("NFKC", address).casefold().rpartition("@")
     if not at or not _LOCAL.fullmatch(local) or len(local.encode()) > 64:
         return None
+    ascii_domain = domain_key(domain)
+    return None if ascii_domain is None else f"{unicodedata.normalize('NFKC', local)}@{ascii_domain}"
+
+
+def domain_key(domain: str) -> str | None:
+    """The one spelling of a domain; None where it is none."""
     try:
-        ascii_domain = domain.encode("idna").lower()
+        ascii_domain = unicodedata.normalize("NFKC", domain).casefold().encode("idna").lower()
     except UnicodeError:
         return None
     if len(ascii_domain) > 253 or not all(_LABEL.fullmatch(label) for label in ascii_domain.split(b".")):
         return None
-    return f"{unicodedata.normalize('NFKC', local)}@{ascii_domain.decode()}"
+    return ascii_domain.decode()
