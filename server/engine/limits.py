@@ -1,28 +1,116 @@
-"""How often somebody may call, and how often somebody may try to be somebody."""
+"""How often somebody may call."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping
+
+from server.caller import Caller, Kind
+from server.engine.networks import network
+from server.engine.throttle import Attempts as Attempts
+from server.errors import Exhausted
+from server.rates import Rate
+from server.store.limits import Bucket, Buckets
+from server.store.limits import Kind as Bucketed
+
+EXEMPT = ("/grpc.health.", "/grpc.reflection.")
+"""Beginnings of methods without limits: the edge asks for health, and counts on an answer."""
 
 
-class Attempts(Protocol):
-    """Sign-in throttling, as those who check a proof need it.
+class Limits:
+    """The limits there are; None is none.
 
-    `kind` is what is tried ("password", "code", "totp", ...), `key` whose it is (the canonical spelling of an e-mail
-    address, known or not, or the id of an account), `address` where the call came from.
+    An account is bound by `caller`, its network by `address`, and both by what `methods` says of the method
+    (`package.Service/Method`): of an account's calls where it is known, of the network's where it is not. Service keys
+    are bound by `key` alone, the system by nothing.
     """
 
-    async def check(self, kind: str, key: str, address: str = "") -> None:
-        """To be awaited before a proof is looked at: it counts as a try. Raises Exhausted (TOO_MANY_ATTEMPTS), with
-        the time to wait, where there were too many; alike for keys that are nobody's."""
+    def __init__(
+        self,
+        buckets: Buckets,
+        *,
+        caller: Rate | None,
+        key: Rate | None,
+        address: Rate | None,
+        methods: Mapping[str, Rate],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._caller = buckets.kind("caller", caller, "caller") if caller else None
+        self._key = buckets.kind("key", key, "caller") if key else None
+        self._address = buckets.kind("address", address, "address") if address else None
+        self._methods = {name: buckets.kind(f"method:{name}", rate, "method") for name, rate in methods.items()}
 
-    async def failed(self, kind: str, key: str, address: str = "") -> None:
-        """The proof was wrong."""
+    def of(self, method: str) -> MethodLimits | None:
+        """The limits of calls of the method with this path; None where there are none."""
+        own = self._methods.get(method.removeprefix("/"))
+        if method.startswith(EXEMPT) or not (self._caller or self._key or self._address or own):
+            return None
+        return MethodLimits(self._clock, self._caller, self._key, self._address, own)
 
-    async def succeeded(self, kind: str, key: str, address: str = "") -> None:
-        """The proof was right: its try does not count, nor do the failures before it from this address, which is from
-        now on one of the owner's."""
 
-    async def released(self, kind: str, key: str, address: str = "") -> None:
-        """The proof could not be looked at (something was away, or too much was asked at once): its try does not
-        count."""
+class MethodLimits:
+    """The limits of one method."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        caller: Bucketed | None,
+        key: Bucketed | None,
+        address: Bucketed | None,
+        method: Bucketed | None,
+    ) -> None:
+        self._clock = clock
+        self._caller = caller
+        self._key = key
+        self._address = address
+        self._method = method
+
+    def admit(self, caller: Caller, address: str) -> list[Bucket] | None:
+        """Counts a call, where that needs nobody's word: then None. Else the buckets that are to be asked (`ask`).
+
+        The way of nearly every call: about a microsecond. Raises Exhausted (RATE_LIMITED) with the time to wait.
+        """
+        kind, now = caller.kind, self._clock()
+        if kind is Kind.KEY:
+            return self._spent(self._key, caller.name, now, None) if self._key else None
+        if kind is Kind.SYSTEM:
+            return None
+        asked: list[Bucket] | None = None
+        whose = network(address) if ":" in address else address
+        if caller.name:
+            if self._caller is not None:
+                asked = self._spent(self._caller, caller.name, now, asked)
+            if self._address is not None and whose:
+                asked = self._spent(self._address, whose, now, asked)
+        elif self._address is not None:
+            asked = self._spent(self._address, whose, now, asked)
+        if self._method is not None:
+            asked = self._spent(self._method, caller.name or whose, now, asked)
+        return asked
+
+    async def ask(self, buckets: list[Bucket]) -> None:
+        """Counts the call by the word of all servers. Raises Exhausted (RATE_LIMITED)."""
+        for bucket in buckets:
+            if not await bucket.kind.ask(bucket):
+                raise _limited(bucket, self._clock())
+
+    @staticmethod
+    def _spent(kind: Bucketed, whose: str, now: float, asked: list[Bucket] | None) -> list[Bucket] | None:
+        bucket = kind.of(whose)
+        if bucket.until > now:
+            raise _limited(bucket, now)
+        if kind.spend(bucket):
+            return asked
+        return [bucket] if asked is None else [*asked, bucket]
+
+
+def _limited(bucket: Bucket, now: float) -> Exhausted:
+    kind = bucket.kind
+    wait = max(bucket.until - now, 0.001)
+    return Exhausted(
+        f"There were too many calls: the limit of this {kind.scope} is {kind.rate.calls} in {kind.rate.seconds} s.",
+        reason="RATE_LIMITED",
+        metadata={"limit": str(kind.rate.calls), "window": f"{kind.rate.seconds}s", "scope": kind.scope},
+        retry_after=wait,
+    )
