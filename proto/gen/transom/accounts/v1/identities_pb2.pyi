@@ -92,23 +92,17 @@ class CompleteAuthorizationRequest(_message.Message):
     def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., issuer: _Optional[str] = ..., binding: _Optional[str] = ..., invite: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
 
 class ListIdentitiesRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
-    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
-    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    page_size: int
-    page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ListIdentitiesResponse(_message.Message):
-    __slots__ = ("identities", "next_page_token")
+    __slots__ = ("identities",)
     IDENTITIES_FIELD_NUMBER: _ClassVar[int]
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     identities: _containers.RepeatedCompositeFieldContainer[Identity]
-    next_page_token: str
-    def __init__(self, identities: _Optional[_Iterable[_Union[Identity, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, identities: _Optional[_Iterable[_Union[Identity, _Mapping]]] = ...) -> None: ...
 
 class LinkIdentityRequest(_message.Message):
-    __slots__ = ("id_token", "authorization")
+    __slots__ = ("id_token", "authorization", "invite")
     class IdToken(_message.Message):
         __slots__ = ("provider", "id_token", "nonce")
         PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -131,9 +125,19 @@ class LinkIdentityRequest(_message.Message):
         def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., issuer: _Optional[str] = ..., binding: _Optional[str] = ...) -> None: ...
     ID_TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUTHORIZATION_FIELD_NUMBER: _ClassVar[int]
+    INVITE_FIELD_NUMBER: _ClassVar[int]
     id_token: LinkIdentityRequest.IdToken
     authorization: LinkIdentityRequest.Authorization
-    def __init__(self, id_token: _Optional[_Union[LinkIdentityRequest.IdToken, _Mapping]] = ..., authorization: _Optional[_Union[LinkIdentityRequest.Authorization, _Mapping]] = ...) -> None: ...
+    invite: str
+    def __init__(self, id_token: _Optional[_Union[LinkIdentityRequest.IdToken, _Mapping]] = ..., authorization: _Optional[_Union[LinkIdentityRequest.Authorization, _Mapping]] = ..., invite: _Optional[str] = ...) -> None: ...
+
+class LinkIdentityResponse(_message.Message):
+    __slots__ = ("identity", "token")
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    identity: Identity
+    token: str
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class UnlinkIdentityRequest(_message.Message):
     __slots__ = ("name",)

@@ -32,13 +32,10 @@ class IdentitiesServiceStub:
 
     Who somebody is is the issuer together with its `sub`, never an e-mail address. Whoever comes for the first time gets
     a new account, where the sign-up policy lets them in. Its address is the issuer's, verified, where the issuer says it
-    has verified it and is trusted for that; else it has none. Where another account has that address:
-
-    - the issuer gives out such addresses itself (Gmail's are Google's) and the account's address is verified: the
-    identity is linked to it;
-    - the same, but nobody ever proved the account's address: the account passes to the owner of the address. Its
-    password, passkeys, identities, second factor and sessions are those of a stranger and go first; its data stays;
-    - else FAILED_PRECONDITION (ACCOUNT_EXISTS): sign in to that account as before, then LinkIdentity.
+    has verified it and is trusted for that; else it has none. Where another account has that address, the identity is
+    linked to it if the issuer gives out such addresses itself (Gmail's are Google's) and the account's owner has proved
+    that the address is theirs. Else FAILED_PRECONDITION (ACCOUNT_EXISTS): sign in to that account as before, or reset its
+    password, then LinkIdentity. So nobody who signed up with somebody else's address can wait in an account for its owner.
     """
 
     def __init__(self, channel):
@@ -70,7 +67,7 @@ class IdentitiesServiceStub:
         self.LinkIdentity = channel.unary_unary(
                 '/transom.accounts.v1.IdentitiesService/LinkIdentity',
                 request_serializer=transom_dot_accounts_dot_v1_dot_identities__pb2.LinkIdentityRequest.SerializeToString,
-                response_deserializer=transom_dot_accounts_dot_v1_dot_identities__pb2.Identity.FromString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_identities__pb2.LinkIdentityResponse.FromString,
                 _registered_method=True)
         self.UnlinkIdentity = channel.unary_unary(
                 '/transom.accounts.v1.IdentitiesService/UnlinkIdentity',
@@ -84,13 +81,10 @@ class IdentitiesServiceServicer:
 
     Who somebody is is the issuer together with its `sub`, never an e-mail address. Whoever comes for the first time gets
     a new account, where the sign-up policy lets them in. Its address is the issuer's, verified, where the issuer says it
-    has verified it and is trusted for that; else it has none. Where another account has that address:
-
-    - the issuer gives out such addresses itself (Gmail's are Google's) and the account's address is verified: the
-    identity is linked to it;
-    - the same, but nobody ever proved the account's address: the account passes to the owner of the address. Its
-    password, passkeys, identities, second factor and sessions are those of a stranger and go first; its data stays;
-    - else FAILED_PRECONDITION (ACCOUNT_EXISTS): sign in to that account as before, then LinkIdentity.
+    has verified it and is trusted for that; else it has none. Where another account has that address, the identity is
+    linked to it if the issuer gives out such addresses itself (Gmail's are Google's) and the account's owner has proved
+    that the address is theirs. Else FAILED_PRECONDITION (ACCOUNT_EXISTS): sign in to that account as before, or reset its
+    password, then LinkIdentity. So nobody who signed up with somebody else's address can wait in an account for its owner.
     """
 
     def SignInWithIdToken(self, request, context):
@@ -130,7 +124,7 @@ class IdentitiesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListIdentities(self, request, context):
-        """The caller's identities, newest first: 20 at most.
+        """The caller's identities, oldest first: all of them, there are 20 at most.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,7 +179,7 @@ def add_IdentitiesServiceServicer_to_server(servicer, server):
             'LinkIdentity': grpc.unary_unary_rpc_method_handler(
                     servicer.LinkIdentity,
                     request_deserializer=transom_dot_accounts_dot_v1_dot_identities__pb2.LinkIdentityRequest.FromString,
-                    response_serializer=transom_dot_accounts_dot_v1_dot_identities__pb2.Identity.SerializeToString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_identities__pb2.LinkIdentityResponse.SerializeToString,
             ),
             'UnlinkIdentity': grpc.unary_unary_rpc_method_handler(
                     servicer.UnlinkIdentity,
@@ -205,13 +199,10 @@ class IdentitiesService:
 
     Who somebody is is the issuer together with its `sub`, never an e-mail address. Whoever comes for the first time gets
     a new account, where the sign-up policy lets them in. Its address is the issuer's, verified, where the issuer says it
-    has verified it and is trusted for that; else it has none. Where another account has that address:
-
-    - the issuer gives out such addresses itself (Gmail's are Google's) and the account's address is verified: the
-    identity is linked to it;
-    - the same, but nobody ever proved the account's address: the account passes to the owner of the address. Its
-    password, passkeys, identities, second factor and sessions are those of a stranger and go first; its data stays;
-    - else FAILED_PRECONDITION (ACCOUNT_EXISTS): sign in to that account as before, then LinkIdentity.
+    has verified it and is trusted for that; else it has none. Where another account has that address, the identity is
+    linked to it if the issuer gives out such addresses itself (Gmail's are Google's) and the account's owner has proved
+    that the address is theirs. Else FAILED_PRECONDITION (ACCOUNT_EXISTS): sign in to that account as before, or reset its
+    password, then LinkIdentity. So nobody who signed up with somebody else's address can wait in an account for its owner.
     """
 
     @staticmethod
@@ -338,7 +329,7 @@ class IdentitiesService:
             target,
             '/transom.accounts.v1.IdentitiesService/LinkIdentity',
             transom_dot_accounts_dot_v1_dot_identities__pb2.LinkIdentityRequest.SerializeToString,
-            transom_dot_accounts_dot_v1_dot_identities__pb2.Identity.FromString,
+            transom_dot_accounts_dot_v1_dot_identities__pb2.LinkIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,
