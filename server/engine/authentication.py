@@ -94,6 +94,17 @@ class Authentication:
         for header in [header for header, entry in self._good.items() if entry[2] in ended]:
             del self._good[header]
 
+    def changed(self, names: Iterable[str]) -> None:
+        """What is known of callers with these resource names has changed, or of admins who act as others: they are
+        looked up anew."""
+        changed = set(names)
+        for header in [
+            header
+            for header, (_, caller, _) in self._good.items()
+            if caller.name in changed or caller.impersonator in changed
+        ]:
+            del self._good[header]
+
     def _has_ended(self, hashed: bytes) -> bool:
         """Whether it ended here while it was looked up elsewhere."""
         until = self._ended.get(hashed)
@@ -123,9 +134,16 @@ def _token(authorization: str) -> str:
 
 
 def _caller(known: Known) -> Caller:
-    if known.session:
-        return Caller(kind=Kind.USER, name=known.caller, session=known.session)
-    return Caller(kind=Kind.KEY, name=known.caller, roles=frozenset({known.role}))
+    return Caller(
+        kind=Kind.KEY if not known.session else Kind.ANONYMOUS if known.anonymous else Kind.USER,
+        name=known.caller,
+        roles=known.roles,
+        session=known.session,
+        verified=known.verified,
+        session_time=known.session_time,
+        scopes=known.scopes,
+        impersonator=known.impersonator,
+    )
 
 
 def _invalid() -> Unauthenticated:

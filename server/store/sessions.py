@@ -44,6 +44,17 @@ where user_id = %(user)s and expire_time > now()
 order by create_time desc, id desc limit %(limit)s
 """
 
+# Those of the account, and those in which it acts as another.
+_DIGESTS = """
+select token_hash from transom.sessions
+where (user_id = %(user)s or impersonator = 'users/' || %(user)s) and id <> %(but)s
+"""
+_END = """
+delete from transom.sessions
+where (user_id = %(user)s or impersonator = 'users/' || %(user)s) and id <> %(but)s
+returning token_hash
+"""
+
 _DELETE = "delete from transom.sessions where id = %s and user_id = %s"
 
 # A bounded bite, so that the sweep holds no locks for long; rows others work on are theirs.
@@ -74,6 +85,11 @@ class NewSession:
     token_hash: bytes
     device: str
     lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Digest:
+    token_hash: bytes
 
 
 class StoredSessions:
@@ -114,6 +130,18 @@ class StoredSessions:
         async with transaction(self._pool, StoredSession) as cursor:
             await cursor.execute(_DELETE, [id, user])
             return cursor.rowcount > 0
+
+    async def digests(self, user: str, but: str = "") -> list[bytes]:
+        """Token hashes of the sessions of `user`, and of those in which it acts as another, except of the session `but`."""
+        async with transaction(self._pool, _Digest) as cursor:
+            await cursor.execute(_DIGESTS, {"user": user, "but": but})
+            return [row.token_hash for row in await cursor.fetchall()]
+
+    async def end(self, user: str, but: str = "") -> list[bytes]:
+        """Ends those sessions; their token hashes."""
+        async with transaction(self._pool, _Digest) as cursor:
+            await cursor.execute(_END, {"user": user, "but": but})
+            return [row.token_hash for row in await cursor.fetchall()]
 
     async def sweep(self, limit: int = 1000) -> int:
         """Deletes at most `limit` sessions that have expired; how many it were."""

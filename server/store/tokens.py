@@ -26,7 +26,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import orjson
 
@@ -60,12 +60,23 @@ TOGETHER = 500
 
 _MARKED = b"ended"
 
+# Nobody's are also the sessions of accounts that are disabled or on their way out, those that were idle for too long,
+# and those in which an admin acts who is none any more.
 _FIND = """
-select token_hash, 'users/' || user_id as caller, 'sessions/' || id as session, '' as role,
-       extract(epoch from expire_time)::float8 as expire
-from transom.sessions where token_hash = any(%(digests)s) and expire_time > now()
+select s.token_hash, 'users/' || s.user_id as caller, 'sessions/' || s.id as session, u.roles, u.scopes, u.verified,
+       u.anonymous, s.impersonator, extract(epoch from s.proof_time)::float8 as session_time,
+       extract(epoch from s.seen_time)::float8 as heard,
+       extract(epoch from least(s.expire_time, s.seen_time + s.idle_lifetime))::float8 as expire
+from transom.sessions s join transom.users u on u.id = s.user_id
+where s.token_hash = any(%(digests)s)
+  and s.expire_time > now() and (s.idle_lifetime is null or s.seen_time + s.idle_lifetime > now())
+  and u.disabled_time is null and u.delete_time is null
+  and (s.impersonator = ''
+       or exists (select from transom.users a where 'users/' || a.id = s.impersonator
+                  and 'admin' = any(a.roles) and a.disabled_time is null and a.delete_time is null)
+       or exists (select from transom.keys k where 'keys/' || k.id = s.impersonator and k.role = 'admin'))
 union all
-select token_hash, 'keys/' || id, '', role, null
+select token_hash, 'keys/' || id, '', array[role], scopes, false, false, '', 0, 0, null
 from transom.keys where token_hash = any(%(digests)s)
 """
 
@@ -78,12 +89,23 @@ class Known:
     """Resource name: `users/...` or `keys/...`."""
     session: str
     """`sessions/...`; empty for a key."""
-    role: str
-    """Of a key; empty for a user."""
+    roles: frozenset[str]
+    scopes: frozenset[str] | None
+    """`<resource message>:<action>`; None for all."""
+    verified: bool
+    anonymous: bool
+    impersonator: str
+    """Resource name of the admin who acts as the caller; empty where it acts itself."""
+    session_time: float
+    """Unix time at which the session began or last proved who it is; 0 for a key."""
+    heard: float
+    """Unix time at which something was heard of the session, as it is written: to the minute. 0 for a key."""
     expire: float | None
     """Unix time after which it is nobody's; None for never."""
     seen: float
     """Monotonic time at which the look-up began."""
+    copied: bool = False
+    """Whether Redis said so and not Postgres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +113,31 @@ class _Row:
     token_hash: bytes
     caller: str
     session: str
-    role: str
+    roles: list[str]
+    scopes: list[str] | None
+    verified: bool
+    anonymous: bool
+    impersonator: str
+    session_time: float
+    heard: float
     expire: float | None
+
+    def known(self, seen: float, copied: bool = False) -> Known:
+        """What the row says, read at `seen`."""
+        return Known(
+            self.caller,
+            self.session,
+            frozenset(self.roles),
+            None if self.scopes is None else frozenset(self.scopes),
+            self.verified,
+            self.anonymous,
+            self.impersonator,
+            self.session_time,
+            self.heard,
+            self.expire,
+            seen,
+            copied,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +175,14 @@ class Tokens:
         if isinstance(copy, Known):
             return copy
         return await (self._marked if copy.marked else self._rows).ask(digest)
+
+    async def find_anew(self, digest: bytes) -> Known | None:
+        """As `find`, for what has changed a moment ago: no copy is believed, and the primary alone can say."""
+        return await self._marked.ask(digest)
+
+    async def recall(self, digests: Iterable[bytes]) -> None:
+        """What these tokens stand for has changed, in rows that are written: no copy made before outlives this."""
+        await self._mark(list(digests))
 
     @asynccontextmanager
     async def ending(self, digests: Iterable[bytes]) -> AsyncIterator[None]:
@@ -232,7 +285,7 @@ async def _rows(pool: Pool, digests: Iterable[bytes], patience: float) -> list[_
 
 
 def _answers(asked: list[bytes], rows: list[_Row], seen: float) -> list[Known | None]:
-    found = {row.token_hash: Known(row.caller, row.session, row.role, row.expire, seen) for row in rows}
+    found = {row.token_hash: row.known(seen) for row in rows}
     return [found.get(digest) for digest in asked]
 
 
@@ -245,14 +298,16 @@ def _key(digest: bytes) -> str:
 
 
 def _sealed(row: _Row) -> bytes:
-    return orjson.dumps([row.caller, row.session, row.role, row.expire])
+    return orjson.dumps([getattr(row, name) for name in _COPIED])
 
 
 def _opened(value: bytes | None, seen: float) -> Known | _Absent:
     if value is None or value == _MARKED:
         return _Absent(marked=value is not None)
     try:
-        caller, session, role, expire = orjson.loads(value)
-    except ValueError:  # written by another version: as good as nothing
+        return _Row(b"", *orjson.loads(value)).known(seen, copied=True)
+    except (ValueError, TypeError):  # written by another version: as good as nothing
         return _Absent(marked=False)
-    return Known(caller, session, role, expire, seen)
+
+
+_COPIED = [field.name for field in fields(_Row) if field.name != "token_hash"]

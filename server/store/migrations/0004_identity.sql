@@ -10,9 +10,11 @@ alter table transom.users
     add column roles         text[] not null default '{}',     -- what rules see as caller.roles
     add column scopes        text[],                           -- of admins: what they may do; null: everything
     add column disabled_time timestamptz,                      -- since when nobody can sign in to it
-    add column delete_time   timestamptz;                      -- since when it waits for its data to be removed
+    add column delete_time   timestamptz,                      -- since when nobody can sign in, for it is to be deleted
+    add column purge_time    timestamptz,                      -- when its data is removed; null while that is done
+    add column purged        boolean not null default false;   -- it was; what was under way then is looked for once more
 create index users_newest on transom.users (create_time desc, id desc);
-create index users_deleting on transom.users (delete_time) where delete_time is not null;
+create index users_purging on transom.users (purge_time) where purge_time is not null;
 
 -- A session ends at expire_time, whatever happens, and before that when nothing was heard of it for idle_lifetime.
 alter table transom.sessions
@@ -121,8 +123,43 @@ create table transom.exports (
     complete_time timestamptz,
     expire_time   timestamptz                -- when the file goes
 );
-create index exports_of_user on transom.exports (user_id, create_time desc);
+create index exports_of_user on transom.exports (user_id, create_time desc, id desc);
+create unique index exports_running on transom.exports (user_id) where state = 'RUNNING';
+create index exports_expire_time on transom.exports (expire_time);
 
 -- Mails of identity carry words that are keys: their text is forgotten once they are sent.
 alter table transom.mails add column fleeting boolean not null default false;
 create index mails_fleeting on transom.mails (create_time) where fleeting;
+
+-- What servers remember of callers is forgotten when it changes, whoever changes it and however: the change itself
+-- tells them when it commits (server/store/announcements.py). At most 100 tokens in a word, which may have 8000 bytes.
+create function transom.announce_ended() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('transom_callers', 'ended ' || string_agg(encode(token_hash, 'hex'), ' '))
+    from (select token_hash, row_number() over () / 100 as part from ended) each group by part;
+    return null;
+end $$;
+create function transom.announce_rotated() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('transom_callers', 'ended ' || encode(old.token_hash, 'hex'));
+    return null;
+end $$;
+create function transom.announce_changed() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('transom_callers', 'changed ' || tg_table_name || '/' || new.id);
+    return null;
+end $$;
+create trigger ended after delete on transom.sessions
+    referencing old table as ended for each statement execute function transom.announce_ended();
+create trigger ended after delete on transom.keys
+    referencing old table as ended for each statement execute function transom.announce_ended();
+create trigger rotated after update of token_hash on transom.sessions
+    for each row when (old.token_hash <> new.token_hash) execute function transom.announce_rotated();
+create trigger changed after update of roles, scopes, verified, anonymous, disabled_time, delete_time on transom.users
+    for each row when (
+        (old.roles, old.scopes, old.verified, old.anonymous, old.disabled_time, old.delete_time)
+        is distinct from (new.roles, new.scopes, new.verified, new.anonymous, new.disabled_time, new.delete_time)
+    ) execute function transom.announce_changed();
+create trigger changed after update of role, scopes on transom.keys
+    for each row execute function transom.announce_changed();
+create index sessions_of_impersonator on transom.sessions (impersonator) where impersonator <> '';
