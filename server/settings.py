@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.providers import Provider
+from server.rates import Rate, rate, rates
 
 SECRET_LEAST = 32
 """Characters of an installation's secret: what it seals must outlive a stolen backup."""
@@ -21,6 +22,16 @@ def _split(given: object) -> object:
     return tuple(word for part in given.split(",") if (word := part.strip())) if isinstance(given, str) else given
 
 
+def _rate(given: object) -> object:
+    return rate(given) if isinstance(given, str) else given
+
+
+def _rates(given: object) -> object:
+    return rates(given) if isinstance(given, str) else given
+
+
+Limit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
+MethodLimits = Annotated[dict[str, Rate], NoDecode, BeforeValidator(_rates)]
 Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 
@@ -100,6 +111,31 @@ class Settings(BaseSettings):
     upload_bytes_max: int = Field(100 << 20, description="Largest file of one upload.")
     replica_lag_max: float = Field(1.0, description="Seconds behind the primary beyond which the replica is not read.")
 
+    limit_caller: Limit = Field(
+        Rate(12_000, 60),
+        description="Calls of one account: so many at once, and as many again in that time. Empty: no limit.",
+    )
+    limit_key: Limit = Field(Rate(120_000, 60), description="Calls of one service key.")
+    limit_address: Limit = Field(
+        Rate(30_000, 60), description="Calls from one address (IPv6: /64) without a service key, of all accounts."
+    )
+    limit_methods: MethodLimits = Field(
+        default_factory=lambda: {
+            "transom.accounts.v1.AccountsService/SignUp": Rate(100, 60),
+            "transom.accounts.v1.AccountsService/SignIn": Rate(300, 60),
+        },
+        description="package.Service/Method=600/60s, with commas between them: calls of one method by one account, or "
+        "from one address where it is not known who calls. In place of those that are set by default.",
+    )
+    attempts_address: Limit = Field(
+        Rate(100, 3600),
+        description="Wrong passwords (or codes) from one address, at whatever accounts; not where its owner usually is.",
+    )
+    attempts_account: Limit = Field(
+        Rate(60, 3600),
+        description="Wrong passwords at one account, from whatever addresses; of codes a third. Not for the addresses "
+        "where its owner usually is.",
+    )
     audit_days: int = Field(365, ge=0, description="Days that the audit log is kept; 0 keeps it for good.")
 
     # Life.
