@@ -25,6 +25,8 @@ from grpc import StatusCode
 
 DOMAIN = "transom.dev"
 
+RATE_LIMITED = "RATE_LIMITED"
+"""The reason of a refusal for calling too often: its metadata has `limit`, `window` (seconds) and `scope`."""
 
 VIOLATIONS_MAX = 100
 """Violations told of one request."""

@@ -82,5 +82,11 @@ class Topology:
             "TRANSOM_S3_SECRET_KEY": secrets.s3_secret_key,
             "TRANSOM_SMTP": Mail(self.place, self.ports).smtp,
             "TRANSOM_SECRET": secrets.secret,
+            # Everybody here calls from one address, and a load generator is no attack: the limits are there, and far.
+            "TRANSOM_LIMIT_CALLER": "3000000/60s",
+            "TRANSOM_LIMIT_KEY": "3000000/60s",
+            "TRANSOM_LIMIT_ADDRESS": "6000000/60s",
+            "TRANSOM_LIMIT_METHODS": "",
+            "TRANSOM_ATTEMPTS_ADDRESS": "100000/1h",
             "TRANSOM_RELYING_PARTY_ORIGINS": f"http://localhost:{self.ports['edge']}",
         }

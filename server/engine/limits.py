@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from server.caller import Caller, Kind
 from server.engine.networks import network
 from server.engine.throttle import Attempts as Attempts
-from server.errors import Exhausted
+from server.errors import RATE_LIMITED, Exhausted
 from server.rates import Rate
 from server.store.limits import Bucket, Buckets
 from server.store.limits import Kind as Bucketed
@@ -110,7 +110,7 @@ def _limited(bucket: Bucket, now: float) -> Exhausted:
     wait = max(bucket.until - now, 0.001)
     return Exhausted(
         f"There were too many calls: the limit of this {kind.scope} is {kind.rate.calls} in {kind.rate.seconds} s.",
-        reason="RATE_LIMITED",
+        reason=RATE_LIMITED,
         metadata={"limit": str(kind.rate.calls), "window": f"{kind.rate.seconds}s", "scope": kind.scope},
         retry_after=wait,
     )

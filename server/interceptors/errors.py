@@ -3,6 +3,7 @@ log gets the cause, the caller gets INTERNAL and nothing else."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from server.errors import DOMAIN, Internal, Refusal, Unimplemented
+from server.errors import DOMAIN, RATE_LIMITED, Exhausted, Internal, Refusal, Unimplemented
 from server.interceptors.chain import Stream, Unary, drained
 from server.services.current import current
 
@@ -76,8 +77,23 @@ async def _refuse(context: grpc.aio.ServicerContext, refusal: Refusal) -> NoRetu
             cause=_said(refusal.__cause__),
         )
     status = status_of(refusal, call.request_id)
-    await context.abort(refusal.code, status.message, ((DETAILS, status.SerializeToString()),))
+    await context.abort(
+        refusal.code, status.message, ((DETAILS, status.SerializeToString()), *_headers(refusal).items())
+    )
     raise AssertionError("abort returned")
+
+
+def _headers(refusal: Refusal) -> dict[str, str]:
+    """What HTTP clients look for: the edge hands trailers of a refusal on as headers."""
+    if refusal.retry_after is None:
+        return {}
+    seconds = math.ceil(refusal.retry_after)
+    found = {"retry-after": str(seconds)}
+    if isinstance(refusal, Exhausted) and refusal.reason == RATE_LIMITED:  # draft-ietf-httpapi-ratelimit-headers
+        told = refusal.metadata
+        found["ratelimit-policy"] = f'"{told["scope"]}";q={told["limit"]};w={told["window"].rstrip("s")}'
+        found["ratelimit"] = f'"{told["scope"]}";r=0;t={seconds}'
+    return found
 
 
 def _said(cause: BaseException) -> str:
