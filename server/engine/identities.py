@@ -15,15 +15,13 @@ from server.engine.callers import require_own, require_recent
 from server.engine.oidc import Claimed
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
 from server.engine.sign_up_policy import SignUpPolicy
-from server.engine.text import line
+from server.engine.text import LABEL, line, refuse
 from server.engine.tokens import digest, looks_like_word, new_id
 from server.engine.words import Purpose
-from server.errors import AlreadyExists, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
+from server.errors import AlreadyExists, Invalid, NotFound, Precondition, Refusal, Unauthenticated
 from server.store.accounts import NewAccount, StoredAccount
 from server.store.identities import PER_ACCOUNT, IdentityDeed, StoredIdentities, StoredIdentity
-
-LABEL = 100
-"""Characters of a display name, and of a device's."""
+from server.store.words import StoredWord
 
 _IDENTITY = re.compile(r"identities/[a-z2-7]{26}")
 
@@ -79,7 +77,7 @@ class Identities:
         return await self._authorizations.start(provider, redirect_uri, login_hint)
 
     async def sign_in(
-        self, given: Brought | Returned, place: Place, *, display_name: str = "", invite: str = ""
+        self, given: Brought | Returned, place: Place, *, display_name: str = "", invitation: str = ""
     ) -> SignedIn | Challenge:
         """Signs in who proves to be somebody elsewhere; for the first time to a new account, or to the one that is
         theirs for sure.
@@ -87,12 +85,10 @@ class Identities:
         Raises what Authorizations raises; TokenUsed; Precondition (ACCOUNT_EXISTS) where an account has the address and
         may be somebody else's; Denied where the sign-up policy admits no such account.
         """
-        wrong = [line("display_name", display_name, LABEL), line("device", place.device, LABEL)]
-        if found := [violation for violation in wrong if violation is not None]:
-            raise Invalid.fields(found)
+        refuse(line("display_name", display_name, LABEL), line("device", place.device, LABEL))
         try:
             claimed = await self._authorizations.claimed(given)
-            user = await self._account(claimed, display_name, invite)
+            user = await self._account(claimed, display_name, invitation)
         except Refusal as refusal:
             await self._audit.note(
                 "sign_in",
@@ -108,7 +104,9 @@ class Identities:
         """The caller's identities, oldest first. Raises Unauthenticated for nobody, Precondition for a key."""
         return await self._identities.of_user(require_own(caller))
 
-    async def link(self, caller: Caller, given: Brought | Returned, *, invite: str = "") -> tuple[StoredIdentity, str]:
+    async def link(
+        self, caller: Caller, given: Brought | Returned, *, invitation: str = ""
+    ) -> tuple[StoredIdentity, str]:
         """Joins an account elsewhere to the caller's. With it comes the new token of the session, where the account was
         anonymous until now; else "".
 
@@ -135,7 +133,10 @@ class Identities:
             if account is None or account.closed or not await deed.signed_in(_id(caller.session), user):
                 raise Unauthenticated("The session is over; sign in again.", reason="TOKEN_INVALID")
             if account.anonymous:
-                self._policy.admit(claimed.email_key, invited=await self._invited(deed, invite))
+                word = await self._invited(deed, claimed, invitation)
+                self._policy.admit(claimed.email_key, invited=word is not None)
+                if word is not None:
+                    await deed.give_roles(user, _roles(word))
             added = await self._add(deed, claimed, user, "identity_linked")
             proved = await self._prove(deed, claimed, account)
             upgraded = await deed.make_known(user)
@@ -167,7 +168,7 @@ class Identities:
             note = self._audit.statement("identity_unlinked", target=caller.name, details={"issuer": found.issuer})
             await deed.also([note])
 
-    async def _account(self, claimed: Claimed, display_name: str, invite: str) -> str:
+    async def _account(self, claimed: Claimed, display_name: str, invitation: str) -> str:
         """The id of the account that is signed in to: there already, or made now. The token is used up with it."""
         async with self._identities.begin() as deed:
             await deed.spend(claimed.token_hash, claimed.expire)
@@ -183,7 +184,7 @@ class Identities:
                 account = await deed.by_email(claimed.email_key)
                 if account is not None:
                     return await self._join(deed, claimed, account.id)
-            return await self._enrol(deed, claimed, display_name, invite)
+            return await self._enrol(deed, claimed, display_name, invitation)
 
     async def _join(self, deed: IdentityDeed, claimed: Claimed, user: str) -> str:
         """Links the identity to the account that has its address, where both sides are sure whose that is: the issuer gives
@@ -196,29 +197,28 @@ class Identities:
             or account.email_key != claimed.email_key
             or not (account.verified and claimed.authoritative)
         ):
-            raise Precondition(
-                "An account has this address: sign in to it as before, or reset its password; then link the identity.",
-                reason="ACCOUNT_EXISTS",
-            )
+            raise _exists()
         if not account.closed:  # else the sign-in ends as all do there
             await self._add(deed, claimed, user, "identity_linked")
         return user
 
-    async def _enrol(self, deed: IdentityDeed, claimed: Claimed, display_name: str, invite: str) -> str:
-        self._policy.admit(claimed.email_key, invited=await self._invited(deed, invite))
+    async def _enrol(self, deed: IdentityDeed, claimed: Claimed, display_name: str, invitation: str) -> str:
+        word = await self._invited(deed, claimed, invitation)
+        self._policy.admit(claimed.email_key, invited=word is not None)
+        # An invitation came by mail: that proves its address.
+        email, key = (word.email, word.email_key) if word is not None else (claimed.email, claimed.email_key)
         account = NewAccount(
             new_id(),
-            claimed.email or None,
-            claimed.email_key or None,
+            email or None,
+            key or None,
             display_name or claimed.name,
             None,
-            verified=bool(claimed.email_key),
+            verified=bool(key),
+            roles=_roles(word) if word is not None else (),
         )
         if not await deed.create(account):
-            raise Stale(
-                "Others made the same account at the same time; try again.", reason="CONTENTION", retry_after=0.1
-            )
-        await self._add(deed, claimed, account.id, "signed_up")
+            raise _exists()
+        await self._add(deed, claimed, account.id, "sign_up")
         return account.id
 
     async def _add(self, deed: IdentityDeed, claimed: Claimed, user: str, action: str) -> StoredIdentity:
@@ -240,15 +240,31 @@ class Identities:
             return True
         return account.email_key == claimed.email_key and await deed.verify(account.id)
 
-    async def _invited(self, deed: IdentityDeed, invite: str) -> bool:
-        """Whether `invite` is an invitation; it is used up with the deed."""
-        return looks_like_word(invite) and await deed.use(digest(invite), Purpose.INVITE) is not None
+    async def _invited(self, deed: IdentityDeed, claimed: Claimed, invitation: str) -> StoredWord | None:
+        """The invitation, used up with the deed; None where there is none. Raises Invalid where it is not good."""
+        if not invitation:
+            return None
+        word = await deed.use(digest(invitation), Purpose.INVITE) if looks_like_word(invitation) else None
+        if word is None or claimed.email_key not in ("", word.email_key):
+            raise Invalid.field("invitation", "is not, or no longer, good for this address", "INVITATION_INVALID")
+        return word
 
 
 def identity_name(identity: StoredIdentity) -> str:
     """Its resource name: not the subject itself, which is personal, and of any form."""
     hashed = hashlib.sha256(f"{identity.issuer} {identity.subject}".encode()).digest()[:16]
     return f"identities/{base64.b32encode(hashed).decode().rstrip('=').lower()}"
+
+
+def _exists() -> Precondition:
+    return Precondition(
+        "An account has this address: sign in to it as before, or reset its password; then link the identity.",
+        reason="ACCOUNT_EXISTS",
+    )
+
+
+def _roles(word: StoredWord) -> tuple[str, ...]:
+    return tuple(word.details.get("roles", ()))
 
 
 def _id(name: str) -> str:

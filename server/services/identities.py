@@ -29,7 +29,7 @@ class IdentitiesService(identities_pb2_grpc.IdentitiesServiceServicer):
     ) -> accounts_pb2.SignInResponse:
         place = place_of(request)
         made = await self._identities.sign_in(
-            _brought(request), place, display_name=request.display_name, invite=request.invite
+            _brought(request), place, display_name=request.display_name, invitation=request.invitation
         )
         return await answer(made, place, context)
 
@@ -46,7 +46,7 @@ class IdentitiesService(identities_pb2_grpc.IdentitiesServiceServicer):
     ) -> accounts_pb2.SignInResponse:
         place = place_of(request)
         return await answer(
-            await self._identities.sign_in(_returned(request), place, invite=request.invite), place, context
+            await self._identities.sign_in(_returned(request), place, invitation=request.invitation), place, context
         )
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, context: Any) -> pb.ListIdentitiesResponse:
@@ -60,7 +60,7 @@ class IdentitiesService(identities_pb2_grpc.IdentitiesServiceServicer):
                 given = _returned(request.authorization)
             case _:
                 raise Invalid.field("proof", "is required: id_token or authorization", "REQUIRED")
-        linked, token = await self._identities.link(caller(), given, invite=request.invite)
+        linked, token = await self._identities.link(caller(), given, invitation=request.invitation)
         return pb.LinkIdentityResponse(identity=self._identity(linked), token=token)
 
     async def UnlinkIdentity(self, request: pb.UnlinkIdentityRequest, context: Any) -> Empty:

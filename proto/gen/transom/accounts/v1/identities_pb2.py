@@ -31,7 +31,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from transom.accounts.v1 import accounts_pb2 as transom_dot_accounts_dot_v1_dot_accounts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$transom/accounts/v1/identities.proto\x12\x13transom.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"transom/accounts/v1/accounts.proto\"\x95\x02\n\x08Identity\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x16\n\x08provider\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65mail\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\tseen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:F\xea\x41\x43\n\x14transom.dev/Identity\x12\x15identities/{identity}*\nidentities2\x08identity\"\xd2\x01\n\x18SignInWithIdTokenRequest\x12\x16\n\x08provider\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08id_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05nonce\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06invite\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64\x65vice\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03web\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\"i\n\x19StartAuthorizationRequest\x12\x16\n\x08provider\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0credirect_uri\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nlogin_hint\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"y\n\x1aStartAuthorizationResponse\x12\x19\n\x11\x61uthorization_uri\x18\x01 \x01(\t\x12\x0f\n\x07\x62inding\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x01\n\x1c\x43ompleteAuthorizationRequest\x12\x13\n\x05state\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x62inding\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06invite\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64\x65vice\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03web\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x17\n\x15ListIdentitiesRequest\"K\n\x16ListIdentitiesResponse\x12\x31\n\nidentities\x18\x01 \x03(\x0b\x32\x1d.transom.accounts.v1.Identity\"\x82\x03\n\x13LinkIdentityRequest\x12\x44\n\x08id_token\x18\x01 \x01(\x0b\x32\x30.transom.accounts.v1.LinkIdentityRequest.IdTokenH\x00\x12O\n\rauthorization\x18\x02 \x01(\x0b\x32\x36.transom.accounts.v1.LinkIdentityRequest.AuthorizationH\x00\x12\x14\n\x06invite\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x1aN\n\x07IdToken\x12\x16\n\x08provider\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08id_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05nonce\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x1a\x65\n\rAuthorization\x12\x13\n\x05state\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x62inding\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x42\x07\n\x05proof\"V\n\x14LinkIdentityResponse\x12/\n\x08identity\x18\x01 \x01(\x0b\x32\x1d.transom.accounts.v1.Identity\x12\r\n\x05token\x18\x02 \x01(\t\"D\n\x15UnlinkIdentityRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Identity2\xa7\x07\n\x11IdentitiesService\x12\x9c\x01\n\x11SignInWithIdToken\x12-.transom.accounts.v1.SignInWithIdTokenRequest\x1a#.transom.accounts.v1.SignInResponse\"3\x82\xd3\xe4\x93\x02-\"(/transom/v1/identities:signInWithIdToken:\x01*\x12\xa2\x01\n\x12StartAuthorization\x12..transom.accounts.v1.StartAuthorizationRequest\x1a/.transom.accounts.v1.StartAuthorizationResponse\"+\x82\xd3\xe4\x93\x02%\" /transom/v1/authorizations:start:\x01*\x12\x9f\x01\n\x15\x43ompleteAuthorization\x12\x31.transom.accounts.v1.CompleteAuthorizationRequest\x1a#.transom.accounts.v1.SignInResponse\".\x82\xd3\xe4\x93\x02(\"#/transom/v1/authorizations:complete:\x01*\x12\x8c\x01\n\x0eListIdentities\x12*.transom.accounts.v1.ListIdentitiesRequest\x1a+.transom.accounts.v1.ListIdentitiesResponse\"!\xda\x41\x00\x82\xd3\xe4\x93\x02\x18\x12\x16/transom/v1/identities\x12\x8b\x01\n\x0cLinkIdentity\x12(.transom.accounts.v1.LinkIdentityRequest\x1a).transom.accounts.v1.LinkIdentityResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/identities:link:\x01*\x12\x8e\x01\n\x0eUnlinkIdentity\x12*.transom.accounts.v1.UnlinkIdentityRequest\x1a\x16.google.protobuf.Empty\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\"&/transom/v1/{name=identities/*}:unlink:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$transom/accounts/v1/identities.proto\x12\x13transom.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"transom/accounts/v1/accounts.proto\"\x95\x02\n\x08Identity\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x16\n\x08provider\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65mail\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\tseen_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:F\xea\x41\x43\n\x14transom.dev/Identity\x12\x15identities/{identity}*\nidentities2\x08identity\"\xd6\x01\n\x18SignInWithIdTokenRequest\x12\x16\n\x08provider\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08id_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05nonce\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\ninvitation\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64\x65vice\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03web\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\"i\n\x19StartAuthorizationRequest\x12\x16\n\x08provider\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0credirect_uri\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nlogin_hint\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"y\n\x1aStartAuthorizationResponse\x12\x19\n\x11\x61uthorization_uri\x18\x01 \x01(\t\x12\x0f\n\x07\x62inding\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcf\x01\n\x1c\x43ompleteAuthorizationRequest\x12\x13\n\x05state\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x62inding\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ninvitation\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x64\x65vice\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08remember\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x11\n\x03web\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\x17\n\x15ListIdentitiesRequest\"K\n\x16ListIdentitiesResponse\x12\x31\n\nidentities\x18\x01 \x03(\x0b\x32\x1d.transom.accounts.v1.Identity\"\x86\x03\n\x13LinkIdentityRequest\x12\x44\n\x08id_token\x18\x01 \x01(\x0b\x32\x30.transom.accounts.v1.LinkIdentityRequest.IdTokenH\x00\x12O\n\rauthorization\x18\x02 \x01(\x0b\x32\x36.transom.accounts.v1.LinkIdentityRequest.AuthorizationH\x00\x12\x18\n\ninvitation\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x1aN\n\x07IdToken\x12\x16\n\x08provider\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08id_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05nonce\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x1a\x65\n\rAuthorization\x12\x13\n\x05state\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x63ode\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06issuer\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x62inding\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x42\x07\n\x05proof\"V\n\x14LinkIdentityResponse\x12/\n\x08identity\x18\x01 \x01(\x0b\x32\x1d.transom.accounts.v1.Identity\x12\r\n\x05token\x18\x02 \x01(\t\"D\n\x15UnlinkIdentityRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Identity2\xa7\x07\n\x11IdentitiesService\x12\x9c\x01\n\x11SignInWithIdToken\x12-.transom.accounts.v1.SignInWithIdTokenRequest\x1a#.transom.accounts.v1.SignInResponse\"3\x82\xd3\xe4\x93\x02-\"(/transom/v1/identities:signInWithIdToken:\x01*\x12\xa2\x01\n\x12StartAuthorization\x12..transom.accounts.v1.StartAuthorizationRequest\x1a/.transom.accounts.v1.StartAuthorizationResponse\"+\x82\xd3\xe4\x93\x02%\" /transom/v1/authorizations:start:\x01*\x12\x9f\x01\n\x15\x43ompleteAuthorization\x12\x31.transom.accounts.v1.CompleteAuthorizationRequest\x1a#.transom.accounts.v1.SignInResponse\".\x82\xd3\xe4\x93\x02(\"#/transom/v1/authorizations:complete:\x01*\x12\x8c\x01\n\x0eListIdentities\x12*.transom.accounts.v1.ListIdentitiesRequest\x1a+.transom.accounts.v1.ListIdentitiesResponse\"!\xda\x41\x00\x82\xd3\xe4\x93\x02\x18\x12\x16/transom/v1/identities\x12\x8b\x01\n\x0cLinkIdentity\x12(.transom.accounts.v1.LinkIdentityRequest\x1a).transom.accounts.v1.LinkIdentityResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/identities:link:\x01*\x12\x8e\x01\n\x0eUnlinkIdentity\x12*.transom.accounts.v1.UnlinkIdentityRequest\x1a\x16.google.protobuf.Empty\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\"&/transom/v1/{name=identities/*}:unlink:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,8 +60,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['nonce']._serialized_options = b'\342A\001\001'
   _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['display_name']._loaded_options = None
   _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['display_name']._serialized_options = b'\342A\001\001'
-  _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['invite']._loaded_options = None
-  _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['invite']._serialized_options = b'\342A\001\001'
+  _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['invitation']._loaded_options = None
+  _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['invitation']._serialized_options = b'\342A\001\001'
   _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['device']._loaded_options = None
   _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['device']._serialized_options = b'\342A\001\001'
   _globals['_SIGNINWITHIDTOKENREQUEST'].fields_by_name['remember']._loaded_options = None
@@ -82,8 +82,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['issuer']._serialized_options = b'\342A\001\001'
   _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['binding']._loaded_options = None
   _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['binding']._serialized_options = b'\342A\001\002'
-  _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['invite']._loaded_options = None
-  _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['invite']._serialized_options = b'\342A\001\001'
+  _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['invitation']._loaded_options = None
+  _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['invitation']._serialized_options = b'\342A\001\001'
   _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['device']._loaded_options = None
   _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['device']._serialized_options = b'\342A\001\001'
   _globals['_COMPLETEAUTHORIZATIONREQUEST'].fields_by_name['remember']._loaded_options = None
@@ -104,8 +104,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINKIDENTITYREQUEST_AUTHORIZATION'].fields_by_name['issuer']._serialized_options = b'\342A\001\001'
   _globals['_LINKIDENTITYREQUEST_AUTHORIZATION'].fields_by_name['binding']._loaded_options = None
   _globals['_LINKIDENTITYREQUEST_AUTHORIZATION'].fields_by_name['binding']._serialized_options = b'\342A\001\002'
-  _globals['_LINKIDENTITYREQUEST'].fields_by_name['invite']._loaded_options = None
-  _globals['_LINKIDENTITYREQUEST'].fields_by_name['invite']._serialized_options = b'\342A\001\001'
+  _globals['_LINKIDENTITYREQUEST'].fields_by_name['invitation']._loaded_options = None
+  _globals['_LINKIDENTITYREQUEST'].fields_by_name['invitation']._serialized_options = b'\342A\001\001'
   _globals['_UNLINKIDENTITYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_UNLINKIDENTITYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024transom.dev/Identity'
   _globals['_IDENTITIESSERVICE'].methods_by_name['SignInWithIdToken']._loaded_options = None
@@ -123,27 +123,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITY']._serialized_start=275
   _globals['_IDENTITY']._serialized_end=552
   _globals['_SIGNINWITHIDTOKENREQUEST']._serialized_start=555
-  _globals['_SIGNINWITHIDTOKENREQUEST']._serialized_end=765
-  _globals['_STARTAUTHORIZATIONREQUEST']._serialized_start=767
-  _globals['_STARTAUTHORIZATIONREQUEST']._serialized_end=872
-  _globals['_STARTAUTHORIZATIONRESPONSE']._serialized_start=874
-  _globals['_STARTAUTHORIZATIONRESPONSE']._serialized_end=995
-  _globals['_COMPLETEAUTHORIZATIONREQUEST']._serialized_start=998
-  _globals['_COMPLETEAUTHORIZATIONREQUEST']._serialized_end=1201
-  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1203
-  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1226
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1228
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1303
-  _globals['_LINKIDENTITYREQUEST']._serialized_start=1306
-  _globals['_LINKIDENTITYREQUEST']._serialized_end=1692
-  _globals['_LINKIDENTITYREQUEST_IDTOKEN']._serialized_start=1502
-  _globals['_LINKIDENTITYREQUEST_IDTOKEN']._serialized_end=1580
-  _globals['_LINKIDENTITYREQUEST_AUTHORIZATION']._serialized_start=1582
-  _globals['_LINKIDENTITYREQUEST_AUTHORIZATION']._serialized_end=1683
-  _globals['_LINKIDENTITYRESPONSE']._serialized_start=1694
-  _globals['_LINKIDENTITYRESPONSE']._serialized_end=1780
-  _globals['_UNLINKIDENTITYREQUEST']._serialized_start=1782
-  _globals['_UNLINKIDENTITYREQUEST']._serialized_end=1850
-  _globals['_IDENTITIESSERVICE']._serialized_start=1853
-  _globals['_IDENTITIESSERVICE']._serialized_end=2788
+  _globals['_SIGNINWITHIDTOKENREQUEST']._serialized_end=769
+  _globals['_STARTAUTHORIZATIONREQUEST']._serialized_start=771
+  _globals['_STARTAUTHORIZATIONREQUEST']._serialized_end=876
+  _globals['_STARTAUTHORIZATIONRESPONSE']._serialized_start=878
+  _globals['_STARTAUTHORIZATIONRESPONSE']._serialized_end=999
+  _globals['_COMPLETEAUTHORIZATIONREQUEST']._serialized_start=1002
+  _globals['_COMPLETEAUTHORIZATIONREQUEST']._serialized_end=1209
+  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1211
+  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1234
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1236
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1311
+  _globals['_LINKIDENTITYREQUEST']._serialized_start=1314
+  _globals['_LINKIDENTITYREQUEST']._serialized_end=1704
+  _globals['_LINKIDENTITYREQUEST_IDTOKEN']._serialized_start=1514
+  _globals['_LINKIDENTITYREQUEST_IDTOKEN']._serialized_end=1592
+  _globals['_LINKIDENTITYREQUEST_AUTHORIZATION']._serialized_start=1594
+  _globals['_LINKIDENTITYREQUEST_AUTHORIZATION']._serialized_end=1695
+  _globals['_LINKIDENTITYRESPONSE']._serialized_start=1706
+  _globals['_LINKIDENTITYRESPONSE']._serialized_end=1792
+  _globals['_UNLINKIDENTITYREQUEST']._serialized_start=1794
+  _globals['_UNLINKIDENTITYREQUEST']._serialized_end=1862
+  _globals['_IDENTITIESSERVICE']._serialized_start=1865
+  _globals['_IDENTITIESSERVICE']._serialized_end=2800
 # @@protoc_insertion_point(module_scope)

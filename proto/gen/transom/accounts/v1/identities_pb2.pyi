@@ -32,12 +32,12 @@ class Identity(_message.Message):
     def __init__(self, name: _Optional[str] = ..., provider: _Optional[str] = ..., issuer: _Optional[str] = ..., email: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., seen_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class SignInWithIdTokenRequest(_message.Message):
-    __slots__ = ("provider", "id_token", "nonce", "display_name", "invite", "device", "remember", "web")
+    __slots__ = ("provider", "id_token", "nonce", "display_name", "invitation", "device", "remember", "web")
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     ID_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
-    INVITE_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     REMEMBER_FIELD_NUMBER: _ClassVar[int]
     WEB_FIELD_NUMBER: _ClassVar[int]
@@ -45,11 +45,11 @@ class SignInWithIdTokenRequest(_message.Message):
     id_token: str
     nonce: str
     display_name: str
-    invite: str
+    invitation: str
     device: str
     remember: bool
     web: bool
-    def __init__(self, provider: _Optional[str] = ..., id_token: _Optional[str] = ..., nonce: _Optional[str] = ..., display_name: _Optional[str] = ..., invite: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
+    def __init__(self, provider: _Optional[str] = ..., id_token: _Optional[str] = ..., nonce: _Optional[str] = ..., display_name: _Optional[str] = ..., invitation: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
 
 class StartAuthorizationRequest(_message.Message):
     __slots__ = ("provider", "redirect_uri", "login_hint")
@@ -72,12 +72,12 @@ class StartAuthorizationResponse(_message.Message):
     def __init__(self, authorization_uri: _Optional[str] = ..., binding: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CompleteAuthorizationRequest(_message.Message):
-    __slots__ = ("state", "code", "issuer", "binding", "invite", "device", "remember", "web")
+    __slots__ = ("state", "code", "issuer", "binding", "invitation", "device", "remember", "web")
     STATE_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     ISSUER_FIELD_NUMBER: _ClassVar[int]
     BINDING_FIELD_NUMBER: _ClassVar[int]
-    INVITE_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     REMEMBER_FIELD_NUMBER: _ClassVar[int]
     WEB_FIELD_NUMBER: _ClassVar[int]
@@ -85,11 +85,11 @@ class CompleteAuthorizationRequest(_message.Message):
     code: str
     issuer: str
     binding: str
-    invite: str
+    invitation: str
     device: str
     remember: bool
     web: bool
-    def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., issuer: _Optional[str] = ..., binding: _Optional[str] = ..., invite: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
+    def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., issuer: _Optional[str] = ..., binding: _Optional[str] = ..., invitation: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ...) -> None: ...
 
 class ListIdentitiesRequest(_message.Message):
     __slots__ = ()
@@ -102,7 +102,7 @@ class ListIdentitiesResponse(_message.Message):
     def __init__(self, identities: _Optional[_Iterable[_Union[Identity, _Mapping]]] = ...) -> None: ...
 
 class LinkIdentityRequest(_message.Message):
-    __slots__ = ("id_token", "authorization", "invite")
+    __slots__ = ("id_token", "authorization", "invitation")
     class IdToken(_message.Message):
         __slots__ = ("provider", "id_token", "nonce")
         PROVIDER_FIELD_NUMBER: _ClassVar[int]
@@ -125,11 +125,11 @@ class LinkIdentityRequest(_message.Message):
         def __init__(self, state: _Optional[str] = ..., code: _Optional[str] = ..., issuer: _Optional[str] = ..., binding: _Optional[str] = ...) -> None: ...
     ID_TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUTHORIZATION_FIELD_NUMBER: _ClassVar[int]
-    INVITE_FIELD_NUMBER: _ClassVar[int]
+    INVITATION_FIELD_NUMBER: _ClassVar[int]
     id_token: LinkIdentityRequest.IdToken
     authorization: LinkIdentityRequest.Authorization
-    invite: str
-    def __init__(self, id_token: _Optional[_Union[LinkIdentityRequest.IdToken, _Mapping]] = ..., authorization: _Optional[_Union[LinkIdentityRequest.Authorization, _Mapping]] = ..., invite: _Optional[str] = ...) -> None: ...
+    invitation: str
+    def __init__(self, id_token: _Optional[_Union[LinkIdentityRequest.IdToken, _Mapping]] = ..., authorization: _Optional[_Union[LinkIdentityRequest.Authorization, _Mapping]] = ..., invitation: _Optional[str] = ...) -> None: ...
 
 class LinkIdentityResponse(_message.Message):
     __slots__ = ("identity", "token")

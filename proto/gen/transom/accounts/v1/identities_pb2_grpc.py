@@ -94,7 +94,8 @@ class IdentitiesServiceServicer:
         UNAUTHENTICATED with reason ID_TOKEN_INVALID where the token is not in order; `check` in the metadata names what is
         not: format, algorithm, key, signature, iss, aud, azp, exp, iat, nbf, nonce, sub. With reason ID_TOKEN_USED where it
         was used before. FAILED_PRECONDITION as said above. PERMISSION_DENIED where the sign-up policy lets nobody in with
-        this address. INVALID_ARGUMENT (PROVIDER_UNKNOWN) for a provider that is not set up. UNAVAILABLE
+        this address. INVALID_ARGUMENT for a provider that is not set up (PROVIDER_UNKNOWN) and an invitation that is not, or no
+        longer, good for the address (INVITATION_INVALID). UNAVAILABLE
         (ISSUER_UNAVAILABLE) where the issuer's keys are needed and it does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -136,18 +137,19 @@ class IdentitiesServiceServicer:
 
         UNAUTHENTICATED for nobody, and as SignInWithIdToken and CompleteAuthorization. ALREADY_EXISTS (IDENTITY_TAKEN)
         where it belongs to another account; linked again to the same one, it is answered again. FAILED_PRECONDITION for a
-        service key (NOT_AN_ACCOUNT), for who acts as somebody else, and where the account has 20 identities
-        (TOO_MANY_IDENTITIES). The session must have proved lately who it is; an anonymous account, which cannot, needs not.
+        service key (NOT_AN_ACCOUNT), where the account has 20 identities (TOO_MANY_IDENTITIES), and where the session has not
+        proved lately who it is (SIGN_IN_AGAIN); an anonymous account, which cannot, needs not. PERMISSION_DENIED
+        (IMPERSONATED) for an admin who acts as the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnlinkIdentity(self, request, context):
-        """Parts an account elsewhere from the caller's. The session must have proved lately who it is.
+        """Parts an account elsewhere from the caller's. Its sessions stay.
 
         NOT_FOUND for an identity that is not the caller's; FAILED_PRECONDITION (LAST_WAY_TO_SIGN_IN) where the account has
-        neither another identity, nor a password, nor a passkey, nor a verified address to send codes to.
+        neither another identity, nor a password, nor a passkey, nor a verified address to send codes to; else as LinkIdentity.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
