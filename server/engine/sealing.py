@@ -29,11 +29,6 @@ class Seal:
     def __init__(self, given: Sequence[str], purpose: str) -> None:
         self._keys = [_derived(secret, purpose) for secret in given]
 
-    @property
-    def usable(self) -> bool:
-        """Whether the installation has a secret at all."""
-        return bool(self._keys)
-
     def seal(self, text: bytes, of: str) -> bytes:
         """`text`, sealed. Raises Precondition (SECRET_NOT_SET) where the installation has no secret."""
         if not self._keys:
@@ -55,8 +50,8 @@ class Seal:
         raise Internal("Something sealed cannot be opened: TRANSOM_SECRET does not hold the secret it was sealed with.")
 
     def outdated(self, sealed: bytes) -> bool:
-        """Whether it was sealed with another secret than the first and should be sealed anew."""
-        return not self._keys or sealed[: 1 + _MARK] != _VERSION + _mark(self._keys[0])
+        """Whether it was sealed with another secret than the first, and should be sealed anew."""
+        return bool(self._keys) and sealed[: 1 + _MARK] != _VERSION + _mark(self._keys[0])
 
 
 def _derived(secret: str, purpose: str) -> bytes:
