@@ -25,13 +25,16 @@ from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
 from server.engine.files import Files
 from server.engine.keys import Keys
+from server.engine.limits import Limits as Rules
 from server.engine.resources import Resources
 from server.engine.sign_ins import SignIns, no_second_factors
+from server.engine.throttle import Throttle
 from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
 from server.interceptors.chain import Chain, Layer
 from server.interceptors.errors import Errors
+from server.interceptors.limits import Limits
 from server.interceptors.lines import Lines
 from server.interceptors.observe import Observe
 from server.schema.model import Schema
@@ -44,11 +47,14 @@ from server.services.said import said
 from server.services.standard import StandardMethods
 from server.settings import Settings
 from server.store.accounts import StoredAccounts
+from server.store.attempts import StoredAttempts
 from server.store.audit import StoredAudit
 from server.store.files import StoredFiles
 from server.store.freshness import Freshness
 from server.store.keys import StoredKeys
+from server.store.known_networks import KnownNetworks
 from server.store.lane import Lane
+from server.store.limits import Buckets
 from server.store.marks import RedisMarks
 from server.store.objects import Objects
 from server.store.passwords import Passwords
@@ -89,6 +95,7 @@ class Parts:
     files: Files
     keys: Keys
     callers: Callers
+    limits: Rules
     pool: Pool
     """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
@@ -151,6 +158,18 @@ async def opened(
         stored_audit = StoredAudit(identity)
         stack.push_async_callback(stored_audit.aclose)
         audit = Audit(stored_audit, said, days=settings.audit_days, **sizes)
+        throttle = Throttle(
+            StoredAttempts(wire), KnownNetworks(identity), audit, settings.attempts_address, settings.attempts_account
+        )
+        buckets = Buckets(wire)
+        stack.push_async_callback(buckets.aclose)
+        limits = Rules(
+            buckets,
+            caller=settings.limit_caller,
+            key=settings.limit_key,
+            address=settings.limit_address,
+            methods=settings.limit_methods,
+        )
         words = Words(StoredWords(identity))
         sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, no_second_factors, audit)
         accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, callers, sign_ins, **sizes)
@@ -165,7 +184,7 @@ async def opened(
         stack.callback(objects.close)
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
         keys = Keys(StoredKeys(identity), tokens)
-        yield Parts(settings, schema, resources, accounts, files, keys, callers, pool, app)
+        yield Parts(settings, schema, resources, accounts, files, keys, callers, limits, pool, app)
 
 
 def _measure(label: str, pool: Pool) -> None:
@@ -220,6 +239,7 @@ class ApiServer:
             Observe(self._lines),  # outermost: sees the final status of everything below
             Errors(),  # above all who may refuse
             Authentication(parts.callers),  # says who calls; what they may do is decided further in
+            Limits(parts.limits),  # whose calls they are is known; nothing was done for them yet
         ]
         self._server = grpc.aio.server(
             interceptors=[Chain(layers)],
