@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
 
 from server.engine.authentication import Authentication as Callers
+from server.errors import Unauthenticated
 from server.interceptors.chain import Stream, Unary, drained
+from server.services.cookie_rules import DEFAULT, CookieRules
+from server.services.cookies import check_page, clear_cookie
 from server.services.current import current
 
 ANYBODY = (
     "/transom.accounts.v1.AccountsService/SignUp",
     "/transom.accounts.v1.AccountsService/SignIn",
+    "/transom.accounts.v1.IdentitiesService/SignInWithIdToken",
+    "/transom.accounts.v1.IdentitiesService/StartAuthorization",
+    "/transom.accounts.v1.IdentitiesService/CompleteAuthorization",
     "/grpc.health.",
     "/grpc.reflection.",
 )
@@ -21,31 +27,62 @@ ANYBODY = (
 run out can sign in without forgetting it first."""
 
 
-class Authentication:
-    """The layer that tells callers by their tokens."""
+SIGN_OUT = "/transom.accounts.v1.AccountsService/SignOut"
+"""A page cannot forget its cookie by itself: whatever becomes of this call, it does."""
 
-    def __init__(self, callers: Callers) -> None:
+
+class Authentication:
+    """The layer that tells callers by their tokens.
+
+    A token comes in the `authorization` header, or in the cookie of a web page. Browsers send cookies along whoever
+    asks them to: what comes with one and is not among the `safe` methods (paths, `/package.Service/Method`) must come
+    from a page that may call.
+    """
+
+    def __init__(self, callers: Callers, cookies: CookieRules = DEFAULT, safe: Collection[str] = ()) -> None:
         self._callers = callers
+        self._cookies = cookies
+        self._safe = frozenset(safe)
 
     def unary(self, method: str, inner: Unary) -> Unary:
-        if method.startswith(ANYBODY):
-            return inner
+        tell = self._telling(method)
 
         async def authenticated(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            call = current()
-            call.caller = self._callers.cached(call.authorization) or await self._callers.caller(call.authorization)
+            await tell(context)
             return await inner(request, context)
 
         return authenticated
 
     def stream(self, method: str, inner: Stream) -> Stream:
-        if method.startswith(ANYBODY):
-            return inner
+        tell = self._telling(method)
 
         async def authenticated(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            call = current()
-            call.caller = self._callers.cached(call.authorization) or await self._callers.caller(call.authorization)
+            await tell(context)
             async for answer in drained(inner, request, context):
                 yield answer
 
         return authenticated
+
+    def _telling(self, method: str) -> Callable[[grpc.aio.ServicerContext], Awaitable[None]]:
+        """What tells who calls `method`, or refuses."""
+        callers, cookies = self._callers, self._cookies
+        anybody, safe = method.startswith(ANYBODY), method in self._safe
+
+        async def tell(context: grpc.aio.ServicerContext) -> None:
+            call = current()
+            call.cookies = cookies
+            if anybody:
+                return
+            authorization = call.authorization
+            if authorization is None and call.cookie and (token := cookies.token(call.cookie)) is not None:
+                call.web, authorization = True, f"Bearer {token}"
+                if not safe:
+                    check_page()
+            try:
+                call.caller = callers.cached(authorization) or await callers.caller(authorization, call.address)
+            except Unauthenticated:
+                if method == SIGN_OUT:
+                    await clear_cookie(context)
+                raise
+
+        return tell
