@@ -7,6 +7,8 @@ outliving it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from server.engine.authentication import Authentication
 from server.engine.sign_ins import Notes
 from server.store.sessions import StoredSessions
@@ -49,3 +51,10 @@ class Revocations:
                 "sessions_ended", target=f"users/{user_id}", details={"why": why, "sessions": str(len(ended))}
             )
         return len(ended)
+
+    async def ended(self, digests: Iterable[bytes]) -> None:
+        """For sessions whose rows another transaction has just deleted, by the hashes of their tokens."""
+        gone = list(digests)
+        if gone:
+            await self._tokens.recall(gone)
+            self._authentication.forget(gone)
