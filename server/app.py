@@ -20,6 +20,7 @@ from transom.accounts.v1 import accounts_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
+from server.engine.access import Access
 from server.engine.accounts import Accounts
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
@@ -37,6 +38,7 @@ from server.interceptors.errors import Errors
 from server.interceptors.limits import Limits
 from server.interceptors.lines import Lines
 from server.interceptors.observe import Observe
+from server.query.rules.checking import rules_of
 from server.schema.model import Schema
 from server.schema.reading import read
 from server.services.accounts import AccountsService
@@ -116,6 +118,7 @@ async def opened(
     time. Everything else may be away.
     """
     schema = read(settings.descriptor.read_bytes())
+    rules = rules_of(schema)
     async with AsyncExitStack() as stack:
         app = load(settings.app, schema, functions)
         dsn = settings.postgres.get_secret_value()
@@ -144,10 +147,9 @@ async def opened(
             PENDING.labels("replica").set_function(lambda: replica.pending)
         _measure("work", pool)
         _measure("identity", identity)
-        records = Records(schema, primary, replica, pool, freshness)
-        resources = Resources(
-            schema, records, lambda: time.time_ns() // 1000, settings.page_size, settings.page_size_max
-        )
+        records = Records(schema, primary, replica, pool, freshness, rules)
+        access = Access(schema, rules, records, micros)
+        resources = Resources(schema, records, access, micros, settings.page_size, settings.page_size_max)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
         tokens = Tokens(identity, redis, replica_pool, lambda: freshness.lag)
         stack.push_async_callback(tokens.aclose)
@@ -185,6 +187,11 @@ async def opened(
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
         keys = Keys(StoredKeys(identity), tokens)
         yield Parts(settings, schema, resources, accounts, files, keys, callers, limits, pool, app)
+
+
+def micros() -> int:
+    """Microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
 
 
 def _measure(label: str, pool: Pool) -> None:

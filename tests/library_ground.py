@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from psycopg_pool import AsyncConnectionPool
 
 from deploy.native.stack import Stack
 from server.caller import Caller, Kind
+from server.engine.access import Access as Judge
 from server.engine.decisions import Decisions
 from server.engine.resources import Call, Resources
+from server.query.rules.checking import rules_of
 from server.schema.compilation import compile_app
-from server.schema.model import Schema
+from server.schema.model import Access, Audience, Schema
 from server.schema.reading import read
 from server.store.freshness import Freshness
 from server.store.lane import Lane
@@ -154,6 +156,17 @@ def database(components: Stack, schema: Schema | None) -> Iterator[Database]:
                     time.sleep(0.1)
 
 
+def open_to_all(schema: Schema) -> Schema:
+    """The schema, with rules that let everybody do everything."""
+    open_rules, everybody = (("read", "true"), ("write", "true")), Access(Audience.PUBLIC)
+    resources = {m: replace(r, rules=open_rules) for m, r in schema.resources.items()}
+    services = [
+        replace(s, methods=tuple(m if m.kind.standard else replace(m, access=everybody) for m in s.methods))
+        for s in schema.services
+    ]
+    return replace(schema, resources=resources, services=tuple(services))
+
+
 @dataclass
 class Engine:
     """What one API server has of resources: engine, store and connections, all of it real."""
@@ -193,7 +206,7 @@ class Engine:
     async def names(self, type: str, parent: str, size: int = 1000, by: Call = ADA) -> list[str]:
         """Names of one page."""
         listing = await self.resources.list(by, self.schema.resources[f"library.v1.{type}"], parent, size, "")
-        return [name for name, _, _ in listing.rows]
+        return [name for name, *_ in listing.rows]
 
 
 @asynccontextmanager
@@ -206,8 +219,10 @@ async def engine(
     redis: str = "",
     lag_max: float = 1.0,
     forgotten: float = 0.0,
+    ruled: bool = False,
 ) -> AsyncIterator[Engine]:
-    """The engine on that database; it reads from the replica where one is given."""
+    """The engine on that database; it reads from the replica where one is given. Everybody may do everything, but where
+    the schema is `ruled`."""
     schema = schema or library()
     dsn = postgres or at.postgres
     primary, second = Lane(dsn, "test", 2), Lane(replica, "test", 2) if replica else None
@@ -227,9 +242,12 @@ async def engine(
         await second.open()
     await pool.open()
     await freshness.open()
-    records = Records(schema, primary, second, pool, freshness)
+    schema = schema if ruled else open_to_all(schema)
+    rules = rules_of(schema)
+    records = Records(schema, primary, second, pool, freshness, rules)
+    resources = Resources(schema, records, Judge(schema, rules, records, now), now, 50, 1000)
     try:
-        yield Engine(schema, Resources(schema, records, now, 50, 1000), records, primary, second, freshness, pool)
+        yield Engine(schema, resources, records, primary, second, freshness, pool)
     finally:
         await freshness.close()
         await pool.close()

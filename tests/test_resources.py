@@ -63,7 +63,7 @@ async def test_pages_follow_each_other_without_gap_or_repetition(at: Database) -
         seen, token, sizes = [], "", []
         while True:
             page = await on.resources.list(ADA, BOOK, "shelves/s", 7, token)
-            seen += [name for name, _, _ in page.rows]
+            seen += [name for name, *_ in page.rows]
             sizes.append(len(page.rows))
             token = page.next_page_token
             if not token:
@@ -109,8 +109,8 @@ async def test_a_page_holds_as_many_bytes_as_clients_take(at: Database) -> None:
         seen, token = [], ""
         for _ in range(10):
             page = await on.resources.list(ADA, BOOK, "shelves/s", 1000, token)
-            assert len(page.rows) >= 1 and sum(len(p) for _, p, _ in page.rows) < 4 << 20
-            seen += [name for name, _, _ in page.rows]
+            assert len(page.rows) >= 1 and sum(len(p) for _, p, *_ in page.rows) < 4 << 20
+            seen += [name for name, *_ in page.rows]
             token = page.next_page_token
             if not token:
                 break
@@ -346,10 +346,22 @@ async def test_what_a_request_may_not_say(at: Database) -> None:
 @asynchronous
 async def test_strangers_get_nothing(at: Database) -> None:
     async with engine(at) as on:
+        await on.create("Shelf", "", "s", title="t")
+    async with engine(at, ruled=True) as on:
         call = Calling(on)
         CURRENT.set(Current("m"))
-        for name in ("GetShelf", "ListShelves", "CreateShelf", "UpdateShelf", "DeleteShelf"):
-            await fails(call.standard.behavior(call.methods[name])(b"\xff", None), Unauthenticated)
+        shelf = {"name": "shelves/s", "title": "u"}
+        for name, fields in (
+            ("GetShelf", {"name": "shelves/s"}),
+            ("ListShelves", {}),
+            ("CreateShelf", {"shelf": {"title": "u"}}),
+            ("UpdateShelf", {"shelf": shelf}),
+            ("DeleteShelf", {"name": "shelves/s"}),
+        ):
+            request = library().message_class(call.methods[name].request)(**fields).SerializeToString()
+            await fails(call.standard.behavior(call.methods[name])(request, None), Unauthenticated)
+        row = await on.records.latest(on.schema.resources["library.v1.Shelf"], "shelves/s")
+        assert row is not None and on.schema.message_class("library.v1.Shelf").FromString(row.payload).title == "t"
 
 
 # ------------------------------------------------------------------------------------------------- an app's functions

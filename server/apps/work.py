@@ -15,9 +15,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from server.caller import Caller
+from server.engine.access import absent
 from server.engine.identity import etag_of, fresh_id
 from server.engine.resources import Call as Calling
-from server.engine.resources import Resources, absent, refusal
+from server.engine.resources import Resources, refusal
 from server.errors import Invalid, Stale
 from server.schema.model import Resource, Schema
 from server.store import mails
@@ -136,11 +137,11 @@ class Work:
         after, total = "", 0
         while True:
             rows = await self._resources.records.page(resource, Page(parent, after, 1000), None)
-            for name, payload, version in rows:
+            for name, payload, version, _ in rows:
                 row = self._rows.setdefault(name, Row(name, payload, version, ""))
                 if row is not None:
                     out.append(self._resources.decisions.parse(resource, row.payload))
-            read = sum(len(payload) for _, payload, _ in rows)
+            read = sum(len(row.payload) for row in rows)
             if len(rows) < 1000 and read <= PAGE_BYTES_MAX:  # else it was cut, by one or the other
                 return out
             total += read
@@ -148,7 +149,7 @@ class Work:
                 raise Invalid(
                     f"{parent or type} holds more than {LIST_MAX} resources; that is too many for one unit of work."
                 )
-            after = rows[-1][0]
+            after = rows[-1].name
 
     def create(self, type: str, parent: str, id: str, fields: Mapping[str, Any], event: str = "created") -> Any:
         """The resource as it will be; OUTPUT_ONLY fields may be given. An empty `id` asks for a fresh one. Raises Invalid."""
@@ -242,6 +243,16 @@ class Work:
     async def account(self, user: str) -> Any:
         """The account called `users/{user}`, with its `email` and `display_name`; None where there is none."""
         return await self._accounts.find(user)
+
+    async def show(self, message: Any) -> None:
+        """Clears the fields of a resource that the caller may not see, before it is answered."""
+        resource = self._resources.schema.resources[message.DESCRIPTOR.full_name]
+        name = getattr(message, resource.name_field)
+        row = self._rows.get(name)
+        if row is None or not row.owner:
+            row = await self._resources.records.latest(resource, name)
+        # Of what is not stored nobody is the owner.
+        await self._resources.access.redact(self.caller, resource, message, row.owner if row else "")
 
     async def commit(self, extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> None:
         """Does all that was gathered, and the `extra` statements, in one transaction, or nothing.

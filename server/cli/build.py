@@ -50,13 +50,16 @@ def command(
     transom build ../my-app --descriptor my-app.binpb
     """
     from server.apps.loading import load
+    from server.query.rules.checking import rules_of
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
 
     app = named(app)
     try:
         compiled = compile_app(app)
-        load(app, read(compiled))
+        schema = read(compiled)
+        rules_of(schema)
+        load(app, schema)
         _replace(descriptor, compiled)
         if envoy:
             from edge.rendering import DEFAULT_SERVERS, render

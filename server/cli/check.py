@@ -34,12 +34,14 @@ def command(app: Path | None, strict: bool) -> None:
     transom check ../my-app --strict
     """
     from server.apps.loading import load
+    from server.query.rules.checking import rules_of
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
 
     app = named(app)
     try:
         schema = read(compile_app(app))
+        rules_of(schema)
         loaded = load(app, schema)
     except SchemaError as error:
         raise click.ClickException(f"the app is refused:\n{error}") from error

@@ -157,12 +157,13 @@ class Decisions:
         origin: Origin,
         asked: Asked | None = None,
         trusted: bool = False,
+        kept: frozenset[str] = frozenset(),
         verb: str = "updated",
     ) -> tuple[Any, Change | None]:
         """What `row` becomes when it takes over `paths` of `message`, and the change that does it; None where nothing changes.
 
-        `paths` None takes over what is populated (AIP-134). Raises Invalid, and Stale where `etag` is given and is not
-        the row's.
+        `paths` None takes over what is populated (AIP-134); fields in `kept` stay as they are. Raises Invalid, and Stale
+        where `etag` is given and is not the row's.
         """
         if etag and version_of(etag) != row.version:
             raise Stale(
@@ -171,8 +172,9 @@ class Decisions:
         stored = self.parse(resource, row.payload)
         result = self.parse(resource, row.payload)
         message.DiscardUnknownFields()
-        kept = {resource.name_field, *(m for m in resource.managed)}
-        skip = frozenset(kept if trusted else kept | self.behaviors.hidden(resource))
+        skip = kept | {resource.name_field, *resource.managed}
+        if not trusted:
+            skip |= self.behaviors.hidden(resource)
         masks.apply(result, message, masks.implied(message) if paths is None else list(paths), skip)
         if not trusted:
             self.behaviors.restore(result, stored)

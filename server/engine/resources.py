@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from server.caller import Caller
+from server.engine.access import Access, absent
 from server.engine.decisions import Asked, Clock, Decisions
-from server.errors import AlreadyExists, NotFound, Precondition, Refusal, Stale
+from server.engine.identity import etag_of, version_of
+from server.errors import AlreadyExists, Denied, Precondition, Refusal, Stale
 from server.query import pages
 from server.schema.model import Resource, Schema
-from server.store.changes import PAGE_BYTES_MAX, Change, Origin, Outcome, Page, Row
+from server.store.changes import PAGE_BYTES_MAX, Change, Origin, Outcome, Page, Row, Shown
 
 ATTEMPTS = 3
 """How often a change without an etag is decided on what was read before it is decided on what is locked: others may
@@ -28,11 +30,12 @@ class Records(Protocol):
 
     def get(self, resource: Resource, name: str, reader: str) -> Awaitable[Row | None]: ...
     def latest(self, resource: Resource, name: str) -> Awaitable[Row | None]: ...
-    def page(self, resource: Resource, page: Page, reader: str | None) -> Awaitable[list[tuple[str, bytes, int]]]: ...
+    def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> Awaitable[list[Row | None]]: ...
+    def page(self, resource: Resource, page: Page, reader: str | None) -> Awaitable[list[Shown]]: ...
     def turn(self, resource: Resource, name: str) -> AbstractAsyncContextManager[object]: ...
     def write(self, change: Change) -> Awaitable[Outcome]: ...
     def revise(
-        self, resource: Resource, name: str, decide: Callable[[Row], Change | None]
+        self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
     ) -> Awaitable[Change | Row | None]: ...
     def commit(
         self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()
@@ -41,9 +44,9 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One page: names, serialized resources and versions, in order, and the token of the next page."""
+    """One page: its rows, in order, as the caller may see them, and the token of the next page."""
 
-    rows: list[tuple[str, bytes, int]]
+    rows: list[Shown]
     next_page_token: str
 
 
@@ -64,42 +67,46 @@ class Call:
 class Resources:
     """The engine of an app's resources."""
 
-    def __init__(self, schema: Schema, records: Records, clock: Clock, page_size: int, page_size_max: int) -> None:
+    def __init__(
+        self, schema: Schema, records: Records, access: Access, clock: Clock, page_size: int, page_size_max: int
+    ) -> None:
         self.schema = schema
         self.decisions = Decisions(schema, clock)
         self.records = records
+        self.access = access
         self._page_size, self._page_size_max = page_size, page_size_max
 
     async def get(self, call: Call, resource: Resource, name: str) -> bytes:
-        """The resource called `name`, serialized.
+        """The resource called `name`, serialized, as the caller may see it.
 
-        Raises Invalid for what is no name of this resource, NotFound.
+        Raises Invalid for what is no name of this resource, NotFound also where it is hidden (AIP-211), Denied,
+        Unauthenticated.
         """
         self.decisions.check_name(resource, name)
-        row = await self.records.get(resource, name, call.caller.name)
-        if row is None:
-            raise absent(resource, name)
-        return row.payload
+        return (await self.access.get(call, resource, name)).payload
 
     async def list(
         self, call: Call, resource: Resource, parent: str, size: int, token: str, query: str = ""
     ) -> Listing:
-        """A page of the resources below `parent`, in order of their names.
+        """A page of the resources below `parent` that the caller may see, in order of their names.
 
-        `query` is whatever else the method's results depend on: the token is bound to it. Raises Invalid, and NotFound
-        where there is no such parent.
+        `query` is whatever else the method's results depend on: the token is bound to it. Raises Invalid, NotFound where
+        there is no such parent or the caller may not get it, Denied, Unauthenticated.
         """
         pattern = self.decisions.below(resource, parent)
         size = pages.size_of(size, self._page_size, self._page_size_max)
         bound = f"{resource.message}\n{parent}\n{query}"
         after = pages.opened(token, bound)
+        asking = await self.access.listing(call, resource)
         # One row more than wanted tells whether there is a next page, without a count.
-        rows = await self.records.page(resource, Page(parent, after, size + 1), call.caller.name)
+        rows = await self.records.page(resource, Page(parent, after, size + 1, asking), call.caller.name)
         kept = self.schema.parent_of(resource, pattern) if not rows and not token else None
-        if kept and await self.records.get(kept, parent, call.caller.name) is None:
+        if kept and not await self.access.readable(call, kept, parent, call.caller.name):
             raise absent(kept, parent)
         shown = _fitting(rows[:size])
-        return Listing(shown, pages.sealed(bound, shown[-1][0]) if len(rows) > len(shown) else "")
+        if asking is not None:
+            shown = [row._replace(payload=self.access.shown(resource, row.payload, row.seen)) for row in shown]
+        return Listing(shown, pages.sealed(bound, shown[-1].name) if len(rows) > len(shown) else "")
 
     async def create(
         self,
@@ -115,7 +122,8 @@ class Resources:
     ) -> bytes:
         """The new resource, serialized, once it is committed.
 
-        Raises Invalid, AlreadyExists, and NotFound where the parent does not exist.
+        Raises Invalid, AlreadyExists, NotFound where the parent does not exist or the caller may not get it, Denied,
+        Unauthenticated.
         """
         brought = getattr(message, resource.name_field)
         for _ in range(ATTEMPTS):
@@ -129,12 +137,13 @@ class Resources:
                 asked=asked,
                 id_field=id_field,
             )
+            below = (change.kept_parent, change.parent) if change.kept_parent else None
+            await self.access.create(call, resource, change.name, message, below)
             if validate_only:
                 await self._could_create(change)
-                return change.payload
-            outcome = await self.records.write(change)
+            outcome = Outcome.DONE if validate_only else await self.records.write(change)
             if outcome is Outcome.DONE:
-                return change.payload
+                return await self._shown(call, resource, message, change)
             # A fresh id may be taken: one in 2^56 within a millisecond.
             if outcome is not Outcome.TAKEN or id or change.name == brought or resource.singleton(change.name):
                 raise refusal(change, outcome)
@@ -155,7 +164,7 @@ class Resources:
     ) -> bytes:
         """The resource as it is after the update, serialized, once it is committed.
 
-        Raises Invalid, NotFound, and Stale where `etag` is given and another change came first.
+        Raises Invalid, NotFound, Denied, Unauthenticated, and Stale where `etag` is given and another change came first.
         """
         name = getattr(message, resource.name_field)
         self.decisions.check_name(resource, name, f"{asked.resource_field}.{resource.name_field}" if asked else "name")
@@ -170,26 +179,54 @@ class Resources:
                     if made is None:
                         continue  # it came into being meanwhile
                     return made
-                result, change = self.decisions.update(
-                    resource, row, message, paths, etag=etag, origin=call.origin, asked=asked
-                )
+                result, change = await self._decided(call, resource, row, message, paths, etag, asked)
                 if change is None or validate_only:
-                    return result.SerializeToString(deterministic=True) if change else row.payload
+                    return result
                 outcome = await self.records.write(change)
                 if outcome is Outcome.DONE:
-                    return change.payload
+                    return result
                 if etag or outcome not in (Outcome.CHANGED, Outcome.ABSENT):
                     raise refusal(change, outcome)
-            revised = await self.records.revise(
-                resource,
-                name,
-                lambda row: self.decisions.update(
-                    resource, row, message, paths, etag=etag, origin=call.origin, asked=asked
-                )[1],
-            )
-            if revised is None:
+            result = b""
+
+            async def decide(row: Row) -> Change | None:
+                nonlocal result
+                result, change = await self._decided(call, resource, row, message, paths, etag, asked)
+                return change
+
+            if await self.records.revise(resource, name, decide) is None:
                 raise absent(resource, name)
-            return revised.payload
+            return result
+
+    async def _decided(
+        self,
+        call: Call,
+        resource: Resource,
+        row: Row,
+        message: Any,
+        paths: Sequence[str] | None,
+        etag: str,
+        asked: Asked | None,
+    ) -> tuple[bytes, Change | None]:
+        """What `row` becomes, as the caller may see it, and the change that does it; judged, not carried out."""
+        changing = await self.access.changing(call, resource, row)
+        kept = changing.kept(message, paths)
+        stored = self.decisions.parse(resource, row.payload)
+        result, change = self.decisions.update(
+            resource, row, message, paths, etag=etag, origin=call.origin, asked=asked, kept=kept
+        )
+        await changing.check(stored, result)
+        shown = changing.shown(result)
+        if shown is result:
+            return change.payload if change else row.payload, change
+        return shown.SerializeToString(deterministic=True), change
+
+    async def _shown(self, call: Call, resource: Resource, message: Any, change: Change) -> bytes:
+        """What was created, as its maker may see it."""
+        if call.caller.trusted or not self.access.rules(resource).reads:
+            return change.payload
+        await self.access.redact(call.caller, resource, message, change.owner)
+        return bytes(message.SerializeToString(deterministic=True))
 
     async def delete(
         self,
@@ -204,20 +241,32 @@ class Resources:
     ) -> None:
         """Returns once it is gone, and with `force` all that is below it.
 
-        Raises Invalid, NotFound, Stale, and Precondition where it has children and `force` is not given.
+        Raises Invalid, NotFound, Denied, Unauthenticated, Stale, and Precondition where it has children and `force` is not
+        given.
         """
         self.decisions.check_name(resource, name)
-        change = self.decisions.delete(resource, name, etag=etag, force=force, origin=call.origin)
-        if validate_only:
-            row = await self.records.latest(resource, name)
-            outcome = Outcome.ABSENT if row is None else Outcome.DONE
-            if row is not None and change.expected not in (None, row.version):
-                outcome = Outcome.CHANGED
-        else:
-            outcome = await self.records.write(change)
-        if outcome is Outcome.DONE or (outcome is Outcome.ABSENT and allow_missing):
-            return
-        raise refusal(change, outcome)
+        async with self.records.turn(resource, name):
+            for _ in range(ATTEMPTS):
+                row = await self.records.latest(resource, name)
+                if row is None:
+                    if allow_missing:
+                        return
+                    raise absent(resource, name)
+                await self.access.delete(call, resource, row)
+                if etag and version_of(etag) != row.version:
+                    raise stale(resource, name)
+                # What was judged is what goes: not what it may have become since.
+                change = self.decisions.delete(
+                    resource, name, etag=etag_of(row.version), force=force, origin=call.origin
+                )
+                if validate_only:
+                    return
+                outcome = await self.records.write(change)
+                if outcome is Outcome.DONE:
+                    return
+                if etag or outcome not in (Outcome.CHANGED, Outcome.ABSENT):
+                    raise refusal(change, outcome)
+        raise Stale("Others keep changing it; retry.", reason="CONCURRENT_CHANGE", retry_after=0.1)
 
     async def _could_create(self, change: Change) -> None:
         if await self.records.latest(change.resource, change.name) is not None:
@@ -247,21 +296,19 @@ class Resources:
             )
         except AlreadyExists:
             return None
+        except Denied:
+            # Hidden is answered so, too: whether it is there is not to be told apart.
+            raise absent(resource, name) from None
 
 
-def _fitting(rows: list[tuple[str, bytes, int]]) -> list[tuple[str, bytes, int]]:
+def _fitting(rows: list[Shown]) -> list[Shown]:
     """As many of the first rows as a reply may hold, at least one if there is one."""
     total = 0
-    for i, (_, payload, _) in enumerate(rows):
-        total += len(payload)
+    for i, row in enumerate(rows):
+        total += len(row.payload)
         if i and total > PAGE_BYTES_MAX:
             return rows[:i]
     return rows
-
-
-def absent(resource: Resource, name: str) -> NotFound:
-    """The refusal for a resource that is not there, or not for this caller."""
-    return NotFound(f"{name} does not exist.", metadata={"name": name}, resource=(resource.type, name))
 
 
 def refusal(change: Change, outcome: Outcome) -> Refusal:
@@ -283,8 +330,13 @@ def refusal(change: Change, outcome: Outcome) -> Refusal:
                 resource=(resource.type, name),
             )
         case _:
-            return Stale(
-                "The resource changed since it was read; read it again and retry.",
-                metadata={"name": name},
-                resource=(resource.type, name),
-            )
+            return stale(resource, name)
+
+
+def stale(resource: Resource, name: str) -> Stale:
+    """The refusal for what others changed first."""
+    return Stale(
+        "The resource changed since it was read; read it again and retry.",
+        metadata={"name": name},
+        resource=(resource.type, name),
+    )

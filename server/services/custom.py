@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -12,6 +13,7 @@ from server.apps.work import Accounts, Call, Files
 from server.engine import bounds
 from server.engine.resources import Resources
 from server.errors import Internal, Invalid, Stale, Unimplemented
+from server.schema.columns import is_map
 from server.schema.model import Method
 from server.services.standard import Behavior, calling
 
@@ -32,6 +34,8 @@ class CustomMethods:
 
     def behavior(self, method: Method, implements: Implements) -> Behavior:
         """Runs the function, commits what it gathered, answers what it returned."""
+        access = self._resources.access
+        veiled = self._veiled(method)
         request_class = self._resources.schema.message_class(method.request)
         response_class = self._resources.schema.message_class(method.response)
 
@@ -42,21 +46,37 @@ class CustomMethods:
             except DecodeError as fault:
                 raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
             bounds.check(request, len(data))
+            await access.call(calls, method, request)
             self._resources.decisions.check_request(request)
             begun = time.monotonic()
             for attempt in range(ATTEMPTS):
                 call = Call(calls, self._resources, self._files, self._accounts, request, response_class)
                 answer = await implements.function(call)
                 reply = _reply(method, answer, response_class)
+                for message in _messages(reply, veiled):
+                    await call.show(message)
+                data = reply.SerializeToString(deterministic=True)
                 try:
                     await call.commit()
-                    return reply
+                    return data
                 except Stale:
                     if attempt == ATTEMPTS - 1 or time.monotonic() - begun > PATIENCE:
                         raise
             raise AssertionError("unreachable")
 
         return custom
+
+    def _veiled(self, method: Method) -> list[str]:
+        """The fields of the reply that hold resources of which not every reader may see all; "" is the reply itself."""
+        resources, access = self._resources.schema.resources, self._resources.access
+
+        def has_hidden(message: Any) -> bool:
+            resource = resources.get(message.full_name)
+            return resource is not None and bool(access.rules(resource).reads)
+
+        reply = self._resources.schema.message_class(method.response).DESCRIPTOR
+        found = [f.name for f in reply.fields if f.message_type and not is_map(f) and has_hidden(f.message_type)]
+        return ["", *found] if has_hidden(reply) else found
 
 
 def unimplemented(method: Method) -> Behavior:
@@ -72,11 +92,25 @@ def unimplemented(method: Method) -> Behavior:
     return missing
 
 
-def _reply(method: Method, answer: Any, response_class: type[Message]) -> bytes:
+def _reply(method: Method, answer: Any, response_class: type[Message]) -> Message:
+    """What the function answered, as a message of its own: the app may have kept the one it gave."""
     if answer is None:
-        answer = response_class()
+        return response_class()
     if not isinstance(answer, Message) or answer.DESCRIPTOR.full_name != method.response:
         raise Internal("Internal error.") from TypeError(
             f"{method.full_name} returned {type(answer)}, not {method.response}"
         )
-    return answer.SerializeToString(deterministic=True)
+    reply = response_class()
+    reply.CopyFrom(answer)
+    return reply
+
+
+def _messages(reply: Any, fields: Sequence[str]) -> Iterator[Any]:
+    """The messages in these fields of the reply, where they are there; "" is the reply itself."""
+    for name in fields:
+        if not name:
+            yield reply
+        elif reply.DESCRIPTOR.fields_by_name[name].is_repeated:
+            yield from getattr(reply, name)
+        elif reply.HasField(name):
+            yield getattr(reply, name)

@@ -7,12 +7,11 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from server.caller import Caller
 from server.engine import bounds
 from server.engine.behaviors import is_empty
 from server.engine.decisions import Asked
 from server.engine.resources import Call, Resources
-from server.errors import Invalid, Unauthenticated
+from server.errors import Invalid
 from server.query.pages import frame, varint
 from server.schema.model import Kind, Method
 from server.services.current import current
@@ -33,16 +32,9 @@ _EMPTY = b""
 
 
 def calling() -> Call:
-    """The current call, for the engine. Raises Unauthenticated for nobody: an app's resources are not for strangers."""
+    """The current call, for the engine."""
     now = current()
-    require_known(now.caller)
     return Call(now.caller, now.request_id, now.traceparent)
-
-
-def require_known(caller: Caller) -> None:
-    """Raises Unauthenticated for nobody."""
-    if not caller.known:
-        raise Unauthenticated("Sign in first, or send a service key: Authorization: Bearer <token>.")
 
 
 class StandardMethods:
@@ -60,7 +52,22 @@ class StandardMethods:
 
     def behavior(self, method: Method) -> Behavior:
         """What serves `method`, which is a standard one."""
-        return self._make[method.kind](method)
+        behavior = self._make[method.kind](method)
+        access = self._resources.access
+        if access.rule_of(method) is None:
+            return behavior  # the resource's rules alone decide
+        parse = self._resources.schema.message_class(method.request).FromString
+
+        async def judged(data: bytes, context: Any) -> bytes:
+            try:
+                request = parse(data)
+            except DecodeError as fault:
+                raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
+            bounds.check(request, len(data))
+            await access.call(calling(), method, request)
+            return await behavior(data, context)
+
+        return judged
 
     def _parser(self, method: Method, *, checked: bool) -> Callable[[bytes], Any]:
         """Bytes → the request. `checked`: what it requires and its constraints are looked at here, not by the engine."""
@@ -116,8 +123,8 @@ class StandardMethods:
             )
             # The stored bytes are the reply's: nothing is parsed and nothing is built.
             out: list[bytes] = []
-            for _name, payload, _version in page.rows:
-                out += (key, varint(len(payload)), payload)
+            for row in page.rows:
+                out += (key, varint(len(row.payload)), row.payload)
             if page.next_page_token:
                 out.append(frame(token_number, page.next_page_token.encode()))
             return b"".join(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from server.schema.model import Resource
 
@@ -97,3 +98,15 @@ class Page:
     parent: str
     after: str
     size: int
+    asking: bytes | None = None
+    """Who asks, a JSON object with the columns of `rules.sql.ASKING`: only rows that the rules show are read. None: all."""
+
+
+class Shown(NamedTuple):
+    """A row of a page."""
+
+    name: str
+    payload: bytes
+    version: int
+    seen: str
+    """Where rules were asked: 1 or 0 for each field with a read rule."""

@@ -18,9 +18,10 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from server.errors import Exhausted, Refusal, Stale, Unavailable
+from server.query.rules.checking import Rules
 from server.schema.model import Resource, Schema
 from server.store import binary
-from server.store.changes import SMALL_PAGE, Act, Change, Outcome, Page, Row, Value
+from server.store.changes import SMALL_PAGE, Act, Change, Outcome, Page, Row, Shown, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.lane import MARK, Lane
@@ -41,13 +42,19 @@ class Records:
     """The tables of a schema. One per process and event loop."""
 
     def __init__(
-        self, schema: Schema, primary: Lane, replica: Lane | None, pool: AsyncConnectionPool, freshness: Freshness
+        self,
+        schema: Schema,
+        primary: Lane,
+        replica: Lane | None,
+        pool: AsyncConnectionPool,
+        freshness: Freshness,
+        rules: Rules,
     ) -> None:
         self._pool = pool
         self._primary = primary
         self._replica = replica
         self._freshness = freshness
-        self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
+        self._statements = {m: Statements(schema, r, rules.resources[m]) for m, r in schema.resources.items()}
         lanes = {False: primary, True: replica or primary}
         self._fetches = {
             (m, stale): Gathering(
@@ -57,14 +64,14 @@ class Records:
             for stale, lane in lanes.items()
         }
         self._pages = {
-            (m, stale, large): Gathering(
-                self._pager(s.large_page if large else s.page, lane.run if stale else lane.read),
+            (stale, m, judged, large): Gathering(
+                self._pager(s.pages[judged, large], lane.run if stale else lane.read, judged=judged),
                 size=PAGE_BATCH,
                 lanes=len(lane.connections),
             )
             for m, s in self._statements.items()
             for stale, lane in lanes.items()
-            for large in (False, True)
+            for judged, large in s.pages
         }
         self._writes: dict[tuple[str, Act, str], Gathering[Change, tuple[Outcome, int]]] = {}
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -82,30 +89,34 @@ class Records:
 
     async def get(self, resource: Resource, name: str, reader: str) -> Row | None:
         """The row called `name`, as fresh as `reader` may expect (their own writes, always); None where there is none."""
-        if self._replica is not None and await self._freshness.suffices(reader):
-            try:
-                return await self._fetches[resource.message, True].ask(name)
-            except Unavailable:
-                self._freshness.failed()
-            except Refusal:
-                pass  # a replica may put off a query for what it replays; the primary does not
-        return await self.latest(resource, name)
+        return (await self.find([(resource, name)], reader))[0]
 
     async def latest(self, resource: Resource, name: str) -> Row | None:
         """As get, but from the primary: what a write is decided on."""
         return await self._fetches[resource.message, False].ask(name)
 
-    async def page(self, resource: Resource, page: Page, reader: str | None) -> list[tuple[str, bytes, int]]:
-        """Name, payload and version of the rows of a page, in order of names; as `get`, or for no reader as `latest`."""
-        large = page.size > SMALL_PAGE
+    async def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> list[Row | None]:
+        """The rows of these names, read together; as `get`, or for no reader as `latest`."""
         if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
             try:
-                return await self._pages[resource.message, True, large].ask(page)
+                return await _all([self._fetches[resource.message, True].ask(name) for resource, name in wanted])
+            except Unavailable:
+                self._freshness.failed()
+            except Refusal:
+                pass  # a replica may put off a query for what it replays; the primary does not
+        return await _all([self._fetches[resource.message, False].ask(name) for resource, name in wanted])
+
+    async def page(self, resource: Resource, page: Page, reader: str | None) -> list[Shown]:
+        """The rows of a page, in order of names; as `get`, or for no reader as `latest`."""
+        key = (resource.message, page.asking is not None, page.size > SMALL_PAGE)
+        if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
+            try:
+                return await self._pages[True, *key].ask(page)
             except Unavailable:
                 self._freshness.failed()
             except Refusal:
                 pass
-        return await self._pages[resource.message, False, large].ask(page)
+        return await self._pages[False, *key].ask(page)
 
     async def write(self, change: Change) -> Outcome:
         """Carries out one change, together with others that arrive now. What is DONE is committed.
@@ -121,7 +132,7 @@ class Records:
         return outcome
 
     async def revise(
-        self, resource: Resource, name: str, decide: Callable[[Row], Change | None]
+        self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
     ) -> Change | Row | None:
         """Carries out the change that `decide` makes of the row called `name`, which is locked meanwhile: nobody comes
         first. Answers that change, or the row where there is none to make, or None where there is no such row."""
@@ -134,7 +145,7 @@ class Records:
                     if found is None:
                         return None
                     row = Row(*found)
-                    change = decide(row)
+                    change = await decide(row)
                     if change is None:
                         return row
                     outcome = await self._carry_out(connection, change)
@@ -270,19 +281,22 @@ class Records:
         return fetch
 
     @staticmethod
-    def _pager(statement: bytes, run: Run) -> Callable[[list[Page]], Awaitable[list[list[tuple[str, bytes, int]]]]]:
-        async def read(pages: list[Page]) -> list[list[tuple[str, bytes, int]]]:
+    def _pager(statement: bytes, run: Run, *, judged: bool) -> Callable[[list[Page]], Awaitable[list[list[Shown]]]]:
+        async def read(pages: list[Page]) -> list[list[Shown]]:
             parameters = [
                 binary.text_array([p.parent for p in pages]),
                 binary.text_array([p.after for p in pages]),
                 binary.int4_array([p.size for p in pages]),
             ]
+            if judged:
+                parameters.append(binary.text_array([(p.asking or b"").decode() for p in pages]))
             [result] = await run([Step(statement, parameters)])
             value = result.get_value
-            out: list[list[tuple[str, bytes, int]]] = [[] for _ in pages]
+            out: list[list[Shown]] = [[] for _ in pages]
             for i in range(result.ntuples):
+                seen = _bytes(value(i, 4)).decode() if judged else ""
                 out[binary.int4(value(i, 0)) - 1].append(
-                    (_bytes(value(i, 1)).decode(), _bytes(value(i, 2)), binary.int8(value(i, 3)))
+                    Shown(_bytes(value(i, 1)).decode(), _bytes(value(i, 2)), binary.int8(value(i, 3)), seen)
                 )
             return out
 
@@ -307,6 +321,13 @@ async def _position(connection: AsyncConnection) -> int:
     cursor = AsyncRawCursor(connection, row_factory=tuple_row)
     row = await (await cursor.execute(MARK.statement)).fetchone()
     return int(cast(tuple[int], row)[0])
+
+
+async def _all(answers: Sequence[asyncio.Future[Row | None]]) -> list[Row | None]:
+    """The answers to what was asked together."""
+    if len(answers) == 1:
+        return [await answers[0]]
+    return list(await asyncio.gather(*answers))
 
 
 class _Undo(Exception):

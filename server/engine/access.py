@@ -1,0 +1,438 @@
+"""Who may do what with resources: the schema's rules, and the scopes of those whom no rule binds.
+
+Deny by default; a rule that meets an error denies. Who may not get a resource is told that it does not exist, whatever
+was asked; who may get it but not do what was asked is refused. A rule that no row can change the outcome of refuses the
+call itself. Rules look at other resources as reads do (the replica within its bound, and always at what the caller wrote)
+where something is read, and at the primary where something is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+from google.protobuf.message import Message
+
+from server.caller import Caller
+from server.engine.behaviors import is_empty
+from server.errors import Denied, NotFound, Refusal, Unauthenticated
+from server.query.rules.checking import MethodRule, ResourceRules, Rule, Rules
+from server.query.rules.lowering import LOOKUPS_MAX
+from server.query.rules.scene import Asking, Fault, Scene
+from server.schema.model import Audience, Field, Method, Resource, Schema
+from server.store.changes import Row
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Clock = Callable[[], int]
+"""Microseconds since 1970, UTC."""
+
+
+class Lookups(Protocol):
+    """The store, as rules need it; see server/store/records.py."""
+
+    def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> Awaitable[list[Row | None]]: ...
+
+
+class Asked(Protocol):
+    """Who asks; see `server.engine.resources.Call`."""
+
+    @property
+    def caller(self) -> Caller: ...
+
+
+class Access:
+    """Judges by the rules of one schema."""
+
+    def __init__(self, schema: Schema, rules: Rules, records: Lookups, clock: Clock) -> None:
+        self._schema = schema
+        self._rules = rules
+        self._records = records
+        self._clock = clock
+
+    def rules(self, resource: Resource) -> ResourceRules:
+        """The rules of a resource."""
+        return self._rules.resources[resource.message]
+
+    # Reading.
+
+    async def get(self, call: Asked, resource: Resource, name: str) -> Row:
+        """The resource called `name`, its payload as the caller may see it.
+
+        Raises NotFound both where it is absent and where it is hidden, Denied and Unauthenticated where no such resource
+        could be seen.
+        """
+        caller = call.caller
+        reader = caller.name
+        if caller.trusted:
+            self._in_scope(caller, resource, "get")
+            [row] = await self._records.find([(resource, name)], reader)
+            if row is None:
+                raise absent(resource, name)
+            return row
+        rule = self._rule(caller, resource, "get")
+        asking = self._asking(caller)
+        if not rule.of_row:
+            await self._open(caller, resource, rule, asking, reader)
+            [row] = await self._records.find([(resource, name)], reader)
+        elif rule.looks_up:
+            row = await self._read_along(asking, resource, name, rule, reader)
+        else:
+            [row] = await self._records.find([(resource, name)], reader)
+        if row is None:
+            raise absent(resource, name)
+        scene = self._scene(asking, resource, row)
+        if rule.of_row and not await self._holds(rule, scene, reader):
+            raise absent(resource, name)
+        payload = await self._seen(resource, scene, row.payload, reader)
+        return row if payload is row.payload else Row(row.name, payload, row.version, row.owner)
+
+    async def listing(self, call: Asked, resource: Resource) -> bytes | None:
+        """Who asks, as the store's conditions need it (`rules.sql.ASKING`, a JSON object); None where they are not needed:
+        every row, whole, may be seen. Raises Denied and Unauthenticated where no row could be seen."""
+        caller = call.caller
+        if caller.trusted:
+            self._in_scope(caller, resource, "list")
+            return None
+        rule = self._rule(caller, resource, "list")
+        asking = self._asking(caller)
+        if not rule.of_row:
+            await self._open(caller, resource, rule, asking, caller.name)
+            if not self.rules(resource).reads:
+                return None
+        return told(asking)
+
+    def shown(self, resource: Resource, payload: bytes, seen: str) -> bytes:
+        """A listed resource as the caller may see it: `seen` has a 0 for each field with a read rule that does not hold."""
+        if "0" not in seen:
+            return payload
+        reads = self.rules(resource).reads
+        return self._without(resource, payload, [f for (f, _), bit in zip(reads, seen, strict=True) if bit == "0"])
+
+    async def seen(self, caller: Caller, resource: Resource, row: Row, action: str = "get") -> bytes | None:
+        """What the caller may see of a row; None where it is hidden. For what is not a call: events, exports."""
+        if caller.trusted:
+            return row.payload if caller.in_scope(resource.message, action) else None
+        rule = self.rules(resource).actions.get(action)
+        scene = self._scene(self._asking(caller), resource, row)
+        if rule is None or not await self._holds(rule, scene, caller.name):
+            return None
+        return await self._seen(resource, scene, row.payload, caller.name)
+
+    async def redact(self, caller: Caller, resource: Resource, message: Any, owner: str) -> None:
+        """Clears the fields of `message` that the caller may not see."""
+        if not caller.trusted and self.rules(resource).reads:
+            scene = Scene(self._asking(caller), _name(resource, message), read=lambda: message, owner=owner)
+            for field in await self._unreadable(resource, scene, caller.name):
+                message.ClearField(field.name)
+
+    # Writing.
+
+    async def create(
+        self, call: Asked, resource: Resource, name: str, message: Any, parent: tuple[Resource, str] | None
+    ) -> None:
+        """Judges what would be stored as `name`, below `parent` where that is kept.
+
+        Raises Denied or Unauthenticated; NotFound of the parent where the caller may not even get that.
+        """
+        caller = call.caller
+        if caller.trusted:
+            return self._in_scope(caller, resource, "create")
+        rule = self.rules(resource).actions.get("create")
+        asking = self._asking(caller)
+        scene = Scene(asking, name, read=lambda: message, owner=caller.name, request=message)
+        if rule is None or not await self._holds(rule, scene, None):
+            if parent is not None and not await self.readable(call, *parent):
+                raise absent(*parent)
+            raise refused(caller, resource, "create")
+        for field, one in self.rules(resource).writes:
+            value = getattr(message, field.name)
+            given = not is_empty(message, field.descriptor) and (field.initial is None or value != field.initial)
+            if given and not await self._holds(one, scene, None):
+                raise refused(caller, resource, "create", field.name)
+        return None
+
+    async def changing(self, call: Asked, resource: Resource, row: Row) -> Changing:
+        """Begins to judge an update of `row`. Raises NotFound where the caller may not get it."""
+        caller = call.caller
+        if caller.trusted:
+            self._in_scope(caller, resource, "update")
+            return Changing(self, call, resource, row, None, ())
+        asking = self._asking(caller)
+        scene = await self._gettable(caller, resource, row, asking)
+        hidden = await self._unreadable(resource, scene, None)
+        return Changing(self, call, resource, row, asking, hidden)
+
+    async def changed(
+        self, caller: Caller, resource: Resource, row: Row, asking: Asking, stored: Any, result: Any
+    ) -> None:
+        """Judges an update on what is stored and on what would be. Raises Denied or Unauthenticated."""
+        rule = self.rules(resource).actions.get("update")
+        for message in (stored, result):
+            scene = Scene(asking, row.name, read=partial(_itself, message), owner=row.owner, request=result)
+            if rule is None or not await self._holds(rule, scene, None):
+                raise refused(caller, resource, "update")
+        scene = Scene(asking, row.name, read=lambda: stored, owner=row.owner, request=result)
+        for field, one in self.rules(resource).writes:
+            differs = getattr(stored, field.name) != getattr(result, field.name)
+            if (differs or _presence_differs(field, stored, result)) and not await self._holds(one, scene, None):
+                raise refused(caller, resource, "update", field.name)
+
+    async def delete(self, call: Asked, resource: Resource, row: Row) -> None:
+        """Judges the deletion of `row`. Raises NotFound where the caller may not get it, Denied, Unauthenticated."""
+        caller = call.caller
+        if caller.trusted:
+            return self._in_scope(caller, resource, "delete")
+        asking = self._asking(caller)
+        scene = await self._gettable(caller, resource, row, asking)
+        rule = self.rules(resource).actions.get("delete")
+        if rule is None or not await self._holds(rule, scene, None):
+            raise refused(caller, resource, "delete")
+        return None
+
+    async def readable(self, call: Asked, resource: Resource, name: str, reader: str | None = None) -> bool:
+        """Whether there is such a resource and the caller may get it. `reader` as for the store: None for the primary."""
+        [row] = await self._records.find([(resource, name)], reader)
+        if row is None:
+            return False
+        if call.caller.trusted:
+            return True
+        rule = self.rules(resource).actions.get("get")
+        scene = self._scene(self._asking(call.caller), resource, row)
+        return rule is not None and await self._holds(rule, scene, reader)
+
+    # Calling.
+
+    def rule_of(self, method: Method) -> MethodRule | None:
+        """Who may call the method, where the schema says so."""
+        return self._rules.methods.get(method.path)
+
+    async def call(self, call: Asked, method: Method, request: Any) -> None:
+        """Judges the call of a method by its own rule; one that has none is for trusted callers, in their scopes.
+
+        Raises Denied, Unauthenticated, and NotFound where the request names a resource that the caller may not get.
+        """
+        caller = call.caller
+        if caller.trusted:
+            service, _, name = method.full_name.rpartition(".")
+            if not caller.in_scope(service, name):
+                raise Denied(
+                    "This is not in your scopes.", reason="SCOPE_MISSING", metadata={"method": method.full_name}
+                )
+            return
+        rule = self.rule_of(method)
+        if rule is not None and await self._may_call(call, rule, request):
+            return
+        if not caller.known:
+            raise sign_in()
+        raise Denied("You may not call this.", reason="ACCESS_DENIED", metadata={"method": method.full_name})
+
+    async def _may_call(self, call: Asked, rule: MethodRule, request: Any) -> bool:
+        caller = call.caller
+        if rule.rule is None:
+            if rule.role:
+                return rule.role in caller.roles
+            return rule.audience is Audience.PUBLIC or (rule.audience is Audience.SIGNED_IN and caller.known)
+        asking = self._asking(caller)
+        name = getattr(request, rule.subject_field) if rule.subject is not None else ""
+        scene = Scene(asking, name, request=request)
+        if rule.subject is not None and rule.rule.of_row:
+            resource = rule.subject
+            [row] = await self._records.find([(resource, name)], None) if resource.pattern_of(name) else [None]
+            if row is None:
+                # Absent and hidden are told apart for nobody who could not get it.
+                gettable = self.rules(resource).actions.get("get")
+                raise absent(resource, name) if gettable is not None else refused(caller, resource, "get")
+            scene = self._scene(asking, resource, row)
+            scene.request = request
+            get = self.rules(resource).actions.get("get")
+            if get is None or not await self._holds(get, scene, None):
+                raise absent(resource, name)
+        return await self._holds(rule.rule, scene, None)
+
+    # How.
+
+    def _asking(self, caller: Caller) -> Asking:
+        return Asking(caller, self._clock())
+
+    def _scene(self, asking: Asking, resource: Resource, row: Row) -> Scene:
+        parse = self._schema.message_class(resource.message).FromString
+        return Scene(asking, row.name, read=lambda: parse(row.payload), owner=row.owner)
+
+    def _rule(self, caller: Caller, resource: Resource, action: str) -> Rule:
+        rule = self.rules(resource).actions.get(action)
+        if rule is None:
+            raise refused(caller, resource, action)
+        return rule
+
+    async def _open(self, caller: Caller, resource: Resource, rule: Rule, asking: Asking, reader: str | None) -> None:
+        """Raises the refusal of the call where a rule that depends on no row does not hold."""
+        if not await self._holds(rule, Scene(asking), reader):
+            raise refused(caller, resource, rule.action)
+
+    async def _read_along(
+        self, asking: Asking, resource: Resource, name: str, rule: Rule, reader: str | None
+    ) -> Row | None:
+        """The row, read together with what the rule will look up, as far as the name alone tells that."""
+        scene = Scene(asking, name)
+        try:
+            rule.holds(scene)
+        except Fault:
+            pass  # it is for what it wants that it was asked
+        row, *found = await self._records.find([(resource, name), *scene.wanted], reader)
+        self._keep(asking, scene.wanted, found)
+        return row
+
+    async def _holds(self, rule: Rule, scene: Scene, reader: str | None) -> bool:
+        """Whether the rule holds, after as many rounds of looking up as it needs."""
+        for _ in range(LOOKUPS_MAX + 1):
+            scene.wanted = []
+            try:
+                return rule.holds(scene) is True
+            except Fault:
+                if not scene.wanted:
+                    return False
+            self._keep(scene.asking, scene.wanted, await self._records.find(scene.wanted, reader))
+        return False
+
+    def _keep(self, asking: Asking, wanted: Sequence[tuple[Resource, str]], found: Sequence[Row | None]) -> None:
+        for (resource, name), row in zip(wanted, found, strict=True):
+            message = None if row is None else self._schema.message_class(resource.message).FromString(row.payload)
+            asking.found[resource.message, name] = message
+
+    async def _gettable(self, caller: Caller, resource: Resource, row: Row, asking: Asking) -> Scene:
+        """The scene of a row that is to be written. Raises NotFound where the caller may not get it."""
+        rule = self._rule(caller, resource, "get")
+        scene = self._scene(asking, resource, row)
+        if not await self._holds(rule, scene, None):
+            raise absent(resource, row.name) if rule.of_row else refused(caller, resource, "get")
+        return scene
+
+    async def _unreadable(self, resource: Resource, scene: Scene, reader: str | None) -> list[Field]:
+        reads = self.rules(resource).reads
+        return [field for field, rule in reads if not await self._holds(rule, scene, reader)]
+
+    async def _seen(self, resource: Resource, scene: Scene, payload: bytes, reader: str | None) -> bytes:
+        reads = self.rules(resource).reads
+        if not reads:
+            return payload
+        message = scene.resource
+        hidden = [
+            field
+            for field, rule in reads
+            if not is_empty(message, field.descriptor) and not await self._holds(rule, scene, reader)
+        ]
+        return self._without(resource, payload, hidden) if hidden else payload
+
+    def _without(self, resource: Resource, payload: bytes, fields: Sequence[Field]) -> bytes:
+        message: Message = self._schema.message_class(resource.message).FromString(payload)
+        for field in fields:
+            message.ClearField(field.name)
+        return message.SerializeToString(deterministic=True)
+
+    @staticmethod
+    def _in_scope(caller: Caller, resource: Resource, action: str) -> None:
+        if not caller.in_scope(resource.message, action):
+            raise Denied(
+                "This is not in your scopes.",
+                reason="SCOPE_MISSING",
+                metadata={"resource": resource.type, "action": action},
+            )
+
+
+class Changing:
+    """One update that is being judged."""
+
+    __slots__ = ("_access", "_asking", "_call", "_hidden", "_resource", "_row")
+
+    def __init__(
+        self,
+        access: Access,
+        call: Asked,
+        resource: Resource,
+        row: Row,
+        asking: Asking | None,
+        hidden: Sequence[Field],
+    ) -> None:
+        self._access = access
+        self._call = call
+        self._resource = resource
+        self._row = row
+        self._asking = asking
+        self._hidden = hidden
+
+    def kept(self, message: Any, paths: Sequence[str] | None) -> frozenset[str]:
+        """The fields that stay as they are, because the caller may not see them. Raises Denied where the update speaks of
+        one: by a path of its mask, or by a value."""
+        named = {path.partition(".")[0].strip("`") for path in paths or ()}
+        for field in self._hidden:
+            if field.name in named or not is_empty(message, field.descriptor):
+                raise refused(self._call.caller, self._resource, "update", field.name)
+        return frozenset(field.name for field in self._hidden)
+
+    async def check(self, stored: Any, result: Any) -> None:
+        """Judges what it would become. Raises Denied or Unauthenticated."""
+        if self._asking is not None:
+            await self._access.changed(self._call.caller, self._resource, self._row, self._asking, stored, result)
+
+    def shown(self, result: Any) -> Any:
+        """The result as the caller may see it."""
+        if not self._hidden:
+            return result
+        copy = type(result)()
+        copy.CopyFrom(result)
+        for field in self._hidden:
+            copy.ClearField(field.name)
+        return copy
+
+
+def told(asking: Asking) -> bytes:
+    """Who asks, as a JSON object with the columns of `rules.sql.ASKING`."""
+    caller = asking.caller
+    return orjson.dumps(
+        {
+            "name": caller.name,
+            "id": caller.id,
+            "kind": caller.kind.value,
+            "roles": sorted(caller.roles),
+            "verified": caller.verified,
+            "session_age": asking.session_age,
+            "now": (_EPOCH + timedelta(microseconds=asking.now)).isoformat(),
+        }
+    )
+
+
+def absent(resource: Resource, name: str) -> NotFound:
+    """The refusal for a resource that is not there, or not for this caller."""
+    return NotFound(f"{name} does not exist.", metadata={"name": name}, resource=(resource.type, name))
+
+
+def sign_in() -> Unauthenticated:
+    """The refusal for nobody."""
+    return Unauthenticated("Sign in first, or send a service key: Authorization: Bearer <token>.")
+
+
+def refused(caller: Caller, resource: Resource, action: str, field: str = "") -> Refusal:
+    """The refusal of an action; it names the action, and never what the rule says."""
+    if not caller.known:
+        return sign_in()
+    metadata: Mapping[str, str] = {"resource": resource.type, "action": action} | ({"field": field} if field else {})
+    what = f"set the field {field} of" if field else action
+    return Denied(f"You may not {what} this resource.", reason="ACCESS_DENIED", metadata=metadata)
+
+
+def _itself(message: Any) -> Any:
+    return message
+
+
+def _name(resource: Resource, message: Any) -> str:
+    return str(getattr(message, resource.name_field))
+
+
+def _presence_differs(field: Field, one: Any, other: Any) -> bool:
+    if not field.descriptor.has_presence:
+        return False
+    return bool(one.HasField(field.name) != other.HasField(field.name))
