@@ -59,8 +59,9 @@ class Authentication:
             return None
         return entry[1]
 
-    async def caller(self, authorization: str | None) -> Caller:
-        """The caller whose token `authorization` (`Bearer <token>`) carries; NOBODY where there is none.
+    async def caller(self, authorization: str | None, address: str = "") -> Caller:
+        """The caller whose token `authorization` (`Bearer <token>`) carries; NOBODY where there is none. `address` is
+        where the call came from.
 
         Raises Unauthenticated (TOKEN_INVALID) where the token is not, or no
         longer, good; Unavailable where nobody can say.

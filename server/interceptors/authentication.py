@@ -7,12 +7,13 @@ from typing import Any
 
 import grpc
 
+from server.caller import NOBODY, Caller
 from server.engine.authentication import Authentication as Callers
 from server.errors import Unauthenticated
 from server.interceptors.chain import Stream, Unary, drained
 from server.services.cookie_rules import DEFAULT, CookieRules
 from server.services.cookies import check_page, clear_cookie
-from server.services.current import current
+from server.services.current import Current, current
 
 ANYBODY = (
     "/transom.accounts.v1.AccountsService/SignUp",
@@ -45,44 +46,54 @@ class Authentication:
         self._safe = frozenset(safe)
 
     def unary(self, method: str, inner: Unary) -> Unary:
-        tell = self._telling(method)
+        known, found = self._known(method), self._finding(method)
 
         async def authenticated(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            await tell(context)
+            call = current()
+            call.cookies = self._cookies
+            call.caller = known(call) or await found(call, context)
             return await inner(request, context)
 
         return authenticated
 
     def stream(self, method: str, inner: Stream) -> Stream:
-        tell = self._telling(method)
+        known, found = self._known(method), self._finding(method)
 
         async def authenticated(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            await tell(context)
+            call = current()
+            call.cookies = self._cookies
+            call.caller = known(call) or await found(call, context)
             async for answer in drained(inner, request, context):
                 yield answer
 
         return authenticated
 
-    def _telling(self, method: str) -> Callable[[grpc.aio.ServicerContext], Awaitable[None]]:
-        """What tells who calls `method`, or refuses."""
-        callers, cookies = self._callers, self._cookies
-        anybody, safe = method.startswith(ANYBODY), method in self._safe
+    def _known(self, method: str) -> Callable[[Current], Caller | None]:
+        """The way of nearly every call: who calls, where that is known without waiting."""
+        if method.startswith(ANYBODY):
+            return _nobody
+        cached = self._callers.cached
+        return lambda call: None if call.cookie and call.authorization is None else cached(call.authorization)
 
-        async def tell(context: grpc.aio.ServicerContext) -> None:
-            call = current()
-            call.cookies = cookies
-            if anybody:
-                return
+    def _finding(self, method: str) -> Callable[[Current, grpc.aio.ServicerContext], Awaitable[Caller]]:
+        """The other calls of `method`: who calls, or a refusal."""
+        callers, cookies, safe = self._callers, self._cookies, method in self._safe
+
+        async def found(call: Current, context: grpc.aio.ServicerContext) -> Caller:
             authorization = call.authorization
-            if authorization is None and call.cookie and (token := cookies.token(call.cookie)) is not None:
+            if authorization is None and (token := cookies.token(call.cookie)) is not None:
                 call.web, authorization = True, f"Bearer {token}"
                 if not safe:
                     check_page()
             try:
-                call.caller = callers.cached(authorization) or await callers.caller(authorization, call.address)
+                return callers.cached(authorization) or await callers.caller(authorization, call.address)
             except Unauthenticated:
                 if method == SIGN_OUT:
                     await clear_cookie(context)
                 raise
 
-        return tell
+        return found
+
+
+def _nobody(call: Current) -> Caller:
+    return NOBODY

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from grpc import StatusCode
 
 from server.caller import NOBODY, Caller
+from server.services.cookie_rules import DEFAULT
 
 
 class Current:
@@ -21,6 +22,7 @@ class Current:
         "caller",
         "code",
         "cookie",
+        "cookies",
         "csrf",
         "method",
         "origin",
@@ -28,6 +30,7 @@ class Current:
         "request_id",
         "site",
         "traceparent",
+        "web",
     )
 
     def __init__(
@@ -46,7 +49,11 @@ class Current:
         self.site = ""
         """Sec-Fetch-Site: how that origin is related to ours."""
         self.csrf = ""
-        """What only a page that may call can have sent (services/cookies.py)."""
+        """What only a page that may call can have sent."""
+        self.cookies = DEFAULT
+        """Which cookie a page's session lives in."""
+        self.web = False
+        """Whether the caller was told by that cookie."""
         self.caller: Caller = NOBODY
         self.code = StatusCode.OK
         """How it ended, once it has."""
