@@ -17,6 +17,7 @@ from webauthn.helpers import bytes_to_base64url
 
 from server.engine.passkeys import Asked, Passkeys
 from server.errors import Invalid
+from server.services.cookies import renewed
 from server.services.current import caller
 from server.services.sign_in_answers import answer, place_of
 from server.store.passkeys import StoredPasskey
@@ -41,7 +42,7 @@ class PasskeysService(passkeys_pb2_grpc.PasskeysServiceServicer):
         self, request: pb.FinishRegistrationRequest, context: Any
     ) -> pb.FinishRegistrationResponse:
         made, token = await self._passkeys.finish_registration(caller(), _credential(request.credential), request.title)
-        return pb.FinishRegistrationResponse(passkey=_passkey(made), token=token)
+        return pb.FinishRegistrationResponse(passkey=_passkey(made), token=await renewed(context, token))
 
     async def BeginSignIn(self, request: pb.BeginSignInRequest, context: Any) -> pb.BeginSignInResponse:
         asked = await self._passkeys.begin_sign_in()

@@ -10,6 +10,7 @@ from transom.accounts.v1 import accounts_pb2, second_factors_pb2_grpc
 from transom.accounts.v1 import second_factors_pb2 as pb
 
 from server.engine.second_factors import Given, SecondFactors
+from server.services.cookies import renewed
 from server.services.current import caller, current
 from server.services.sign_in_answers import answer
 
@@ -40,7 +41,7 @@ class SecondFactorsService(second_factors_pb2_grpc.SecondFactorsServiceServicer)
         self, request: pb.ConfirmAuthenticatorRequest, context: Any
     ) -> pb.ConfirmAuthenticatorResponse:
         codes, token = await self._second_factors.confirm(caller(), request.code, current().address)
-        return pb.ConfirmAuthenticatorResponse(recovery_codes=codes, token=token)
+        return pb.ConfirmAuthenticatorResponse(recovery_codes=codes, token=await renewed(context, token))
 
     async def RemoveAuthenticator(self, request: pb.RemoveAuthenticatorRequest, context: Any) -> Empty:
         await self._second_factors.remove(caller(), Given(request.code, request.recovery_code), current().address)
