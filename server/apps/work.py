@@ -151,8 +151,13 @@ class Work:
                 )
             after = rows[-1].name
 
-    def create(self, type: str, parent: str, id: str, fields: Mapping[str, Any], event: str = "created") -> Any:
-        """The resource as it will be; OUTPUT_ONLY fields may be given. An empty `id` asks for a fresh one. Raises Invalid."""
+    def create(
+        self, type: str, parent: str, id: str, fields: Mapping[str, Any] | Message, event: str = "created"
+    ) -> Any:
+        """The resource as it will be; OUTPUT_ONLY fields may be given. An empty `id` asks for a fresh one.
+
+        `fields` speak ProtoJSON, as in `update`, or are a whole message. Raises Invalid.
+        """
         resource = self._typed(type)
         message = self._message(resource, fields)
         self._gather(
@@ -245,24 +250,32 @@ class Work:
         return await self._accounts.find(user)
 
     async def show(self, message: Any) -> None:
-        """Clears the fields of a resource that the caller may not see, before it is answered."""
+        """Clears the fields of a resource that the caller will not be allowed to see once this is committed, before it is
+        answered."""
         resource = self._resources.schema.resources[message.DESCRIPTOR.full_name]
         name = getattr(message, resource.name_field)
         row = self._rows.get(name)
         if row is None or not row.owner:
             row = await self._resources.records.latest(resource, name)
+        written = {change.name for change in self._changes}
+        changed = {
+            (of.message, name): one and self._resources.decisions.parse(of, one.payload)
+            for name, one in self._rows.items()
+            if (one is None or name in written) and (of := self._of(name))
+        }
         # Of what is not stored nobody is the owner.
-        await self._resources.access.redact(self.caller, resource, message, row.owner if row else "")
+        await self._resources.access.redact(self.caller, resource, message, row.owner if row else "", changed)
 
-    async def commit(self, extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> None:
-        """Does all that was gathered, and the `extra` statements, in one transaction, or nothing.
+    async def commit(self, extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False) -> None:
+        """Does all that was gathered, and the `extra` statements, in one transaction, or nothing; a rehearsal takes all of it
+        back.
 
         Raises Contended where something was changed by others since it was read here, AlreadyExists, NotFound,
         Precondition.
         """
         if not self._changes and not self._statements and not extra:
             return
-        outcomes = await self._resources.records.commit(self._changes, [*extra, *self._statements])
+        outcomes = await self._resources.records.commit(self._changes, [*extra, *self._statements], rehearsal=rehearsal)
         for change, outcome in zip(self._changes, outcomes, strict=False):
             if outcome in (Outcome.CHANGED, Outcome.ABSENT):
                 raise Contended(f"{change.name} was changed meanwhile; retry.", metadata={"name": change.name})
@@ -298,8 +311,11 @@ class Work:
         self._resources.decisions.check_name(resource, name)
         return resource
 
-    def _message(self, resource: Resource, fields: Mapping[str, Any]) -> Any:
+    def _message(self, resource: Resource, fields: Mapping[str, Any] | Message) -> Any:
         message = self._resources.schema.message_class(resource.message)()
+        if isinstance(fields, Message):
+            message.CopyFrom(fields)
+            return message
         plain = {}
         for key, value in fields.items():
             name = _field_name(resource, key)

@@ -21,7 +21,7 @@ from server.engine.behaviors import is_empty
 from server.errors import Denied, NotFound, Refusal, Unauthenticated
 from server.query.rules.checking import MethodRule, ResourceRules, Rule, Rules
 from server.query.rules.lowering import LOOKUPS_MAX
-from server.query.rules.scene import Asking, Fault, Scene
+from server.query.rules.scene import Asking, Fault, Key, Scene
 from server.schema.model import Audience, Field, Method, Resource, Schema
 from server.store.changes import Row
 
@@ -122,10 +122,15 @@ class Access:
             return None
         return await self._seen(resource, scene, row.payload, caller.name)
 
-    async def redact(self, caller: Caller, resource: Resource, message: Any, owner: str) -> None:
-        """Clears the fields of `message` that the caller may not see."""
+    async def redact(
+        self, caller: Caller, resource: Resource, message: Any, owner: str, changed: Mapping[Key, Any] | None = None
+    ) -> None:
+        """Clears the fields of `message` that the caller may not see. `changed` are resources as they will be, None for one
+        that will be gone: rules that look at these see them so."""
         if not caller.trusted and self.rules(resource).reads:
-            scene = Scene(self._asking(caller), _name(resource, message), read=lambda: message, owner=owner)
+            asking = self._asking(caller)
+            asking.found |= changed or {}
+            scene = Scene(asking, _name(resource, message), read=lambda: message, owner=owner)
             for field in await self._unreadable(resource, scene, caller.name):
                 message.ClearField(field.name)
 

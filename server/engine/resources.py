@@ -38,7 +38,7 @@ class Records(Protocol):
         self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
     ) -> Awaitable[Change | Row | None]: ...
     def commit(
-        self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()
+        self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False
     ) -> Awaitable[list[Outcome]]: ...
 
 

@@ -4,13 +4,15 @@ accounts.jsonl   {"name": "users/ines", "email": …, "password": …, "displayN
 files.jsonl      {"name": "files/crack", "path": "photos/crack.jpg", "owner": "users/ines", "contentType": …}
 *.jsonl          resources of the app: ProtoJSON, one to a line, each with its name
 
-Accounts and files get names of their own when they are loaded; those above hold within the seed.
+Accounts and files get names of their own when they are loaded; those above hold within the seed. Where a resource is named
+by the id of an account, `{ines}` in its name stands for the id that users/ines gets.
 """
 
 from __future__ import annotations
 
 import json
 import mimetypes
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,7 @@ from server.store.changes import Origin
 
 ACCOUNTS, FILES = "accounts.jsonl", "files.jsonl"
 USER, FILE = "transom.dev/User", "transom.dev/File"
+_ID = re.compile(r"\{([^{}/]*)\}")
 FAULTS_MAX = 100
 """Faults that are told at once."""
 
@@ -59,12 +62,13 @@ class SeedFile:
 
 @dataclass(frozen=True, slots=True)
 class SeedResource:
-    """A resource, whose references to accounts and files are those of the seed."""
+    """A resource, whose name and references speak of accounts and files by their names in the seed."""
 
     where: str
     resource: Resource
     pattern: Pattern
     name: str
+    """May hold ids of accounts, in braces: see `placed`."""
     message: Message
 
 
@@ -75,6 +79,12 @@ class Seed:
     accounts: tuple[SeedAccount, ...]
     files: tuple[SeedFile, ...]
     resources: tuple[SeedResource, ...]
+
+
+def placed(name: str, names: Mapping[str, str]) -> str:
+    """The name of a resource, once the accounts of the seed are called as in `names`: `teams/a/members/{ines}` is
+    `teams/a/members/ab12` where `users/ines` is called `users/ab12`. An account that is not among them keeps its name."""
+    return _ID.sub(lambda found: names.get(f"users/{found[1]}", found[1]).removeprefix("users/"), name)
 
 
 def read_seed(texts: Mapping[str, str], decisions: Decisions, references: References) -> Seed:
@@ -126,6 +136,8 @@ class _Reader:
                 self._fault(where, "name", "is required")
             elif (resource := self._schema.resource_of(name)) is None or (pattern := resource.pattern_of(name)) is None:
                 self._fault(where, "name", f"{name!r} fits no pattern of the schema")
+            elif unknown := [id for id in _ID.findall(name) if f"users/{id}" not in self._seen]:
+                self._fault(where, "name", f"users/{unknown[0]} is not in {ACCOUNTS}")
             elif self._named(where, name) and (message := self._message(where, resource, pattern, name, row)):
                 yield SeedResource(where, resource, pattern, name, message)
 
@@ -147,8 +159,8 @@ class _Reader:
             self._decisions.create(
                 resource,
                 trial,
-                parent=pattern.parent_of(name),
-                id="" if pattern.singleton else name.rpartition("/")[2],
+                parent=pattern.parent_of(placed(name, {})),
+                id="" if pattern.singleton else placed(name, {}).rpartition("/")[2],
                 owner=SYSTEM.name,
                 origin=Origin(),
                 id_field="name",

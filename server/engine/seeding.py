@@ -10,7 +10,7 @@ from server.engine.accounts import Accounts
 from server.engine.files import Files
 from server.engine.references import References
 from server.engine.resources import Call, Resources
-from server.engine.seed_reading import Seed, SeedAccount, SeedError, SeedFile, SeedResource
+from server.engine.seed_reading import Seed, SeedAccount, SeedError, SeedFile, SeedResource, placed
 from server.engine.text import email_key
 from server.errors import AlreadyExists, Refusal
 from server.store.accounts import StoredAccounts
@@ -50,6 +50,7 @@ class Seeding:
         for file in seed.files:
             names[file.name] = await self._file(file, names[file.owner], bytes_of(file.path))
             loaded.files += 1
+        names |= {one.name: placed(one.name, names) for one in seed.resources if "{" in one.name}
         for one in seed.resources:
             new = await self._resource(one, names)
             loaded.resources[one.resource.plural] = loaded.resources.get(one.resource.plural, 0) + new
@@ -81,7 +82,8 @@ class Seeding:
 
     async def _resource(self, one: SeedResource, names: dict[str, str]) -> bool:
         """Whether it is new."""
-        if await self._resources.records.latest(one.resource, one.name) is not None:
+        name = names.get(one.name, one.name)
+        if await self._resources.records.latest(one.resource, name) is not None:
             return False
         message = type(one.message)()
         message.CopyFrom(one.message)
@@ -90,8 +92,8 @@ class Seeding:
             change = self._resources.decisions.create(
                 one.resource,
                 message,
-                parent=one.pattern.parent_of(one.name),
-                id="" if one.pattern.singleton else one.name.rpartition("/")[2],
+                parent=one.pattern.parent_of(name),
+                id="" if one.pattern.singleton else name.rpartition("/")[2],
                 owner=SYSTEM.name,
                 origin=Call(SYSTEM).origin,
                 id_field="name",

@@ -33,7 +33,9 @@ class CustomMethods:
         self._accounts = accounts
 
     def behavior(self, method: Method, implements: Implements) -> Behavior:
-        """Runs the function, commits what it gathered, answers what it returned."""
+        """Runs the function, commits what it gathered, answers what it returned. Where the request has `validate_only`
+        (AIP-163), all is done and taken back.
+        """
         access = self._resources.access
         veiled = self._veiled(method)
         request_class = self._resources.schema.message_class(method.request)
@@ -47,7 +49,9 @@ class CustomMethods:
                 raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
             bounds.check(request, len(data))
             await access.call(calls, method, request)
+            self._resources.decisions.behaviors.clear(request)
             self._resources.decisions.check_request(request)
+            rehearsal = "validate_only" in method.fields and request.validate_only
             begun = time.monotonic()
             for attempt in range(ATTEMPTS):
                 call = Call(calls, self._resources, self._files, self._accounts, request, response_class)
@@ -57,7 +61,7 @@ class CustomMethods:
                     await call.show(message)
                 data = reply.SerializeToString(deterministic=True)
                 try:
-                    await call.commit()
+                    await call.commit(rehearsal=rehearsal)
                     return data
                 except Stale:
                     if attempt == ATTEMPTS - 1 or time.monotonic() - begun > PATIENCE:

@@ -155,10 +155,12 @@ class Records:
         await self._freshness.written(change.origin.caller, lsn)
         return change
 
-    async def commit(self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = ()) -> list[Outcome]:
+    async def commit(
+        self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False
+    ) -> list[Outcome]:
         """Carries out all changes and the extra statements (SQL with %s, parameters) in one transaction, or none.
 
-        Answers an outcome for each change: all DONE, and it is committed; else nothing was done.
+        Answers an outcome for each change: all DONE, and it is committed, but for a rehearsal; else nothing was done.
         """
         outcomes: list[Outcome] = []
         try:
@@ -172,6 +174,8 @@ class Records:
                             outcomes.append(await self._carry_out(connection, change))
                             if outcomes[-1] is not Outcome.DONE:
                                 raise _Undo
+                        if rehearsal:
+                            raise _Undo
                     lsn = await _position(connection)
         except _Undo:
             return outcomes
