@@ -36,6 +36,16 @@ class Session:
     create_time: datetime
     expire_time: datetime
     current: bool
+    seen_time: datetime
+    """When it was last heard of, to the minute."""
+    proof: str
+    """How it was signed in (sign_ins.Proof)."""
+    web: bool
+    """Whether its token lives in a cookie."""
+    address: str
+    """Where it was last heard from."""
+    impersonated: bool
+    """Whether an admin acts as the account in it."""
 
 
 def account_of(stored: StoredAccount) -> Account:
@@ -61,4 +71,9 @@ def session_of(stored: StoredSession, current: str) -> Session:
         stored.create_time,
         stored.expire_time,
         stored.id == current,
+        stored.seen_time,
+        stored.proof,
+        stored.web,
+        stored.address,
+        bool(stored.impersonator),
     )

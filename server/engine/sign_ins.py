@@ -10,15 +10,13 @@ from typing import Any, Protocol
 
 from server.engine.account import Account, Session, account_of, session_of
 from server.engine.authentication import Authentication
+from server.engine.lifetimes import Lifetimes
 from server.engine.tokens import SESSION, digest, new_id, new_token
 from server.engine.words import Purpose, Words
 from server.errors import Unauthenticated
 from server.store.accounts import StoredAccounts
 from server.store.sessions import NewSession, StoredSessions
 from server.store.tokens import Tokens
-
-SHORT = timedelta(hours=12)
-LONG = timedelta(days=30)
 
 CHALLENGE = timedelta(minutes=10)
 """How long a second factor is waited for."""
@@ -112,6 +110,7 @@ class SignIns:
         words: Words,
         second_factors: SecondFactors,
         notes: Notes,
+        lifetimes: Lifetimes = Lifetimes(),  # noqa: B008 - frozen
     ) -> None:
         self._accounts = accounts
         self._sessions = sessions
@@ -120,6 +119,7 @@ class SignIns:
         self._words = words
         self._second_factors = second_factors
         self._notes = notes
+        self._lifetimes = lifetimes
 
     async def finish(
         self, user_id: str, proof: Proof, place: Place, *, second_factor_done: bool = False
@@ -138,7 +138,7 @@ class SignIns:
         if methods:
             return await self._challenge(user_id, proof, place, methods)
         token = new_token(SESSION)
-        stored, ended = await self._sessions.sign_in(user_id, _new_session(token, place))
+        stored, ended = await self._sessions.sign_in(user_id, self._new_session(token, proof, place))
         if stored is None:
             raise wrong_credentials()
         if ended:
@@ -178,6 +178,20 @@ class SignIns:
         word, ends = await self._words.make(Purpose.SECOND_FACTOR, CHALLENGE, user=user_id, details=told)
         return Challenge(word, methods, ends)
 
+    def _new_session(self, token: str, proof: Proof, place: Place) -> NewSession:
+        # An anonymous account is as good as lost with its session.
+        lifetime, idle = self._lifetimes.of(place.remember or proof is Proof.ANONYMOUS)
+        return NewSession(
+            new_id(),
+            digest(token),
+            place.device,
+            lifetime,
+            idle=idle,
+            proof=proof,
+            web=place.web,
+            address=place.address,
+        )
+
     async def _end(self, digests: Sequence[bytes]) -> None:
         """For sessions whose rows are deleted already."""
         async with self._tokens.ending(digests):
@@ -200,7 +214,3 @@ class SignIns:
 def wrong_credentials() -> Unauthenticated:
     """The one refusal of a sign-in, whatever was wrong."""
     return Unauthenticated("The address or the password is wrong.", reason="WRONG_CREDENTIALS")
-
-
-def _new_session(token: str, place: Place) -> NewSession:
-    return NewSession(new_id(), digest(token), place.device, LONG if place.remember else SHORT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,31 +17,49 @@ _LOCK = """
 select id from transom.users where id = %s and disabled_time is null and delete_time is null for no key update
 """
 
-_SIGN_IN = """
-insert into transom.sessions (id, user_id, token_hash, device, expire_time)
-values (%(session)s, %(user)s, %(token_hash)s, %(device)s, clock_timestamp() + %(lifetime)s)
-returning id, user_id, device, create_time, expire_time, token_hash
+_COLUMNS = """id, user_id, device, create_time, expire_time, token_hash, proof, web, seen_time, address, impersonator"""
+
+_LIVE = "expire_time > now() and (idle_lifetime is null or seen_time + idle_lifetime > now())"
+
+_SIGN_IN = f"""
+insert into transom.sessions
+    (id, user_id, token_hash, device, expire_time, idle_lifetime, proof, web, address, impersonator)
+values (%(session)s, %(user)s, %(token_hash)s, %(device)s, clock_timestamp() + %(lifetime)s, %(idle)s, %(proof)s,
+        %(web)s, %(address)s, %(impersonator)s)
+returning {_COLUMNS}
 """
 
-_TRIM = """
+# Sessions in which admins act as the account are counted apart: they push nobody out.
+_TRIM = f"""
 delete from transom.sessions where id in (
-    select id from transom.sessions where user_id = %(user)s
+    select id from transom.sessions where user_id = %(user)s and (impersonator = '') = (%(impersonator)s = '')
     order by create_time desc, id desc offset %(most)s
-) or (user_id = %(user)s and expire_time <= now())
-returning id, user_id, device, create_time, expire_time, token_hash
+) or (user_id = %(user)s and not ({_LIVE}))
+returning {_COLUMNS}
 """
 
-_ONE = """
-select id, user_id, device, create_time, expire_time, token_hash
-from transom.sessions where id = %s and user_id = %s
-"""
+_ONE = f"select {_COLUMNS} from transom.sessions where id = %s and user_id = %s"
 
-_PAGE = """
-select id, user_id, device, create_time, expire_time, token_hash
+_PAGE = f"""
+select {_COLUMNS}
 from transom.sessions
-where user_id = %(user)s and expire_time > now()
+where user_id = %(user)s and {_LIVE}
   and (%(time)s::timestamptz is null or (create_time, id) < (%(time)s, %(id)s))
 order by create_time desc, id desc limit %(limit)s
+"""
+
+# Only while the token is still the one that was read: of two at once, one wins.
+_ROTATE = """
+update transom.sessions
+set token_hash = %(fresh)s, proof_time = case when %(proved)s then clock_timestamp() else proof_time end
+where id = %(id)s and token_hash = %(token_hash)s
+"""
+
+# Heard of within the last minute already, by whatever server, a row is left as it is: at most one write a minute.
+_HEARD = """
+update transom.sessions s set seen_time = clock_timestamp(), address = coalesce(nullif(h.address, ''), s.address)
+from unnest(%(ids)s::text[], %(addresses)s::text[]) as h (id, address)
+where s.id = h.id and s.seen_time < clock_timestamp() - %(every)s
 """
 
 # Those of the account, and those in which it acts as another.
@@ -57,7 +75,8 @@ returning token_hash
 
 _DELETE = "delete from transom.sessions where id = %s and user_id = %s"
 
-# A bounded bite, so that the sweep holds no locks for long; rows others work on are theirs.
+# A bounded bite, so that the sweep holds no locks for long; rows others work on are theirs. What was idle for too long
+# stays until it would have ended anyway: an index on the time it was last heard of would make every note of that dear.
 _SWEEP = """
 delete from transom.sessions where id in (
     select id from transom.sessions where expire_time <= now() limit %s for update skip locked
@@ -75,6 +94,16 @@ class StoredSession:
     create_time: datetime
     expire_time: datetime
     token_hash: bytes
+    proof: str
+    """How it was signed in."""
+    web: bool
+    """Whether its token lives in a cookie."""
+    seen_time: datetime
+    """When it was last heard of, to the minute."""
+    address: str
+    """Where it was heard from then."""
+    impersonator: str
+    """Resource name of the admin who acts as the account; empty where it acts itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +114,11 @@ class NewSession:
     token_hash: bytes
     device: str
     lifetime: timedelta
+    idle: timedelta | None = None
+    proof: str = "password"
+    web: bool = False
+    address: str = ""
+    impersonator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +143,7 @@ class StoredSessions:
                 return None, ()
             await cursor.execute(_SIGN_IN, {"user": user, **_parameters(session)})
             made = await cursor.fetchone()
-            await cursor.execute(_TRIM, {"user": user, "most": PER_ACCOUNT})
+            await cursor.execute(_TRIM, {"user": user, "most": PER_ACCOUNT, "impersonator": session.impersonator})
             return made, [ended.token_hash for ended in await cursor.fetchall()]
 
     async def one(self, id: str, user: str) -> StoredSession | None:
@@ -124,6 +158,24 @@ class StoredSessions:
         async with transaction(self._pool, StoredSession) as cursor:
             await cursor.execute(_PAGE, {"user": user, "time": time, "id": id, "limit": limit})
             return await cursor.fetchall()
+
+    async def rotate(self, session: StoredSession, token_hash: bytes, *, proved: bool) -> bool:
+        """Gives the session another token, and where it `proved` itself says so; False where it has ended, or has another
+        token than it was read with."""
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(
+                _ROTATE,
+                {"fresh": token_hash, "proved": proved, "id": session.id, "token_hash": session.token_hash},
+            )
+            return cursor.rowcount > 0
+
+    async def heard(self, addresses: Mapping[str, str], every: timedelta) -> None:
+        """Notes that these sessions were heard of, and from which addresses ("" for unknown), except for those of which
+        it was noted less than `every` ago."""
+        async with transaction(self._pool, StoredSession) as cursor:
+            await cursor.execute(
+                _HEARD, {"ids": list(addresses), "addresses": list(addresses.values()), "every": every}
+            )
 
     async def delete(self, id: str, user: str) -> bool:
         """Ends the session `id` of `user`; False where there is none."""
@@ -156,4 +208,9 @@ def _parameters(session: NewSession) -> dict[str, object]:
         "token_hash": session.token_hash,
         "device": session.device,
         "lifetime": session.lifetime,
+        "idle": session.idle,
+        "proof": str(session.proof),
+        "web": session.web,
+        "address": session.address,
+        "impersonator": session.impersonator,
     }
