@@ -80,7 +80,7 @@ class Issuer:
         """What the discovery document says otherwise than it should; None leaves a field out."""
         self.more_keys: list[Any] = []
         """What the key set holds beside the keys."""
-        self.broken: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
+        self.broken: dict[str, Callable[[Handler], None]] = {}
         """What answers a path instead of the issuer."""
         self.said: dict[str, Any] = {}
         """Claims that the tokens of the code flow have beside, or instead of, theirs; None leaves one out."""
@@ -181,7 +181,7 @@ class Issuer:
         assert token.header["kid"] == "KEY" and {c: token.claims[c] for c in good} == good, token.claims
         return bool(now - 60 < token.claims["iat"] <= token.claims["exp"] < now + 15_777_000)
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: Handler) -> None:
         """Answers one request."""
         url = urlsplit(request.path)
         self.asked.append(url.path)
@@ -194,8 +194,7 @@ class Issuer:
             public = [key.as_dict(private=False) for key in self.keys]
             return reply(request, 200, {"keys": [*public, *self.more_keys]})
         if url.path == "/token" and request.command == "POST":
-            body = request.rfile.read(int(request.headers.get("content-length", 0))).decode()
-            form = {name: values[0] for name, values in parse_qs(body).items()}
+            form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
             return reply(request, *self.exchange(form, request.headers.get("authorization", "")))
         if url.path == "/authorize" and "login" not in asked:
             fields = "".join(
@@ -232,11 +231,13 @@ class _Server(ThreadingHTTPServer):
     issuer: Issuer
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
+    body = b""
 
     def do_GET(self) -> None:
+        self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.issuer.answer(self)
 
     do_POST = do_GET  # noqa: N815 - http.server names it
@@ -248,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running(issuer: Issuer, *, port: int = 0, certificate: tuple[Path, Path] | None = None) -> Iterator[Issuer]:
     """Serves until the block ends; with a certificate and its key, over TLS."""
-    server = _Server(("127.0.0.1", port), _Handler)
+    server = _Server(("127.0.0.1", port), Handler)
     server.issuer = issuer
     issuer.url = f"http://127.0.0.1:{server.server_address[1]}"
     if certificate is not None:

@@ -23,7 +23,7 @@ import httpx
 import orjson
 
 from server.errors import Unauthenticated, Unavailable
-from server.providers import loopback, safe
+from server.providers import safe
 from server.store.breaker import Breaker
 from server.store.key_sets import PublicKey, public_keys
 
@@ -228,12 +228,12 @@ class Issuers:
 
 
 def _endpoint(document: Mapping[str, Any], field: str, name: str) -> str:
-    """A URL of a discovery document. Plain HTTP only leads from this very machine to itself."""
+    """A URL of a discovery document: no less protected than the issuer itself, which may be this very machine."""
     url = document.get(field)
     if not isinstance(url, str) or len(url) > 2048 or not safe(url):
         raise _Unusable(f"its {field} is no safe URL")
-    if urlsplit(url).scheme == "http" and not loopback(urlsplit(name).hostname or ""):
-        raise _Unusable(f"its {field} is this very machine")
+    if urlsplit(url).scheme != "https" and urlsplit(name).scheme == "https":
+        raise _Unusable(f"its {field} leaves the protection of TLS")
     return url
 
 
