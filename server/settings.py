@@ -5,7 +5,7 @@ system (API server, relay, consumers, CLI) reads the same set.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -73,6 +73,26 @@ class Settings(BaseSettings):
     smtp_tls: bool = Field(False, description="STARTTLS before anything is said.")
     mail_from: str = "Transom <transom@localhost>"
 
+    # Who signs up, and what mails say.
+    public_url: str = Field(
+        "http://localhost:8080",
+        max_length=200,
+        pattern=r"^https?://[^\s#?]+$",
+        description="Where the app's own pages are; mails link to account/verify, account/reset and account/join there.",
+    )
+    sign_up: Literal["open", "domains", "invite", "closed"] = Field(
+        "open",
+        description="Who may make an account: anybody, addresses of sign_up_domains, who was invited, nobody. All but the "
+        "last take invitations, too.",
+    )
+    sign_up_domains: Several = Field((), description="Domains of addresses, with commas between them.")
+    sign_up_verify: bool = Field(
+        True,
+        description="An account is made once its address is proved: signing up answers alike for every address. Else it "
+        "is made at once, and who signs up learns whether the address has an account.",
+    )
+    anonymous: bool = Field(False, description="Whether one may use the app with an account that nobody signs in to.")
+
     # Who signs in.
     secret: Secrets = Field(
         (),
@@ -83,7 +103,7 @@ class Settings(BaseSettings):
         "localhost",
         description="Domain that passkeys are bound to: that of the web app or one above it. Never change it.",
     )
-    relying_party_name: str = Field("Transom", description="What browsers and authenticator apps call the app.")
+    relying_party_name: str = Field("Transom", description="What browsers, authenticator apps and mails call the app.")
     relying_party_origins: Several = Field(
         ("http://localhost:8080",),
         description="Origins whose pages may use passkeys, with commas between them; an Android app's is "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from server.errors import Violation
+from server.errors import Invalid, Violation
 
 EMAIL = 254
 """Characters of an address (RFC 5321: a path is at most 256 octets, its brackets included)."""
+
+LABEL = 100
+"""Characters of a display name, and of a device's."""
 
 _LOCAL = re.compile(r"[^\s\"(),:;<>@\[\\\]\x00-\x20\x7f.]+(?:\.[^\s\"(),:;<>@\[\\\]\x00-\x20\x7f.]+)*")
 _LABEL = re.compile(rb"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -40,6 +43,20 @@ def email_key(address: str) -> str | None:
         return None
     ascii_domain = domain_key(domain)
     return None if ascii_domain is None else f"{unicodedata.normalize('NFKC', local)}@{ascii_domain}"
+
+
+def address(email: str, key: str | None, field: str = "email") -> Violation | None:
+    """What is wrong with an address whose `email_key` is `key`; None where nothing is."""
+    if not email.strip():
+        return Violation(field, "is required", "REQUIRED")
+    return None if key is not None else Violation(field, "is not an e-mail address", "EMAIL_INVALID")
+
+
+def refuse(*violations: Violation | None) -> None:
+    """Raises Invalid for what is wrong, if anything is."""
+    found = [violation for violation in violations if violation is not None]
+    if found:
+        raise Invalid.fields(found)
 
 
 def domain_key(domain: str) -> str | None:

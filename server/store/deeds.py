@@ -33,6 +33,7 @@ _VERIFY = "update transom.users set verified = true where id = %s and not verifi
 _ADDRESS = "update transom.users set email = %s, email_key = %s, verified = %s where id = %s"
 _KNOWN = "update transom.users set anonymous = false where id = %s and anonymous"
 _NAME = "update transom.users set display_name = %s where id = %s"
+_ROLES = "update transom.users set roles = %s where id = %s"
 _DROP = "delete from transom.words where user_id = %s and purpose = any(%s)"
 _END = "delete from transom.sessions where user_id = %s and id <> %s returning token_hash"
 
@@ -79,13 +80,13 @@ class Deed:
         async with self._connection.cursor(row_factory=class_row(_Expire)) as cursor:
             return await words.keep(cursor, word)
 
-    async def use(self, token_hash: bytes, purpose: str) -> StoredWord | None:
-        """As StoredWords.use; where the deed fails, the word is as good as before."""
-        return await self._maybe(StoredWord, words.USE, [token_hash, purpose])
+    async def use(self, token_hash: bytes, *purposes: str) -> StoredWord | None:
+        """As StoredWords.use, for any of these purposes; where the deed fails, the word is as good as before."""
+        return await self._maybe(StoredWord, words.USE, [token_hash, list(purposes)])
 
     async def attempt(self, token_hash: bytes, purpose: str, most: int) -> StoredWord | None:
         """As StoredWords.attempt."""
-        return await self._maybe(StoredWord, words.ATTEMPT, [token_hash, purpose, most])
+        return await self._maybe(StoredWord, words.ATTEMPT, [token_hash, [purpose], most])
 
     async def drop(self, user: str, purposes: Iterable[str]) -> None:
         """Takes back all words of an account with these purposes."""
@@ -115,6 +116,10 @@ class Deed:
         """Keeps another name to show."""
         await self._connection.execute(_NAME, [display_name, user])
 
+    async def set_roles(self, user: str, roles: Sequence[str]) -> None:
+        """Keeps other roles."""
+        await self._connection.execute(_ROLES, [list(roles), user])
+
     async def verify(self, user: str) -> bool:
         """Keeps that the address is the account's own; whether that is news."""
         return (await self._connection.execute(_VERIFY, [user])).rowcount > 0
@@ -139,9 +144,6 @@ class Deed:
         for statement, parameters in statements:
             await self._connection.execute(statement, parameters)
 
-    async def mail(self, statements: Iterable[mails.Statement]) -> None:
-        """Queues a mail (`mails.queued`)."""
-        await self.also(statements)
 
     async def _maybe(self, row: type[Row], statement: str, parameters: Sequence[object]) -> Row | None:
         async with self._connection.cursor(row_factory=class_row(row)) as cursor:

@@ -21,20 +21,20 @@ returning expire_time
 
 _COLUMNS = "token_hash, purpose, user_id, email, email_key, details, attempts, expire_time"
 
-_LIVE = (
-    f"select {_COLUMNS} from transom.words where token_hash = %s and purpose = %s and expire_time > clock_timestamp()"
+LIVE = (
+    f"select {_COLUMNS} from transom.words where token_hash = %s and purpose = any(%s) and expire_time > clock_timestamp()"
 )
 
 # The row is locked by the update: of attempts at once each counts, and none is one too many.
 ATTEMPT = f"""
 update transom.words set attempts = attempts + 1
-where token_hash = %s and purpose = %s and expire_time > clock_timestamp() and attempts < %s
+where token_hash = %s and purpose = any(%s) and expire_time > clock_timestamp() and attempts < %s
 returning {_COLUMNS}
 """
 
 # Of two that use one word at once, one gets the row.
 USE = f"""
-delete from transom.words where token_hash = %s and purpose = %s and expire_time > clock_timestamp()
+delete from transom.words where token_hash = %s and purpose = any(%s) and expire_time > clock_timestamp()
 returning {_COLUMNS}
 """
 
@@ -93,19 +93,19 @@ class StoredWords:
     async def live(self, token_hash: bytes, purpose: str) -> StoredWord | None:
         """The word, where it is still good; it stays so."""
         async with transaction(self._pool, StoredWord) as cursor:
-            await cursor.execute(_LIVE, [token_hash, purpose])
+            await cursor.execute(LIVE, [token_hash, [purpose]])
             return await cursor.fetchone()
 
     async def attempt(self, token_hash: bytes, purpose: str, most: int) -> StoredWord | None:
         """The word, where it is still good and was tried less than `most` times; this counts as a try."""
         async with transaction(self._pool, StoredWord) as cursor:
-            await cursor.execute(ATTEMPT, [token_hash, purpose, most])
+            await cursor.execute(ATTEMPT, [token_hash, [purpose], most])
             return await cursor.fetchone()
 
     async def use(self, token_hash: bytes, purpose: str) -> StoredWord | None:
         """The word, where it was still good; from now on it is not. Only one caller ever gets it."""
         async with transaction(self._pool, StoredWord) as cursor:
-            await cursor.execute(USE, [token_hash, purpose])
+            await cursor.execute(USE, [token_hash, [purpose]])
             return await cursor.fetchone()
 
     async def sweep(self, limit: int = 1000) -> int:

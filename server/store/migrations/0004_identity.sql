@@ -13,6 +13,7 @@ alter table transom.users
     add column delete_time   timestamptz,                      -- since when nobody can sign in, for it is to be deleted
     add column purge_time    timestamptz,                      -- when its data is removed; null while that is done
     add column purged        boolean not null default false;   -- it was; what was under way then is looked for once more
+create index users_anonymous on transom.users (create_time) where anonymous;
 create index users_newest on transom.users (create_time desc, id desc);
 create index users_purging on transom.users (purge_time) where purge_time is not null;
 
