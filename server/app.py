@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import Gauge
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
-from transom.accounts.v1 import accounts_pb2_grpc
+from transom.accounts.v1 import accounts_pb2_grpc, passkeys_pb2_grpc, second_factors_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
@@ -24,11 +24,17 @@ from server.engine.access import Access
 from server.engine.accounts import Accounts
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
+from server.engine.ceremonies import RelyingParty
 from server.engine.files import Files
 from server.engine.keys import Keys
 from server.engine.limits import Limits as Rules
+from server.engine.passkeys import Passkeys
 from server.engine.resources import Resources
-from server.engine.sign_ins import SignIns, no_second_factors
+from server.engine.revocations import Revocations
+from server.engine.sealing import Seal
+from server.engine.second_factors import PURPOSE, SecondFactors, methods_of
+from server.engine.sessions import Sessions
+from server.engine.sign_ins import SignIns
 from server.engine.throttle import Throttle
 from server.engine.words import Words
 from server.errors import Unavailable
@@ -44,8 +50,10 @@ from server.schema.reading import read
 from server.services.accounts import AccountsService
 from server.services.custom import CustomMethods, unimplemented
 from server.services.files import FilesService
+from server.services.passkeys import PasskeysService
 from server.services.reflection import add_reflection
 from server.services.said import said
+from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.settings import Settings
 from server.store.accounts import StoredAccounts
@@ -59,11 +67,13 @@ from server.store.lane import Lane
 from server.store.limits import Buckets
 from server.store.marks import RedisMarks
 from server.store.objects import Objects
+from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
 from server.store.pooled import Pool
 from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
+from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
 from server.store.tokens import Tokens
 from server.store.words import StoredWords
@@ -94,6 +104,8 @@ class Parts:
     schema: Schema
     resources: Resources
     accounts: Accounts
+    passkeys: Passkeys
+    second_factors: SecondFactors
     files: Files
     keys: Keys
     callers: Callers
@@ -173,7 +185,29 @@ async def opened(
             methods=settings.limit_methods,
         )
         words = Words(StoredWords(identity))
-        sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, no_second_factors, audit)
+        factors = StoredSecondFactors(identity)
+        sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, methods_of(factors), audit)
+        revocations = Revocations(stored_sessions, tokens, callers, audit)
+        sessions = Sessions(stored_sessions, stored_accounts, tokens, callers, revocations, **sizes)
+        passkeys = Passkeys(
+            StoredPasskeys(identity),
+            stored_accounts,
+            words,
+            sign_ins,
+            revocations,
+            sessions.rotate,
+            audit,
+            RelyingParty(settings.relying_party_id, settings.relying_party_name, settings.relying_party_origins),
+        )
+        second_factors = SecondFactors(
+            factors,
+            sign_ins,
+            sessions.rotate,
+            throttle,
+            audit,
+            Seal([secret.get_secret_value() for secret in settings.secret], PURPOSE),
+            issuer=settings.relying_party_name,
+        )
         accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, callers, sign_ins, **sizes)
         objects = Objects(
             endpoint=settings.s3_endpoint,
@@ -186,7 +220,9 @@ async def opened(
         stack.callback(objects.close)
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
         keys = Keys(StoredKeys(identity), tokens)
-        yield Parts(settings, schema, resources, accounts, files, keys, callers, limits, pool, app)
+        yield Parts(
+            settings, schema, resources, accounts, passkeys, second_factors, files, keys, callers, limits, pool, app
+        )
 
 
 def micros() -> int:
@@ -268,6 +304,10 @@ class ApiServer:
         parts, server = self._parts, self._server
         self._add_app(parts)
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.accounts), server)
+        passkeys_pb2_grpc.add_PasskeysServiceServicer_to_server(PasskeysService(parts.passkeys), server)
+        second_factors_pb2_grpc.add_SecondFactorsServiceServicer_to_server(
+            SecondFactorsService(parts.second_factors), server
+        )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
