@@ -4,15 +4,22 @@ told through the edge."""
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import grpc
 import pytest
+from edge_ground import Answer, eventually
 from identity_ground import asynchronous, cable
 from limits_ground import Limited, limited
+from transom.accounts.v1 import accounts_pb2 as pb
+from transom.accounts.v1 import accounts_pb2_grpc
 
 from deploy.native.stack import Stack
 from server.caller import NOBODY, SYSTEM, Caller, Kind
@@ -21,10 +28,12 @@ from server.engine.networks import network
 from server.errors import Exhausted
 from server.rates import Rate, rate, rates
 from server.store.limits import GENERATION, TELL_SECONDS, Buckets
+from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
 
 METHOD = "/test.v1.Service/Do"
 OTHER = "/test.v1.Service/DoOther"
+PASSWORD = "a harbour in the fog"
 
 
 @dataclass
@@ -43,8 +52,7 @@ class Server:
             asked = limits.admit(caller, address)
             if asked is not None:
                 await limits.ask(asked)
-        except Exhausted as refused:
-            assert refused.reason == "RATE_LIMITED" and refused.retry_after > 0
+        except Exhausted:
             return False
         return True
 
@@ -175,7 +183,7 @@ def test_a_rate_is_written_so() -> None:
     assert rates("a.v1.S/M=1/2s, b.v1.S/N=3/1m") == {"a.v1.S/M": Rate(1, 2), "b.v1.S/N": Rate(3, 60)}
     assert rates("") == {}
     for wrong in ("600", "0/60s", "1/0s", "-1/1s", "1/1d", "10000000/1s", "1/2h/3", "1/25h"):
-        with pytest.raises(ValueError, match="rate|beyond"):
+        with pytest.raises(ValueError, match=r"rate|beyond"):
             rate(wrong)
     for wrong in ("a.v1.S/M", "a.v1.S/M=", "S=1/1s/1s", "a.v1.S/M=off"):
         with pytest.raises(ValueError, match="is not"):
@@ -273,3 +281,104 @@ def edge(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lim
     }
     with limited(stack, tmp_path_factory.mktemp("limits"), **options) as made:
         yield made
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a refused caller is told over REST."""
+
+    status: int
+    reason: str
+    metadata: dict[str, str]
+    headers: dict[str, str]
+    delay: float
+
+    @classmethod
+    def of(cls, answer: Answer) -> Told:
+        details = {d["@type"].rpartition(".")[2]: d for d in answer.error["details"]}
+        headers = {k: answer.headers.get(k, "") for k in ("retry-after", "ratelimit", "ratelimit-policy")}
+        delay = float(details["RetryInfo"]["retryDelay"].rstrip("s"))
+        return cls(answer.status, answer.reason, details["ErrorInfo"]["metadata"], headers, delay)
+
+
+def signed_up(edge: Limited, source: str) -> str:
+    """The token of a new account."""
+    made = edge.post("accounts:signUp", source=source, email=f"{secrets.token_hex(6)}@example.com", password=PASSWORD)
+    return str(made.json["token"])
+
+
+def test_an_account_that_calls_too_often_is_told_when_to_come_back_by_every_road(edge: Limited) -> None:
+    token = signed_up(edge, "127.0.1.1")
+    statuses = [
+        edge.call("GET", "/transom/v1/accounts/me", token=token, source=f"127.0.1.{2 + number % 3}").status
+        for number in range(45)
+    ]
+    assert statuses == [200] * 40 + [429] * 5, "from whichever address, by whichever server"
+    told = Told.of(edge.call("GET", "/transom/v1/accounts/me", token=token))
+    assert told.reason == "RATE_LIMITED" and told.metadata == {"limit": "40", "window": "3600s", "scope": "caller"}
+    assert 60 < told.delay <= 90
+    after = math.ceil(told.delay)
+    assert told.headers == {
+        "retry-after": str(after),
+        "ratelimit": f'"caller";r=0;t={after}',
+        "ratelimit-policy": '"caller";q=40;w=3600',
+    }
+    with grpc.insecure_channel(edge.target) as channel, pytest.raises(grpc.RpcError) as refused:
+        accounts_pb2_grpc.AccountsServiceStub(channel).GetMe(
+            pb.GetMeRequest(), metadata=[("authorization", f"Bearer {token}")], timeout=10
+        )
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailers = dict(refused.value.trailing_metadata())
+    assert 60 < int(trailers["retry-after"]) <= 90
+    assert (
+        b"RATE_LIMITED" in trailers["grpc-status-details-bin"] and b"RetryInfo" in trailers["grpc-status-details-bin"]
+    )
+
+    other = signed_up(edge, "127.0.1.9")
+    assert edge.call("GET", "/transom/v1/accounts/me", token=other, source="127.0.1.9").status == 200
+
+
+def test_an_address_is_bound_whoever_calls_and_whatever_it_says_of_itself(edge: Limited) -> None:
+    def nobody(source: str, **headers: str) -> int:
+        return edge.call("GET", "/transom/v1/accounts/me", source=source, **headers).status
+
+    assert [nobody("127.0.2.1") for _ in range(63)] == [401] * 60 + [429] * 3
+    assert nobody("127.0.2.1", x_forwarded_for="198.51.100.7") == 429
+    assert nobody("127.0.2.1", x_envoy_external_address="198.51.100.7") == 429
+    assert nobody("127.0.2.2") == 401
+    assert edge.call("GET", "/healthz", source="127.0.2.1").status == 200
+    told = Told.of(edge.call("GET", "/transom/v1/accounts/me", source="127.0.2.1"))
+    assert told.metadata == {"limit": "60", "window": "3600s", "scope": "address"}
+
+
+def test_a_method_has_a_limit_of_its_own_and_a_redis_that_dies_gives_nobody_more_than_each_server_alone(
+    edge: Limited,
+) -> None:
+    def sign_in() -> int:
+        return edge.post("accounts:signIn", source="127.0.3.1", email=f"{secrets.token_hex(4)}@a.example").status
+
+    assert [sign_in() for _ in range(4)] == [400] * 4  # a password is missing: nothing else was looked at
+    pid = next(p["pid"] for p in edge.stack.status()["processes"] if p["name"] == "redis")
+    os.kill(pid, signal.SIGKILL)
+    passed = [sign_in() for _ in range(24)].count(400)
+    assert 6 <= passed <= 2 * 10 + 10, "the two servers count alone, and a new Redis begins anew"
+    eventually(lambda: answers(edge.stack.env["TRANSOM_REDIS"]))
+    assert sign_in() in (400, 429)
+    tries = (edge.post("accounts:signIn", source="127.0.3.1") for _ in range(40))
+    told = Told.of(next(one for one in tries if one.status == 429))
+    assert told.metadata == {"limit": "10", "window": "3600s", "scope": "method"}
+    token = signed_up(edge, "127.0.3.2")
+    assert edge.call("GET", "/transom/v1/accounts/me", token=token, source="127.0.3.2").status == 200
+
+
+def answers(redis: str) -> bool:
+    async def ping() -> bool:
+        wire = RedisWire(redis)
+        try:
+            return bool(await wire.ask("PING") == b"PONG")
+        except RedisAway:
+            return False
+        finally:
+            await wire.aclose()
+
+    return asyncio.run(ping())

@@ -118,7 +118,7 @@ class Try:
     network_rate: Rate | None
     account_rate: Rate | None
 
-    def keys(self) -> tuple[str, str, str]:
+    def entries(self) -> tuple[str, str, str]:
         """Of the pair, the network and the account. Addresses of people do not stand in them."""
         pair = f"{self.kind}\0{self.key}\0{self.network}"
         return _key("p", pair), _key("n", f"{self.kind}\0{self.network}"), _key("a", f"{self.kind}\0{self.key}")
@@ -141,7 +141,7 @@ class StoredAttempts:
         for rate in one.rates():
             words += [repr(rate.token), repr(rate.microseconds)] if rate else ["0", "0"]
         try:
-            by, told = await self._redis.ask("EVAL", _TAKE, "3", *one.keys(), *words)
+            by, told = await self._redis.ask("EVAL", _TAKE, "3", *one.entries(), *words)
         except RedisAway:
             return self._alone.take(one, known)
         return Refused(Slowed(by), told / 1e6) if by else None
@@ -151,7 +151,7 @@ class StoredAttempts:
         tokens = [repr(rate.token) if rate else "0" for rate in one.rates()]
         self._alone.give_back(one, anew)
         try:
-            await self._redis.ask("EVAL", _GIVE_BACK, "3", *one.keys(), "1" if anew else "0", *tokens)
+            await self._redis.ask("EVAL", _GIVE_BACK, "3", *one.entries(), "1" if anew else "0", *tokens)
         except RedisAway:
             pass  # what Redis kept meanwhile is too much by one try, and goes by itself
 
@@ -166,7 +166,7 @@ class _Alone:
 
     def take(self, one: Try, known: bool) -> Refused | None:
         now = self._clock() * 1e6
-        pair, network, account = one.keys()
+        pair, network, account = one.entries()
         tries, after, took = self._pairs.get(pair, (0, 0.0, 0))
         if now < after:
             return Refused(Slowed.PAIR, (after - now) / 1e6)
@@ -189,7 +189,7 @@ class _Alone:
         return None
 
     def give_back(self, one: Try, anew: bool) -> None:
-        pair, network, account = one.keys()
+        pair, network, account = one.entries()
         found = self._pairs.get(pair)
         if found is None:
             return
