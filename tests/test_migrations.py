@@ -195,6 +195,23 @@ def test_a_new_resource_gets_a_table_and_an_old_one_keeps_it(empty: Database) ->
     assert empty.sql("select a from garden_v1.beds") == [("old",)]
 
 
+def test_tables_made_before_rows_were_found_by_their_owner_are_given_the_index_even_those_of_removed_resources(
+    empty: Database,
+) -> None:
+    def indexed() -> list[str]:
+        rows = empty.sql("select tablename from pg_indexes where indexdef like '%% (_owner)' order by tablename")
+        return [name for (name,) in rows]
+
+    migrate(empty.postgres, garden(bed("string a = 2;"), bed("", "ponds", "Pond", "ponds")))
+    assert indexed() == ["beds", "ponds"]
+    empty.sql("drop index garden_v1.beds__owner_idx")
+    empty.sql("drop index garden_v1.ponds__owner_idx")
+    later = garden(bed("string a = 2;", plural="plots"))
+    assert len(migrate(empty.postgres, later)) == 3, "two indexes and the other name"
+    assert indexed() == ["plots", "ponds"]
+    assert migrate(empty.postgres, later) == []
+
+
 def test_another_plural_renames_the_table(empty: Database) -> None:
     migrate(empty.postgres, garden(bed("string a = 2;")))
     plant(empty, "beds/1", a="old")

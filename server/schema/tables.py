@@ -7,7 +7,7 @@ is planned; a change that would need more is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,15 +49,19 @@ class Present:
 
 
 def statements(
-    schema: Schema, tables: Mapping[str, Table], columns: Mapping[tuple[str, int], Present]
+    schema: Schema,
+    tables: Mapping[str, Table],
+    columns: Mapping[tuple[str, int], Present],
+    by_owner: Collection[Table] = (),
 ) -> list[sql.Composable]:
     """The SQL, in order, that makes the database fit the schema; empty where it does already.
 
-    `tables` is the catalogue's (schema, table) by message, `columns` its columns by message and field number. A table or
-    column that the schema no longer has stays, with its data; one that is in the way of a new one gets another name.
-    Raises SchemaError where a column would have to change its type.
+    `tables` is the catalogue's (schema, table) by message, `columns` its columns by message and field number, `by_owner`
+    the tables whose rows can be found by their owner. A table or column that the schema no longer has stays, with its
+    data; one that is in the way of a new one gets another name. Raises SchemaError where a column would have to change
+    its type.
     """
-    out: list[sql.Composable] = []
+    out: list[sql.Composable] = [_owners(table) for table in tables.values() if table not in by_owner]
     faults: list[str] = []
     wanted = {r.message: (r.table_schema, r.table_name) for r in schema.resources.values()}
     for message, old, new in _renames(tables, wanted, lambda m, t: (t[0], identifier(f"_was_{t[1]}_{digest(m)}"))):
@@ -109,11 +113,17 @@ def _created(resource: Resource) -> Iterable[sql.Composable]:
     table = sql.Identifier(resource.table_schema, resource.table_name)
     yield sql.SQL("create table {} ({})").format(table, sql.SQL(", ").join(wanted))
     yield sql.SQL("create index on {} (_parent, name)").format(table)
+    yield _owners((resource.table_schema, resource.table_name))
     yield sql.SQL("insert into transom.tables (message, table_schema, table_name) values ({}, {}, {})").format(
         sql.Literal(resource.message), sql.Literal(resource.table_schema), sql.Literal(resource.table_name)
     )
     for field in resource.fields:
         yield _catalogued(resource, field.number, field.column, field.column_type)
+
+
+def _owners(table: Table) -> sql.Composable:
+    """The index by which all that belongs to an account is found."""
+    return sql.SQL("create index on {} (_owner)").format(sql.Identifier(*table))
 
 
 def _altered(resource: Resource, present: Mapping[int, Present], faults: list[str]) -> Iterable[sql.Composable]:

@@ -24,6 +24,14 @@ left join pg_attribute a on a.attrelid = to_regclass(format('%I.%I', t.table_sch
 """
 """The catalogue of columns, with what only Postgres knows of them."""
 
+_BY_OWNER = """
+select t.table_schema, t.table_name
+from transom.tables t
+join pg_index i on i.indrelid = to_regclass(format('%I.%I', t.table_schema, t.table_name))
+join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0] and a.attname = '_owner'
+"""
+"""Tables with an index that begins with the owner."""
+
 
 def migrate(dsn: str, schema: Schema) -> list[str]:
     """What was done, a line each; empty where nothing was to do.
@@ -59,7 +67,8 @@ def _app(connection: psycopg.Connection, schema: Schema) -> list[str]:
             )
         }
         columns = {(message, number): Present(*rest) for message, number, *rest in connection.execute(_COLUMNS)}
-        todo = statements(schema, tables, columns)
+        by_owner = {(table_schema, table_name) for table_schema, table_name in connection.execute(_BY_OWNER)}
+        todo = statements(schema, tables, columns, by_owner)
         done = []
         for statement in todo:
             text = statement.as_string(connection)
