@@ -4,6 +4,7 @@ Every setting is an environment variable `TRANSOM_<NAME>`; every process of the
 system (API server, relay, consumers, CLI) reads the same set.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,8 @@ def _rates(given: object) -> object:
 
 Limit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
 MethodLimits = Annotated[dict[str, Rate], NoDecode, BeforeValidator(_rates)]
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
+
 Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 
@@ -110,6 +113,28 @@ class Settings(BaseSettings):
         "android:apk-key-hash:...",
     )
 
+    # How long they stay signed in, and from which pages.
+    session_lifetime: float = Field(
+        43_200.0, ge=300, description="Seconds after which a session ends that shall not be remembered."
+    )
+    session_idle: float = Field(7_200.0, ge=300, description="Seconds without a call after which it ends before that.")
+    remembered_lifetime: float = Field(
+        2_592_000.0, ge=300, description="Seconds after which a session ends that shall be remembered."
+    )
+    remembered_idle: float = Field(
+        1_209_600.0, ge=300, description="Seconds without a call after which it ends before that."
+    )
+    allowed_origins: Several = Field(
+        (),
+        description="Web origins (https://app.example) whose pages may call with a cookie, with commas between them; no "
+        "others may call at all then. None: any page may call, and none with a cookie but those served from here.",
+    )
+    cookie_secure: bool = Field(
+        True,
+        description="Web pages keep their session in __Host-transom_session, over TLS alone. Off, for development "
+        "without TLS, in transom_session.",
+    )
+
     # Whose word for who somebody is is taken (docs/identity.md, OIDC).
     oidc: tuple[Provider, ...] = Field(
         (),
@@ -168,6 +193,14 @@ class Settings(BaseSettings):
     def _long(cls, given: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(secret.get_secret_value()) < SECRET_LEAST for secret in given):
             raise ValueError(f"each secret has at least {SECRET_LEAST} characters")
+        return given
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in given:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not scheme://host or scheme://host:port, as browsers write it")
         return given
 
     @field_validator("oidc")

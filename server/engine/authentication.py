@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -15,7 +16,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 FRESH = 5.0
-"""Seconds a caller is believed without asking again: how long a session ended on another server can live on here."""
+"""Seconds a caller is believed at most without asking again, whatever was heard."""
 
 GOOD = 10_000
 """Callers remembered; above that the one asked about longest ago is forgotten."""
@@ -26,26 +27,51 @@ BAD_FRESH = 5.0
 BAD = 10_000
 """Bad tokens remembered, apart from the good ones: garbage pushes out garbage only."""
 
-ENDED_FRESH = 60.0
-"""Seconds the end of a token is remembered here, longer than any look-up that saw it alive may take."""
+ENDED_FRESH = 70.0
+"""Seconds the end of a token, or a change of an account, is remembered here: longer than a copy made before may live in
+Redis, and a look-up that saw what was before may take."""
+
+ENDED = 10_000
+"""Ends, and changes, remembered; above that the oldest are left to the marks in Redis."""
+
+HEARD = 60.0
+"""Seconds after which it is noted again that something was heard of a session."""
 
 _SCHEME = "Bearer "
+
+
+def _unnoted(session: str, address: str) -> None:
+    """Where nobody wants to know."""
 
 
 class Authentication:
     """Tells callers by their tokens, and remembers them for a moment.
 
-    One per process. Whoever ends a token tells it (`forget`), so that on this
-    server the end is effective at once; elsewhere within FRESH seconds.
+    One per process. It is told when a token has ended (`forget`) or an account has changed (`changed`): by who did it
+    on this server, and by Postgres whoever did it (store/announcements.py). `listening`: it is, and remembers only as
+    long as it would hear of it.
     """
 
-    def __init__(self, tokens: Tokens, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        listening: bool = False,
+        note: Callable[[str, str], None] = _unnoted,
+    ) -> None:
+        """`note` is told now and then that a session was heard of, and from where."""
         self._tokens = tokens
         self._clock = clock
-        # All three are in order of age, oldest first: what is written again moves to the end.
+        self._note = note
+        self._begun = -math.inf
+        self._until = -math.inf if listening else math.inf
+        # All are in order of age, oldest first: what is written again moves to the end.
         self._good: dict[str, tuple[float, Caller, bytes]] = {}
+        self._headers: dict[bytes, str] = {}
         self._bad: dict[str, float] = {}
         self._ended: dict[bytes, float] = {}
+        self._changed: dict[str, float] = {}
 
     def cached(self, authorization: str | None) -> Caller | None:
         """The caller, where it is known without asking anybody; None where `caller` must be awaited.
@@ -55,9 +81,10 @@ class Authentication:
         if authorization is None:
             return NOBODY
         entry = self._good.get(authorization)
-        if entry is None or entry[0] <= self._clock():
+        if entry is None:
             return None
-        return entry[1]
+        now = self._clock()
+        return entry[1] if now < entry[0] and now < self._until else None
 
     async def caller(self, authorization: str | None, address: str = "") -> Caller:
         """The caller whose token `authorization` (`Bearer <token>`) carries; NOBODY where there is none. `address` is
@@ -80,44 +107,73 @@ class Authentication:
             raise _invalid()
         hashed = digest(token)
         known = await self._tokens.find(hashed)
+        if known is not None and self._has_changed(known):
+            known = await self._tokens.find_anew(hashed)
         if known is None or self._has_ended(hashed) or (known.expire is not None and known.expire <= time.time()):
             _remember(self._bad, header, self._clock() + BAD_FRESH, BAD)
             raise _invalid()
+        if known.session and known.heard < time.time() - HEARD:
+            self._note(known.session, address)
         return self._remembered(header, hashed, known)
 
     def forget(self, digests: Iterable[bytes]) -> None:
         """Tokens with these SHA-256 have ended: from now on they are nobody's here."""
-        ended = set(digests)
         until = self._clock() + ENDED_FRESH
-        for hashed in ended:
-            _remember(self._ended, hashed, until, BAD)
-        # Ends are rare and the table is bounded: looking through it is cheaper than keeping an index on every sign-in.
-        for header in [header for header, entry in self._good.items() if entry[2] in ended]:
-            del self._good[header]
+        for hashed in digests:
+            _remember(self._ended, hashed, until, ENDED)
+            self._drop(hashed)
 
     def changed(self, names: Iterable[str]) -> None:
-        """What is known of callers with these resource names has changed, or of admins who act as others: they are
-        looked up anew."""
+        """Callers with these resource names, and those in whose name an admin acts, are not what they were: they are
+        looked up anew, in the primary."""
         changed = set(names)
-        for header in [
-            header
-            for header, (_, caller, _) in self._good.items()
-            if caller.name in changed or caller.impersonator in changed
-        ]:
-            del self._good[header]
+        now = self._clock()
+        for name in changed:
+            _remember(self._changed, name, now, ENDED)
+        # Changes are rare and the table is bounded: looking through it is cheaper than keeping an index on every call.
+        for _, caller, hashed in list(self._good.values()):
+            if caller.name in changed or caller.impersonator in changed:
+                self._drop(hashed)
+
+    def begin(self) -> None:
+        """From now on every end and every change is told; some before may not have been."""
+        self._begun = self._clock()
+        self._good.clear()
+        self._headers.clear()
+
+    def alive(self, until: float) -> None:
+        """All that was to tell has been told: what is remembered counts until that time."""
+        self._until = until
 
     def _has_ended(self, hashed: bytes) -> bool:
         """Whether it ended here while it was looked up elsewhere."""
         until = self._ended.get(hashed)
         return until is not None and until > self._clock()
 
+    def _has_changed(self, known: Known) -> bool:
+        """Whether what is known may be from before a change: read before it was told, or from a copy that may be."""
+        for name in (known.caller, known.impersonator):
+            told = self._changed.get(name)
+            if told is not None and (known.seen <= told or (known.copied and self._clock() < told + ENDED_FRESH)):
+                return True
+        return False
+
     def _remembered(self, header: str, hashed: bytes, known: Known) -> Caller:
         caller = _caller(known)
         fresh = known.seen + FRESH  # from when the look-up began: what it saw is as old as that
         if known.expire is not None:
             fresh = min(fresh, self._clock() + known.expire - time.time())
-        _remember(self._good, header, (fresh, caller, hashed), GOOD)
+        if known.seen >= self._begun and not self._has_changed(known):
+            if len(self._good) >= GOOD and header not in self._good:
+                self._drop(next(iter(self._good.values()))[2])
+            _remember(self._good, header, (fresh, caller, hashed), GOOD)
+            self._headers[hashed] = header
         return caller
+
+    def _drop(self, hashed: bytes) -> None:
+        header = self._headers.pop(hashed, None)
+        if header is not None:
+            self._good.pop(header, None)
 
 
 def _remember(table: dict[K, V], key: K, value: V, most: int) -> None:
