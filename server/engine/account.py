@@ -44,8 +44,6 @@ class Session:
     """Whether its token lives in a cookie."""
     address: str
     """Where it was last heard from."""
-    impersonated: bool
-    """Whether an admin acts as the account in it."""
 
 
 def account_of(stored: StoredAccount) -> Account:
@@ -75,5 +73,4 @@ def session_of(stored: StoredSession, current: str) -> Session:
         stored.proof,
         stored.web,
         stored.address,
-        bool(stored.impersonator),
     )

@@ -10,6 +10,8 @@ from transom.accounts.v1 import accounts_pb2 as pb
 
 from server.engine.account import Account, Session
 from server.engine.sign_ins import Challenge, Place, SignedIn
+from server.services.cookies import check_page, set_cookie
+from server.services.current import current
 
 
 class Asking(Protocol):
@@ -21,19 +23,23 @@ class Asking(Protocol):
 
 
 def place_of(request: Asking) -> Place:
-    """Where the session shall live that `request` asks for."""
-    return Place(device=request.device, remember=request.remember, web=request.web)
+    """Where the session shall live that `request` asks for. Raises Denied for a page that may have none."""
+    if request.web:
+        check_page()
+    return Place(device=request.device, remember=request.remember, web=request.web, address=current().address)
 
 
 async def answer(made: SignedIn | Challenge, place: Place, context: Any) -> pb.SignInResponse:
     """The answer to a sign-in that has succeeded, or that waits for a second factor."""
     if isinstance(made, Challenge):
         return pb.SignInResponse(
-            challenge=pb.Challenge(token=made.token, methods=made.methods, expire_time=_time(made.expire_time))
+            challenge=pb.Challenge(token=made.token, methods=made.methods, expire_time=time_message(made.expire_time))
         )
-    return pb.SignInResponse(
-        account=account_message(made.account), session=session_message(made.session), token=made.token
-    )
+    token = made.token
+    if place.web:
+        await set_cookie(context, token, made.session.expire_time)
+        token = ""
+    return pb.SignInResponse(account=account_message(made.account), session=session_message(made.session), token=token)
 
 
 def account_message(account: Account) -> pb.Account:
@@ -42,7 +48,7 @@ def account_message(account: Account) -> pb.Account:
         name=account.name,
         email=account.email,
         display_name=account.display_name,
-        create_time=_time(account.create_time),
+        create_time=time_message(account.create_time),
         verified=account.verified,
         anonymous=account.anonymous,
         roles=account.roles,
@@ -56,13 +62,18 @@ def session_message(session: Session) -> pb.Session:
         name=session.name,
         user=session.user,
         device=session.device,
-        create_time=_time(session.create_time),
-        expire_time=_time(session.expire_time),
+        create_time=time_message(session.create_time),
+        expire_time=time_message(session.expire_time),
         current=session.current,
+        seen_time=time_message(session.seen_time),
+        proof=session.proof,
+        address=session.address,
+        web=session.web,
     )
 
 
-def _time(time: datetime) -> Timestamp:
+def time_message(time: datetime) -> Timestamp:
+    """A time as the API shows it."""
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp

@@ -27,8 +27,15 @@ if _version_not_supported:
 
 
 class AccountsServiceStub:
-    """Sign up, sign in, sign out. A session's token goes into the `authorization`
+    """Sign up, sign in, sign out, and what belongs to an account. A session's token goes into the `authorization`
     header (or gRPC metadata) of every later call: `Bearer <token>`.
+
+    No method here says whether an address has an account (but for SignUp where the installation makes accounts at once,
+    see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
+
+    Words come by mail, behind the `#` of a link: `tsw_` and 43 more characters. Each is good once, for a time, and for
+    one thing. At most 5 mails of a kind go to one address within an hour; what is asked for beyond that is answered
+    alike, but nothing is sent.
     """
 
     def __init__(self, channel):
@@ -47,6 +54,26 @@ class AccountsServiceStub:
                 request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInRequest.SerializeToString,
                 response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
                 _registered_method=True)
+        self.RequestSignInCode = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/RequestSignInCode',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestSignInCodeRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestSignInCodeResponse.FromString,
+                _registered_method=True)
+        self.SignInWithCode = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/SignInWithCode',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInWithCodeRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
+                _registered_method=True)
+        self.SignInAnonymously = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/SignInAnonymously',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInAnonymouslyRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
+                _registered_method=True)
+        self.UpgradeAccount = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/UpgradeAccount',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.UpgradeAccountRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignUpResponse.FromString,
+                _registered_method=True)
         self.SignOut = channel.unary_unary(
                 '/transom.accounts.v1.AccountsService/SignOut',
                 request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignOutRequest.SerializeToString,
@@ -56,6 +83,41 @@ class AccountsServiceStub:
                 '/transom.accounts.v1.AccountsService/GetMe',
                 request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.GetMeRequest.SerializeToString,
                 response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.FromString,
+                _registered_method=True)
+        self.UpdateMe = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/UpdateMe',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.UpdateMeRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.FromString,
+                _registered_method=True)
+        self.RequestEmailVerification = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/RequestEmailVerification',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestEmailVerificationRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.VerifyEmail = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/VerifyEmail',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.FromString,
+                _registered_method=True)
+        self.RequestEmailChange = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/RequestEmailChange',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestEmailChangeRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/ChangePassword',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
+        self.RequestPasswordReset = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/RequestPasswordReset',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/ResetPassword',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
                 _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/transom.accounts.v1.AccountsService/ListSessions',
@@ -67,19 +129,39 @@ class AccountsServiceStub:
                 request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeSessionRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.RevokeAllSessions = channel.unary_unary(
+                '/transom.accounts.v1.AccountsService/RevokeAllSessions',
+                request_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeAllSessionsRequest.SerializeToString,
+                response_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeAllSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class AccountsServiceServicer:
-    """Sign up, sign in, sign out. A session's token goes into the `authorization`
+    """Sign up, sign in, sign out, and what belongs to an account. A session's token goes into the `authorization`
     header (or gRPC metadata) of every later call: `Bearer <token>`.
+
+    No method here says whether an address has an account (but for SignUp where the installation makes accounts at once,
+    see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
+
+    Words come by mail, behind the `#` of a link: `tsw_` and 43 more characters. Each is good once, for a time, and for
+    one thing. At most 5 mails of a kind go to one address within an hour; what is asked for beyond that is answered
+    alike, but nothing is sent.
     """
 
     def SignUp(self, request, context):
-        """Makes an account and signs it in.
+        """Makes an account.
 
-        ALREADY_EXISTS where the address has an account; INVALID_ARGUMENT where the
-        address is none or the password is shorter than 8 or longer than 256 characters. RESOURCE_EXHAUSTED, with the
-        time to wait, where too many passwords are being checked at once.
+        Where addresses are proved first (the usual), the answer is empty but for `verify`, and a mail is under way: its
+        word, given to VerifyEmail, makes the account; then SignIn works. If the address has an account, the mail says so
+        instead. With an `invitation` the account is made and signed in at once.
+
+        Where the installation makes accounts at once (TRANSOM_SIGN_UP_VERIFY=false), the answer is the first session:
+        ALREADY_EXISTS (EMAIL_TAKEN) where the address has an account. The same holds with an invitation.
+
+        INVALID_ARGUMENT where the address is none, the password may not be chosen (too short, too long, one that is tried
+        first, the address itself), or the invitation is not good for the address. PERMISSION_DENIED where the address may
+        not sign up: SIGN_UP_CLOSED, INVITATION_REQUIRED, DOMAIN_NOT_ALLOWED. RESOURCE_EXHAUSTED, with the time to wait,
+        where too many passwords are being checked at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,16 +171,59 @@ class AccountsServiceServicer:
         """Signs in with a password.
 
         UNAUTHENTICATED (reason WRONG_CREDENTIALS), alike for an unknown address and a wrong password.
-        RESOURCE_EXHAUSTED, with the time to wait, where too many passwords are being checked at once.
+        RESOURCE_EXHAUSTED, with the time to wait, where there were too many tries (TOO_MANY_ATTEMPTS) or too many
+        passwords are being checked at once. Where the account has a second factor the answer is a `challenge`.
         An account has at most 100 sessions: one more ends the oldest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestSignInCode(self, request, context):
+        """Mails a code of 8 digits, good for 10 minutes and for 5 tries, together with the answer's `token` only.
+
+        The same answer for every address. A code is sent to addresses that have an account, and to those that may sign up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignInWithCode(self, request, context):
+        """Signs in with a code that was mailed. Whoever has no account gets one, its address proved, without a password.
+
+        An account whose address nobody had proved becomes the caller's: its password, passkeys, accounts elsewhere, second
+        factor and sessions, which may be a stranger's, are removed.
+        UNAUTHENTICATED (WRONG_CODE), alike for a code that is wrong, used, over, or tried 5 times. RESOURCE_EXHAUSTED
+        (TOO_MANY_ATTEMPTS) where there were too many tries at the address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignInAnonymously(self, request, context):
+        """Makes an account without an address and signs it in. It can be used like any other as long as its session lasts,
+        and belongs to nobody afterwards, unless it is upgraded (UpgradeAccount, a passkey, an account elsewhere).
+
+        PERMISSION_DENIED (ANONYMOUS_NOT_ALLOWED) unless the installation allows it (TRANSOM_ANONYMOUS=true).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpgradeAccount(self, request, context):
+        """Gives the caller's anonymous account an address and a password. It stays the same account, with all that it owns.
+
+        Answers as SignUp: where addresses are proved first, the session stays as it is and the account is upgraded when the
+        word of the mail is given to VerifyEmail. Else, and with an invitation, its sessions end and a new one is answered.
+        FAILED_PRECONDITION (NOT_ANONYMOUS) for an account that is not anonymous; else as SignUp.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SignOut(self, request, context):
-        """Ends the session that makes this call. UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a service key.
-        Effective at once on the server that answers, on every other within 5 seconds.
+        """Ends the session that makes this call, and makes a web page forget its cookie. UNAUTHENTICATED for nobody;
+        FAILED_PRECONDITION for a service key. Effective at once on the server that answers, on every other within a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,16 +236,96 @@ class AccountsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateMe(self, request, context):
+        """Changes the caller's own account: its display name. UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a key.
+        PERMISSION_DENIED (IMPERSONATED) where an admin acts as the account, here and in all methods below.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailVerification(self, request, context):
+        """Mails the caller's address a word for VerifyEmail, good for a day; nothing where it is verified.
+
+        FAILED_PRECONDITION (NO_EMAIL) for an account without an address. RESOURCE_EXHAUSTED (TOO_MANY_MAILS) where there
+        were 5 within an hour.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyEmail(self, request, context):
+        """Uses the word of a mail that asks whether an address is its reader's: makes the account that signed up, upgrades an
+        anonymous one, changes an account's address, or verifies it; whichever the mail was about. Signs nobody in, for who
+        reads a mail need not be who had it sent.
+
+        INVALID_ARGUMENT (field `word`) where it is not, or no longer, good. ALREADY_EXISTS (EMAIL_TAKEN) where another
+        account has got the address meanwhile; the word stays good then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestEmailChange(self, request, context):
+        """Mails a new address a word for VerifyEmail, good for a day: with it the caller's account gets the address. The old
+        address is told then, and words that were mailed to it are void. Alike for an address that has an account.
+
+        Takes the password, or a session that proved who it is within the last 15 minutes: else FAILED_PRECONDITION
+        (SIGN_IN_AGAIN); PERMISSION_DENIED (WRONG_PASSWORD) where it is wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Gives the caller's account another password. All its sessions end but the one that calls, which gets a new token; its
+        address is told.
+
+        Takes the current password, or a session that proved who it is within the last 15 minutes, as RequestEmailChange.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestPasswordReset(self, request, context):
+        """Mails a word for ResetPassword, good for an hour, to the account of an address. The same answer for every address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Gives an account another password, with a word that was mailed, and signs it in. All its sessions end, its address
+        is verified by it, and told. A second factor is asked for all the same. Where nobody had proved the address before,
+        passkeys, accounts elsewhere and the second factor, which may be a stranger's, are removed.
+
+        INVALID_ARGUMENT where the word is not, or no longer, good (field `word`), or the password may not be chosen; the
+        word stays good then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSessions(self, request, context):
-        """The caller's sessions that are still good, newest first.
+        """The caller's sessions that are still good, newest first: where it is signed in, how, and when something was last
+        heard from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSession(self, request, context):
-        """Ends one of the caller's sessions. NOT_FOUND for a session that is not the caller's.
-        Effective at once on the server that answers, on every other within 5 seconds.
+        """Ends one of the caller's sessions. NOT_FOUND for a session that is not the caller's; PERMISSION_DENIED (reason
+        IMPERSONATED) for an admin who acts as the account, but for the admin's own session.
+        Effective at once on the server that answers, on every other within a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeAllSessions(self, request, context):
+        """Ends all of the caller's sessions, or all others. PERMISSION_DENIED (reason IMPERSONATED) for an admin who acts as
+        the account. Effective at once on the server that answers, on every other within a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,6 +344,26 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInRequest.FromString,
                     response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.SerializeToString,
             ),
+            'RequestSignInCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestSignInCode,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestSignInCodeRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestSignInCodeResponse.SerializeToString,
+            ),
+            'SignInWithCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignInWithCode,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInWithCodeRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.SerializeToString,
+            ),
+            'SignInAnonymously': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignInAnonymously,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInAnonymouslyRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.SerializeToString,
+            ),
+            'UpgradeAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpgradeAccount,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.UpgradeAccountRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignUpResponse.SerializeToString,
+            ),
             'SignOut': grpc.unary_unary_rpc_method_handler(
                     servicer.SignOut,
                     request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignOutRequest.FromString,
@@ -148,6 +373,41 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     servicer.GetMe,
                     request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.GetMeRequest.FromString,
                     response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.SerializeToString,
+            ),
+            'UpdateMe': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMe,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.UpdateMeRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.SerializeToString,
+            ),
+            'RequestEmailVerification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailVerification,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestEmailVerificationRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'VerifyEmail': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyEmail,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.SerializeToString,
+            ),
+            'RequestEmailChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestEmailChange,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestEmailChangeRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordResponse.SerializeToString,
+            ),
+            'RequestPasswordReset': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestPasswordReset,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.SerializeToString,
             ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
@@ -159,6 +419,11 @@ def add_AccountsServiceServicer_to_server(servicer, server):
                     request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeSessionRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
+            'RevokeAllSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAllSessions,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeAllSessionsRequest.FromString,
+                    response_serializer=transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeAllSessionsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'transom.accounts.v1.AccountsService', rpc_method_handlers)
@@ -168,8 +433,15 @@ def add_AccountsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountsService:
-    """Sign up, sign in, sign out. A session's token goes into the `authorization`
+    """Sign up, sign in, sign out, and what belongs to an account. A session's token goes into the `authorization`
     header (or gRPC metadata) of every later call: `Bearer <token>`.
+
+    No method here says whether an address has an account (but for SignUp where the installation makes accounts at once,
+    see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
+
+    Words come by mail, behind the `#` of a link: `tsw_` and 43 more characters. Each is good once, for a time, and for
+    one thing. At most 5 mails of a kind go to one address within an hour; what is asked for beyond that is answered
+    alike, but nothing is sent.
     """
 
     @staticmethod
@@ -216,6 +488,114 @@ class AccountsService:
             '/transom.accounts.v1.AccountsService/SignIn',
             transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInRequest.SerializeToString,
             transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestSignInCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/RequestSignInCode',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestSignInCodeRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestSignInCodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignInWithCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/SignInWithCode',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInWithCodeRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignInAnonymously(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/SignInAnonymously',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInAnonymouslyRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpgradeAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/UpgradeAccount',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.UpgradeAccountRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.SignUpResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -281,6 +661,195 @@ class AccountsService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateMe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/UpdateMe',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.UpdateMeRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailVerification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/RequestEmailVerification',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestEmailVerificationRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyEmail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/VerifyEmail',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.VerifyEmailRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.Account.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestEmailChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/RequestEmailChange',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestEmailChangeRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/ChangePassword',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.ChangePasswordResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestPasswordReset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/RequestPasswordReset',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RequestPasswordResetRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/ResetPassword',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.ResetPasswordRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.SignInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListSessions(request,
             target,
             options=(),
@@ -324,6 +893,33 @@ class AccountsService:
             '/transom.accounts.v1.AccountsService/RevokeSession',
             transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeSessionRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAllSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountsService/RevokeAllSessions',
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeAllSessionsRequest.SerializeToString,
+            transom_dot_accounts_dot_v1_dot_accounts__pb2.RevokeAllSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
