@@ -112,6 +112,7 @@ create table transom.audit (
 create index audit_of_actor on transom.audit (actor, id desc);
 create index audit_of_target on transom.audit (target, id desc);
 create index audit_of_action on transom.audit (action, id desc);
+create index audit_of_impersonator on transom.audit (impersonator, id desc) where impersonator <> '';
 create index audit_time on transom.audit (time);
 
 -- Copies of all that belongs to an account, made by a consumer.
@@ -131,6 +132,7 @@ create index exports_expire_time on transom.exports (expire_time);
 -- Mails of identity carry words that are keys: their text is forgotten once they are sent.
 alter table transom.mails add column fleeting boolean not null default false;
 create index mails_fleeting on transom.mails (create_time) where fleeting;
+create index mails_of_address on transom.mails (lower(recipient));  -- they go with its account
 
 -- What servers remember of callers is forgotten when it changes, whoever changes it and however: the change itself
 -- tells them when it commits (server/store/announcements.py). At most 100 tokens in a word, which may have 8000 bytes.
