@@ -198,18 +198,18 @@ class ListAuditEntriesResponse(_message.Message):
     def __init__(self, audit_entries: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class CreateKeyRequest(_message.Message):
-    __slots__ = ("key",)
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    key: Key
-    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
+    __slots__ = ("service_key",)
+    SERVICE_KEY_FIELD_NUMBER: _ClassVar[int]
+    service_key: Key
+    def __init__(self, service_key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class CreateKeyResponse(_message.Message):
-    __slots__ = ("key", "token")
-    KEY_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("service_key", "token")
+    SERVICE_KEY_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
-    key: Key
+    service_key: Key
     token: str
-    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
+    def __init__(self, service_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[str] = ...) -> None: ...
 
 class ListKeysRequest(_message.Message):
     __slots__ = ()
