@@ -168,6 +168,9 @@ class Settings(BaseSettings):
         default_factory=lambda: {
             "transom.accounts.v1.AccountsService/SignUp": Rate(100, 60),
             "transom.accounts.v1.AccountsService/SignIn": Rate(300, 60),
+            "transom.accounts.v1.IdentitiesService/SignInWithIdToken": Rate(300, 60),
+            "transom.accounts.v1.IdentitiesService/StartAuthorization": Rate(300, 60),
+            "transom.accounts.v1.IdentitiesService/CompleteAuthorization": Rate(300, 60),
         },
         description="package.Service/Method=600/60s, with commas between them: calls of one method by one account, or "
         "from one address where it is not known who calls. In place of those that are set by default.",
