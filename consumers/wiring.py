@@ -51,7 +51,7 @@ async def work(settings: Settings) -> None:
             grace=settings.drain_grace,
         )
         _prepare(settings, runner.stop)
-        sweeping = asyncio.create_task(sweep(parts.accounts, parts.files, runner.stop))
+        sweeping = asyncio.create_task(sweep(parts.sweeps, runner.stop))
         await runner.run()
         await sweeping
     log.info("stopped")

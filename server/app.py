@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import grpc
@@ -22,20 +23,31 @@ from transom.files.v1 import files_pb2_grpc
 from server.apps.loading import METHODS, App, load
 from server.engine.access import Access
 from server.engine.accounts import Accounts
+from server.engine.addresses import Addresses
+from server.engine.anonymous import Anonymous
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
 from server.engine.ceremonies import RelyingParty
 from server.engine.files import Files
 from server.engine.keys import Keys
+from server.engine.letters import Letters
+from server.engine.lifetimes import Lifetimes
 from server.engine.limits import Limits as Rules
+from server.engine.mail_codes import MailCodes
+from server.engine.new_passwords import NewPasswords
 from server.engine.passkeys import Passkeys
+from server.engine.password_rules import PasswordRules
+from server.engine.post import Post
+from server.engine.proving import Proving
 from server.engine.resources import Resources
 from server.engine.revocations import Revocations
 from server.engine.sealing import Seal
 from server.engine.second_factors import PURPOSE, SecondFactors, methods_of
 from server.engine.sessions import Sessions
 from server.engine.sign_ins import SignIns
-from server.engine.throttle import Throttle
+from server.engine.sign_up_policy import Policy, SignUpPolicy
+from server.engine.sign_ups import SignUps
+from server.engine.throttle import Attempts, Throttle
 from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
@@ -47,7 +59,8 @@ from server.interceptors.observe import Observe
 from server.query.rules.checking import rules_of
 from server.schema.model import Schema
 from server.schema.reading import read
-from server.services.accounts import AccountsService
+from server.services.accounts import AccountsService, People
+from server.services.cookie_rules import CookieRules
 from server.services.custom import CustomMethods, unimplemented
 from server.services.files import FilesService
 from server.services.passkeys import PasskeysService
@@ -57,13 +70,17 @@ from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.settings import Settings
 from server.store.accounts import StoredAccounts
+from server.store.announcements import Announcements
+from server.store.anonymous import StoredAnonymous
 from server.store.attempts import StoredAttempts
 from server.store.audit import StoredAudit
+from server.store.deeds import Deeds
 from server.store.files import StoredFiles
 from server.store.freshness import Freshness
 from server.store.keys import StoredKeys
 from server.store.known_networks import KnownNetworks
 from server.store.lane import Lane
+from server.store.last_seen import LastSeen
 from server.store.limits import Buckets
 from server.store.marks import RedisMarks
 from server.store.objects import Objects
@@ -103,16 +120,20 @@ class Parts:
     settings: Settings
     schema: Schema
     resources: Resources
-    accounts: Accounts
+    people: People
     passkeys: Passkeys
     second_factors: SecondFactors
     files: Files
     keys: Keys
+    sessions: Sessions
     callers: Callers
+    """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
     limits: Rules
     pool: Pool
     """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
+    sweeps: Mapping[str, Callable[[], Awaitable[int]]]
+    """What removes some of what is left behind, by what it removes; how much it was."""
 
 
 @asynccontextmanager
@@ -165,10 +186,12 @@ async def opened(
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
         tokens = Tokens(identity, redis, replica_pool, lambda: freshness.lag)
         stack.push_async_callback(tokens.aclose)
-        callers = Callers(tokens)
         passwords = Passwords()
         stack.callback(passwords.close)
         stored_accounts, stored_sessions = StoredAccounts(identity), StoredSessions(identity)
+        last_seen = LastSeen(stored_sessions)
+        stack.push_async_callback(last_seen.aclose)
+        callers = Callers(tokens, listening=True, note=last_seen.note)
         stored_audit = StoredAudit(identity)
         stack.push_async_callback(stored_audit.aclose)
         audit = Audit(stored_audit, said, days=settings.audit_days, **sizes)
@@ -186,7 +209,15 @@ async def opened(
         )
         words = Words(StoredWords(identity))
         factors = StoredSecondFactors(identity)
-        sign_ins = SignIns(stored_accounts, stored_sessions, tokens, callers, words, methods_of(factors), audit)
+        lifetimes = Lifetimes(
+            short=timedelta(seconds=settings.session_lifetime),
+            short_idle=timedelta(seconds=settings.session_idle),
+            long=timedelta(seconds=settings.remembered_lifetime),
+            long_idle=timedelta(seconds=settings.remembered_idle),
+        )
+        sign_ins = SignIns(
+            stored_accounts, stored_sessions, tokens, callers, words, methods_of(factors), audit, lifetimes
+        )
         revocations = Revocations(stored_sessions, tokens, callers, audit)
         sessions = Sessions(stored_sessions, stored_accounts, tokens, callers, revocations, **sizes)
         passkeys = Passkeys(
@@ -208,7 +239,22 @@ async def opened(
             Seal([secret.get_secret_value() for secret in settings.secret], PURPOSE),
             issuer=settings.relying_party_name,
         )
-        accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, callers, sign_ins, **sizes)
+        policy = SignUpPolicy(Policy(settings.sign_up), settings.sign_up_domains, verify=settings.sign_up_verify)
+        people = people_of(
+            identity,
+            stored_accounts,
+            passwords,
+            words,
+            Letters(settings.relying_party_name, settings.public_url),
+            policy,
+            PasswordRules([settings.relying_party_name]),
+            throttle,
+            sign_ins,
+            sessions,
+            revocations,
+            audit,
+            anonymous=settings.anonymous,
+        )
         objects = Objects(
             endpoint=settings.s3_endpoint,
             public_endpoint=settings.s3_public_endpoint,
@@ -221,8 +267,86 @@ async def opened(
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
         keys = Keys(StoredKeys(identity), tokens)
         yield Parts(
-            settings, schema, resources, accounts, passkeys, second_factors, files, keys, callers, limits, pool, app
+            settings=settings,
+            schema=schema,
+            resources=resources,
+            people=people,
+            passkeys=passkeys,
+            second_factors=second_factors,
+            files=files,
+            keys=keys,
+            sessions=sessions,
+            callers=callers,
+            limits=limits,
+            pool=pool,
+            app=app,
+            sweeps={
+                "sessions": sessions.sweep,
+                "words": words.sweep,
+                "mails": people.sign_ups.sweep,
+                "anonymous": people.anonymous.sweep,
+                "files": files.sweep,
+                "audit": audit.sweep,
+            },
         )
+
+
+def people_of(
+    pool: Pool,
+    stored: StoredAccounts,
+    passwords: Passwords,
+    words: Words,
+    letters: Letters,
+    policy: SignUpPolicy,
+    rules: PasswordRules,
+    attempts: Attempts,
+    sign_ins: SignIns,
+    sessions: Sessions,
+    revocations: Revocations,
+    audit: Audit,
+    *,
+    anonymous: bool,
+) -> People:
+    """What callers may do with accounts."""
+    deeds, post = Deeds(pool), Post(micros, said)
+    sign_ups = SignUps(policy, rules, passwords, stored, deeds, words, post, letters, sign_ins, audit)
+    proving = Proving(stored, passwords, attempts)
+    return People(
+        accounts=Accounts(stored, deeds, passwords, attempts, sign_ins, audit),
+        sign_ups=sign_ups,
+        addresses=Addresses(stored, deeds, post, letters, sign_ups, proving, revocations, audit),
+        new_passwords=NewPasswords(
+            stored,
+            deeds,
+            words,
+            post,
+            letters,
+            rules,
+            passwords,
+            proving,
+            sessions,
+            revocations,
+            sign_ins,
+            audit,
+        ),
+        mail_codes=MailCodes(policy, deeds, words, post, letters, attempts, revocations, sign_ins, audit),
+        anonymous=Anonymous(
+            stored,
+            StoredAnonymous(pool),
+            deeds,
+            words,
+            post,
+            letters,
+            policy,
+            rules,
+            passwords,
+            revocations,
+            sign_ins,
+            audit,
+            allowed=anonymous,
+        ),
+        sessions=sessions,
+    )
 
 
 def micros() -> int:
@@ -278,10 +402,21 @@ class ApiServer:
         settings = parts.settings
         self._parts = parts
         self._lines = Lines(settings.instance, enabled=settings.log_level.lower() in ("debug", "info"))
+        cookies = CookieRules(
+            settings.cookie_secure,
+            frozenset(settings.allowed_origins),
+            int(max(settings.session_lifetime, settings.remembered_lifetime)),
+        )
+        safe = [
+            f"/{service.name}/{method.name}"
+            for service in parts.schema.services
+            for method in service.methods
+            if method.safe
+        ]
         layers: list[Layer] = [
             Observe(self._lines),  # outermost: sees the final status of everything below
             Errors(),  # above all who may refuse
-            Authentication(parts.callers),  # says who calls; what they may do is decided further in
+            Authentication(parts.callers, cookies, safe),  # says who calls; what they may do is decided further in
             Limits(parts.limits),  # whose calls they are is known; nothing was done for them yet
         ]
         self._server = grpc.aio.server(
@@ -296,14 +431,16 @@ class ApiServer:
             ],
             maximum_concurrent_rpcs=10_000,
         )
+        self._announcements = Announcements(settings.postgres.get_secret_value(), settings.instance, parts.callers)
         self._health = health.aio.HealthServicer()
         self._services: list[str] = []
 
     async def start(self) -> int:
         """Serves; the port is answered."""
         parts, server = self._parts, self._server
+        self._announcements.open()
         self._add_app(parts)
-        accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.accounts), server)
+        accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.people), server)
         passkeys_pb2_grpc.add_PasskeysServiceServicer_to_server(PasskeysService(parts.passkeys), server)
         second_factors_pb2_grpc.add_SecondFactorsServiceServicer_to_server(
             SecondFactorsService(parts.second_factors), server
@@ -321,7 +458,7 @@ class ApiServer:
 
     def _add_app(self, parts: Parts) -> None:
         standard = StandardMethods(parts.resources)
-        custom = CustomMethods(parts.resources, parts.files, parts.accounts)
+        custom = CustomMethods(parts.resources, parts.files, parts.people.accounts)
         for service in parts.schema.services:
             if service.own:
                 continue
@@ -346,6 +483,7 @@ class ApiServer:
         log.info("draining")
         await asyncio.sleep(settings.drain_notice)
         await self._server.stop(settings.drain_grace)
+        await self._announcements.aclose()
         self._lines.flush()
 
 

@@ -27,25 +27,39 @@ from transom.accounts.v1 import accounts_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from deploy.native.stack import Stack
+from server.app import people_of
 from server.engine.accounts import Accounts
+from server.engine.audit import Audit
 from server.engine.authentication import Authentication
 from server.engine.files import Files
 from server.engine.keys import Keys
-from server.engine.sign_ins import SignIns, Unnoted, no_second_factors
+from server.engine.letters import Letters
+from server.engine.password_rules import PasswordRules
+from server.engine.revocations import Revocations
+from server.engine.sessions import Sessions
+from server.engine.sign_ins import SignIns, no_second_factors
+from server.engine.sign_up_policy import SignUpPolicy
+from server.engine.sign_ups import SignUps
+from server.engine.throttle import Throttle
 from server.engine.words import Words
 from server.interceptors.authentication import Authentication as Authenticating
 from server.interceptors.chain import Chain
 from server.interceptors.errors import DETAILS, Errors
 from server.interceptors.lines import Lines
 from server.interceptors.observe import Observe
-from server.services.accounts import AccountsService
+from server.services.accounts import AccountsService, People
 from server.services.files import FilesService
+from server.services.said import said
 from server.store.accounts import StoredAccounts
+from server.store.attempts import StoredAttempts
+from server.store.audit import StoredAudit
 from server.store.files import StoredFiles
 from server.store.keys import StoredKeys
+from server.store.known_networks import KnownNetworks
 from server.store.objects import Objects
 from server.store.passwords import Passwords
 from server.store.redis import Redis
+from server.store.redis_wire import RedisWire
 from server.store.sessions import StoredSessions
 from server.store.tokens import Tokens
 from server.store.words import StoredWords
@@ -190,13 +204,25 @@ async def cable(url: str) -> AsyncIterator[tuple[Cable, str]]:
 class Server:
     """One API server's part in identity: what `server/app.py` wires, on a port."""
 
-    accounts: Accounts
+    people: People
     files: Files
     keys: Keys
     authentication: Authentication
     tokens: Tokens
     objects: Objects
     port: int = 0
+
+    @property
+    def accounts(self) -> Accounts:
+        return self.people.accounts
+
+    @property
+    def sign_ups(self) -> SignUps:
+        return self.people.sign_ups
+
+    @property
+    def sessions(self) -> Sessions:
+        return self.people.sessions
 
     def stubs(self, token: str = "") -> Caller:
         return Caller(self.port, token)
@@ -244,6 +270,8 @@ async def server(
     postgres: str = "",
     replica: str = "",
     behind: float = 0.0,
+    policy: SignUpPolicy | None = None,
+    anonymous: bool = False,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """The services of accounts and files on a port of their own, all of it real."""
@@ -267,13 +295,32 @@ async def server(
     authentication = Authentication(tokens)
     stored_accounts, stored_sessions = StoredAccounts(pool), StoredSessions(pool)
     words = Words(StoredWords(pool))
-    sign_ins = SignIns(stored_accounts, stored_sessions, tokens, authentication, words, no_second_factors, Unnoted())
-    accounts = Accounts(stored_accounts, stored_sessions, passwords, tokens, authentication, sign_ins)
+    wire = RedisWire(redis or at.redis)
+    audit = Audit(StoredAudit(pool), said)
+    throttle = Throttle(StoredAttempts(wire), KnownNetworks(pool), audit, None, None)
+    sign_ins = SignIns(stored_accounts, stored_sessions, tokens, authentication, words, no_second_factors, audit)
+    revocations = Revocations(stored_sessions, tokens, authentication, audit)
+    sessions = Sessions(stored_sessions, stored_accounts, tokens, authentication, revocations)
+    people = people_of(
+        pool,
+        stored_accounts,
+        passwords,
+        words,
+        Letters("Transom", "https://app.example"),
+        policy or SignUpPolicy(verify=False),
+        PasswordRules(["Transom"]),
+        throttle,
+        sign_ins,
+        sessions,
+        revocations,
+        audit,
+        anonymous=anonymous,
+    )
     files = Files(StoredFiles(pool), objects, **options)
-    made = Server(accounts, files, Keys(StoredKeys(pool), tokens), authentication, tokens, objects)
+    made = Server(people, files, Keys(StoredKeys(pool), tokens), authentication, tokens, objects)
     layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication)]
     grpc_server = grpc.aio.server(interceptors=[Chain(layers)])
-    accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(accounts), grpc_server)
+    accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(people), grpc_server)
     files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(files), grpc_server)
     made.port = grpc_server.add_insecure_port("127.0.0.1:0")
     await grpc_server.start()
@@ -283,6 +330,7 @@ async def server(
         await grpc_server.stop(0)
         await tokens.aclose()
         await cache.aclose()
+        await wire.aclose()
         await pool.close()
         if second:
             await second.close()

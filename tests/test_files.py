@@ -86,7 +86,7 @@ PDF = b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n"
 
 
 async def signed_up(on: Server) -> Caller:
-    return on.stubs((await on.accounts.sign_up(f"{secrets.token_hex(6)}@example.com", PASSWORD)).token)
+    return on.stubs((await on.sign_ups.sign_up(f"{secrets.token_hex(6)}@example.com", PASSWORD)).token)
 
 
 def http(
@@ -277,7 +277,7 @@ async def test_a_put_after_completion_changes_nothing_and_is_swept(at: Place, bu
 @asynchronous
 async def test_completions_at_once_all_succeed_alike(at: Place, bucket: Bucket) -> None:
     async with server(at) as one, server(at) as two:
-        token = (await one.accounts.sign_up(f"{secrets.token_hex(6)}@example.com", PASSWORD)).token
+        token = (await one.sign_ups.sign_up(f"{secrets.token_hex(6)}@example.com", PASSWORD)).token
         upload = await announce(one.stubs(token), JPEG)
         await put(upload, JPEG)
         done = await asyncio.gather(*(complete(on.stubs(token), upload.file.name) for on in (one, two) * 4))

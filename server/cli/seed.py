@@ -71,7 +71,7 @@ async def _load(settings: Settings, folder: Path) -> Loaded:
 
     async with opened(settings) as parts:
         seed = read(folder, parts.resources.decisions, References(parts.schema))
-        seeding = Seeding(parts.accounts, StoredAccounts(parts.pool), parts.files, parts.resources)
+        seeding = Seeding(parts.people.sign_ups, StoredAccounts(parts.pool), parts.files, parts.resources)
         return await seeding.load(seed, bytes_of)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server.caller import SYSTEM
-from server.engine.accounts import Accounts
 from server.engine.files import Files
 from server.engine.references import References
 from server.engine.resources import Call, Resources
 from server.engine.seed_reading import Seed, SeedAccount, SeedError, SeedFile, SeedResource, placed
+from server.engine.sign_ups import SignUps
 from server.engine.text import email_key
 from server.errors import AlreadyExists, Refusal
 from server.store.accounts import StoredAccounts
@@ -30,8 +30,8 @@ class Loaded:
 class Seeding:
     """Loads seeds. Each account, file and resource by itself: after a kill in between, loading again goes on from there."""
 
-    def __init__(self, accounts: Accounts, stored: StoredAccounts, files: Files, resources: Resources) -> None:
-        self._accounts = accounts
+    def __init__(self, sign_ups: SignUps, stored: StoredAccounts, files: Files, resources: Resources) -> None:
+        self._sign_ups = sign_ups
         self._stored = stored
         self._files = files
         self._resources = resources
@@ -63,7 +63,7 @@ class Seeding:
         if stored is not None:
             return f"users/{stored.id}", False
         try:
-            made = await self._accounts.enrol(
+            made = await self._sign_ups.enrol(
                 account.email, password=account.password, display_name=account.display_name, verified=True
             )
         except AlreadyExists:

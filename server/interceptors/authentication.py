@@ -18,6 +18,10 @@ from server.services.current import Current, current
 ANYBODY = (
     "/transom.accounts.v1.AccountsService/SignUp",
     "/transom.accounts.v1.AccountsService/SignIn",
+    "/transom.accounts.v1.AccountsService/RequestSignInCode",
+    "/transom.accounts.v1.AccountsService/VerifyEmail",
+    "/transom.accounts.v1.AccountsService/RequestPasswordReset",
+    "/transom.accounts.v1.AccountsService/ResetPassword",
     "/transom.accounts.v1.IdentitiesService/SignInWithIdToken",
     "/transom.accounts.v1.IdentitiesService/StartAuthorization",
     "/transom.accounts.v1.IdentitiesService/CompleteAuthorization",

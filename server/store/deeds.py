@@ -144,7 +144,6 @@ class Deed:
         for statement, parameters in statements:
             await self._connection.execute(statement, parameters)
 
-
     async def _maybe(self, row: type[Row], statement: str, parameters: Sequence[object]) -> Row | None:
         async with self._connection.cursor(row_factory=class_row(row)) as cursor:
             await cursor.execute(statement, parameters)

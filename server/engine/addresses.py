@@ -1,0 +1,160 @@
+"""The addresses of accounts: proving one, and changing to another.
+
+Whoever opens a mail need not be who had it sent: a proved address makes an account or changes one, but it signs nobody
+in.
+"""
+
+from __future__ import annotations
+
+from server.caller import Caller
+from server.engine.account import Account, account_of
+from server.engine.audit import Audit
+from server.engine.callers import require_own
+from server.engine.letters import Letters
+from server.engine.post import Post
+from server.engine.proving import Proving
+from server.engine.revocations import Revocations
+from server.engine.sign_ups import PENDING, SignUps, taken
+from server.engine.text import address, email_key, refuse
+from server.engine.tokens import WORD, digest, looks_like_word, new_token
+from server.engine.words import Purpose
+from server.errors import Exhausted, Invalid, Precondition, Violation
+from server.store.accounts import StoredAccounts
+from server.store.deeds import Deed, Deeds
+from server.store.words import NewWord, StoredWord
+
+TO_AN_ADDRESS = (Purpose.VERIFY, Purpose.RESET, Purpose.CHANGE, Purpose.CODE)
+"""Words that were sent to the address an account had: void once it has another."""
+
+
+class Addresses:
+    """What callers may do with the address of their account."""
+
+    def __init__(
+        self,
+        accounts: StoredAccounts,
+        deeds: Deeds,
+        post: Post,
+        letters: Letters,
+        sign_ups: SignUps,
+        proving: Proving,
+        revocations: Revocations,
+        audit: Audit,
+    ) -> None:
+        self._accounts = accounts
+        self._deeds = deeds
+        self._post = post
+        self._letters = letters
+        self._sign_ups = sign_ups
+        self._proving = proving
+        self._revocations = revocations
+        self._audit = audit
+
+    async def request_verification(self, caller: Caller) -> None:
+        """Mails the caller's address a word to prove it with; nothing where it is proved already.
+
+        Raises Precondition (NO_EMAIL) for an account without an address, Exhausted where there were 5 within an hour.
+        """
+        user = require_own(caller)
+        account = await self._accounts.by_id(user)
+        if account is None or account.email is None or account.email_key is None:
+            raise Precondition("The account has no address.", reason="NO_EMAIL")
+        if account.verified:
+            return
+        word = new_token(WORD)
+        async with self._deeds.begin() as deed:
+            if not await self._post.room(deed, account.email_key, Purpose.VERIFY):
+                raise too_many_mails()
+            await deed.keep(NewWord(digest(word), Purpose.VERIFY, PENDING, user, account.email, account.email_key))
+            await self._post.queue(deed, account.email, self._letters.verify(account.email, word, PENDING))
+
+    async def request_change(self, caller: Caller, email: str, password: str, address_of_call: str = "") -> None:
+        """Mails the new address a word: with it the account's address is changed. Alike for an address that another
+        account has: that one is told.
+
+        Raises Denied as Proving.require, Invalid.
+        """
+        user = require_own(caller)
+        email = email.strip()
+        key = email_key(email)
+        refuse(address(email, key))
+        assert key is not None  # else it was refused
+        account = await self._proving.require(caller, password, address_of_call)
+        if account.email_key == key and account.email == email:
+            raise Invalid.fields([Violation("email", "is the account's address already", "NOT_ANOTHER")])
+        word = new_token(WORD)
+        async with self._deeds.begin() as deed:
+            if not await self._post.room(deed, key, Purpose.CHANGE):
+                return
+            owner = await deed.by_email(key)
+            await deed.keep(NewWord(digest(word), Purpose.CHANGE, PENDING, user, email, key))
+            if owner is None or owner.id == user:
+                await self._post.queue(deed, email, self._letters.change(email, word, PENDING))
+            else:  # nobody ever sees the word
+                told = owner.email or email
+                await self._post.queue(deed, told, self._letters.wanted(told))
+            await deed.also([self._audit.statement("email_change_requested", target=caller.name)])
+
+    async def prove(self, word: str) -> Account:
+        """Uses a word that was mailed to prove an address: makes the account that signed up, upgrades an anonymous one,
+        changes an account's address, or verifies it. The account as it is then.
+
+        Raises Invalid (WORD_INVALID) where it is not, or no longer, good; AlreadyExists (EMAIL_TAKEN) where another
+        account has got the address meanwhile.
+        """
+        async with self._deeds.begin() as deed:
+            purposes = (Purpose.SIGN_UP, Purpose.VERIFY, Purpose.CHANGE, Purpose.UPGRADE)
+            used = await deed.use(digest(word), *purposes) if looks_like_word(word) else None
+            if used is None:
+                raise word_invalid()
+            await deed.hold(used.email_key)
+            if used.purpose == Purpose.SIGN_UP:
+                user = await self._sign_ups.complete(deed, used)
+            else:
+                user = await self._prove_for(deed, used)
+            account = await deed.by_id(user)
+            assert account is not None  # the deed has it locked
+        if used.purpose != Purpose.SIGN_UP:
+            await self._revocations.refresh(user)
+        return account_of(account)
+
+    async def _prove_for(self, deed: Deed, used: StoredWord) -> str:
+        """What `used` is for, done to the account it is about; its id."""
+        account = await deed.by_id(used.user_id) if used.user_id else None
+        if account is None or account.closed:
+            raise word_invalid()
+        name = f"users/{account.id}"
+        if used.purpose == Purpose.VERIFY:
+            if account.email_key != used.email_key:
+                raise word_invalid()
+            await deed.verify(account.id)
+            await deed.drop(account.id, [Purpose.VERIFY])
+            await deed.also([self._audit.statement("email_verified", target=name)])
+            return account.id
+        owner = await deed.by_email(used.email_key)
+        if owner is not None and owner.id != account.id:
+            raise taken()
+        await deed.set_address(account.id, used.email, used.email_key, verified=True)
+        await deed.drop(account.id, [*TO_AN_ADDRESS, Purpose.UPGRADE])
+        if used.purpose == Purpose.UPGRADE:
+            if not await deed.make_known(account.id):
+                raise word_invalid()
+            await deed.set_password(account.id, used.details["password_hash"])
+            if used.details["display_name"]:
+                await deed.set_display_name(account.id, used.details["display_name"])
+            await deed.also([self._audit.statement("upgraded", target=name)])
+        else:
+            if account.email:
+                await self._post.queue(deed, account.email, self._letters.changed(account.email, used.email))
+            await deed.also([self._audit.statement("email_changed", target=name)])
+        return account.id
+
+
+def word_invalid() -> Invalid:
+    """The refusal of a word that is not, or no longer, good."""
+    return Invalid.field("word", "is not, or no longer, good; ask for another", "WORD_INVALID")
+
+
+def too_many_mails() -> Exhausted:
+    """The refusal of one more mail to the caller's own address."""
+    return Exhausted("There were too many mails to this address.", reason="TOO_MANY_MAILS", retry_after=3600)
