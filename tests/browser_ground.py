@@ -71,3 +71,7 @@ class Authenticator:
     def forget(self) -> None:
         """Empties it."""
         self._cdp.send("WebAuthn.clearCredentials", {"authenticatorId": self._id})
+
+    def remove(self) -> None:
+        """Takes it out of the device, with what it keeps."""
+        self._cdp.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": self._id})

@@ -13,6 +13,7 @@ import grpc
 import httpx
 import psycopg
 from argon2 import PasswordHasher
+from edge_ground import eventually
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -146,6 +147,17 @@ class People:
             action,
         )
         return [(outcome, details) for outcome, details in rows]
+
+    def refusal_noted(self, target: Client, action: str) -> tuple[str, dict[str, str]]:
+        """The last refusal that the audit log says; it is written a moment after the call."""
+        found: list[tuple[str, dict[str, str]]] = []
+
+        def there() -> bool:
+            found[:] = [entry for entry in self.noted(target, action) if entry[0] != "ok"]
+            return bool(found)
+
+        eventually(there)
+        return found[-1]
 
 
 @functools.cache

@@ -41,10 +41,14 @@ class SoftwareAuthenticator:
         public = {1: 2, 3: -7, -1: 1, -2: numbers.x.to_bytes(32, "big"), -3: numbers.y.to_bytes(32, "big")}
         attested = bytes(16) + len(self.credential_id).to_bytes(2, "big") + self.credential_id + cbor2.dumps(public)
         data = self._data(flags | ATTESTED, self.counter, bent) + bent.get("attested", attested)
+        client = self._client("webauthn.create", options, bent)
+        if key := bent.get("signed_by"):
+            signed = key.sign(data + hashlib.sha256(client).digest(), ec.ECDSA(hashes.SHA256()))
+            bent["attestation"] = {"fmt": "packed", "attStmt": {"alg": -7, "sig": signed}}
         attestation = {"fmt": "none", "attStmt": {}, "authData": data} | bent.get("attestation", {})
         return self._answer(
             {
-                "clientDataJSON": text(self._client("webauthn.create", options, bent)),
+                "clientDataJSON": text(client),
                 "attestationObject": text(bent.get("encoded") or cbor2.dumps(attestation)),
                 "transports": ["internal", "telepathy"],
             }

@@ -241,14 +241,14 @@ def asserted(
     """What the passkey with this `public_key` told, made for the account `owner`. Its counter is not compared with the one
     that is kept: the store does so when it keeps the new one. Raises FlawedAnswer."""
     _same_party(party, answer)
-    if answer.user_handle != owner:
-        raise FlawedAnswer(Flaw.OWNER)
     try:
         _same_domain(party, parse_authenticator_data(answer.bytes_of("authenticatorData")))
     except FlawedAnswer:
         raise
     except Exception as wrong:
         raise FlawedAnswer(Flaw.SHAPE) from wrong
+    if answer.user_handle != owner:
+        raise FlawedAnswer(Flaw.OWNER)
     try:
         told = verify_authentication_response(
             credential=answer.plain,
