@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge.rendering import DEFAULT_SERVERS, EVERYWHERE, TEMPLATE, render
+from edge.rendering import ANY, DEFAULT_SERVERS, EVERYWHERE, TEMPLATE, render
 from server.schema.compilation import SchemaError, compile_app
 
 
@@ -34,7 +34,12 @@ def _address(text: str) -> tuple[str, int]:
 @click.option("--host", "edge_host", default=EVERYWHERE, help="Address to listen on.")
 @click.option("--port", "edge_port", default=8080, help="Port to listen on.")
 @click.option("--admin-port", default=9901, help="Port of Envoy's admin interface, on loopback.")
-@click.option("--origins", default="*", help="Web origins that may call, separated by commas; * for any.")
+@click.option(
+    "--origins",
+    default=ANY,
+    envvar="TRANSOM_ALLOWED_ORIGINS",
+    help="Web origins whose pages may call, with cookies, separated by commas; * for any, without.",
+)
 @click.option("--request-bytes", default=1 << 20, help="Largest request that does not stream.")
 @click.option("--deadline", default=30.0, help="Seconds a call that does not stream may take.")
 @click.option(
@@ -71,11 +76,11 @@ def main(
             edge_host=edge_host,
             admin_port=admin_port,
             servers=[_address(s) for s in servers.split(",")],
-            origins=origins.split(","),
+            origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
             request_bytes=request_bytes,
             deadline=deadline,
         )
-    except (SchemaError, OSError) as fault:
+    except (SchemaError, OSError, ValueError) as fault:
         raise click.ClickException(str(fault)) from fault
     if app and write:
         _replace(descriptor, compiled)

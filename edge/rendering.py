@@ -23,6 +23,8 @@ from server.schema.reading import read
 TEMPLATE = Path(__file__).parents[1] / "envoy.yaml"
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the edge is the one part that is there for the world
+ANY = "*"
+"""Every web origin."""
 DEFAULT_SERVERS = (("127.0.0.1", 50051), ("127.0.0.1", 50052), ("127.0.0.1", 50053))
 
 IGNORED_PARAMETERS = ("alt", "fields", "key", "prettyPrint", "quotaUser", "xgafv")
@@ -39,7 +41,7 @@ def render(
     edge_host: str = EVERYWHERE,
     admin_port: int = 9901,
     servers: Sequence[tuple[str, int]] = DEFAULT_SERVERS,
-    origins: Sequence[str] = ("*",),
+    origins: Sequence[str] = (ANY,),
     request_bytes: int = 1 << 20,
     deadline: float = 30.0,
 ) -> str:
@@ -47,10 +49,11 @@ def render(
 
     `descriptor_path` is where Envoy will find those same bytes. `servers` are
     addresses, or host names that are resolved again and again. `origins` are
-    the web origins that may call, `*` for any. `deadline` is in seconds, for
-    one call that does not stream.
+    the web origins whose pages may call, with cookies; `*` alone, or none, for
+    any, without. `deadline` is in seconds, for one call that does not stream.
 
-    Raises SchemaError where the descriptor is not a schema.
+    Raises SchemaError where the descriptor is not a schema, ValueError where
+    origins are named beside `*`.
     """
     schema = read(descriptor)
     methods = schema.methods()
@@ -58,7 +61,7 @@ def render(
         "admin": yaml_text({"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}),
         "listener": yaml_text({"socket_address": {"address": edge_host, "port_value": edge_port}}),
         "failures": failures.mappers(),
-        "origins": yaml_text({"allow_origin_string_match": [{"exact": o} for o in origins]}),
+        "origins": yaml_text(_origins(origins)),
         "welcome": yaml_text({"inline_string": _welcome(schema)}),
         "deadline": yaml_text({"timeout": _seconds(deadline)}),
         "arrival": yaml_text({"max_stream_duration": _seconds(2 * deadline)}),
@@ -119,6 +122,17 @@ def _welcome(schema: Schema) -> str:
     """The JSON that GET / answers. `%` begins a command to Envoy; a proto name has none."""
     names = [s.name for s in schema.services]
     return json.dumps({"services": names, "health": "/healthz", "reflection": "grpc.reflection.v1.ServerReflection"})
+
+
+def _origins(origins: Sequence[str]) -> dict[str, Any]:
+    """The policy's part that says whose pages may call. Who calls with a cookie is named, always: Envoy would give `*`
+    leave for every origin by its name, and any page could use its reader's session."""
+    named = tuple(origins) or (ANY,)
+    if ANY in named:
+        if len(named) > 1:
+            raise ValueError("origins: either * or names")
+        return {"allow_origin_string_match": [{"exact": ANY}]}
+    return {"allow_origin_string_match": [{"exact": o} for o in named], "allow_credentials": True}
 
 
 def _endpoints(servers: Sequence[tuple[str, int]]) -> dict[str, Any]:

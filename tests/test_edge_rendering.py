@@ -139,6 +139,15 @@ def test_options_find_their_place(things: bytes, tmp_path: Path) -> None:
     everything = manager(text)["route_config"]["virtual_hosts"][0]
     [cors] = everything["typed_per_filter_config"].values()
     assert cors["allow_origin_string_match"] == [{"exact": "https://app.example"}, {"exact": "https://ops.example"}]
+    assert cors["allow_credentials"] is True
+    for any_page in ((), ("*",)):
+        [cors] = manager(render(things, "d", origins=any_page))["route_config"]["virtual_hosts"][0][
+            "typed_per_filter_config"
+        ].values()
+        assert cors["allow_origin_string_match"] == [{"exact": "*"}]
+        assert "allow_credentials" not in cors
+    with pytest.raises(ValueError, match="origins"):
+        render(things, "d", origins=["*", "https://app.example"])
     assert everything["routes"][-1]["route"]["timeout"] == "2.5s"
     assert the_filter(text, "buffer")["max_request_bytes"] == 4096
     assert the_filter(text, "grpc_json_transcoder")["max_request_body_size"] == 4096

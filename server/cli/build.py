@@ -30,6 +30,12 @@ def _address(text: str) -> tuple[str, int]:
 @click.option("--edge-host", default="127.0.0.1", show_default=True, help="Address the edge listens on.")
 @click.option("--edge-port", default=8080, show_default=True, help="Port the edge listens on.")
 @click.option("--admin-port", default=9901, show_default=True, help="Port of Envoy's own pages, on loopback.")
+@click.option(
+    "--origins",
+    default="",
+    envvar="TRANSOM_ALLOWED_ORIGINS",
+    help="Web origins whose pages may call, with cookies, separated by commas. None: any, without.",
+)
 @click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="An API server; may be given often.")
 def command(
     app: Path | None,
@@ -38,6 +44,7 @@ def command(
     edge_host: str,
     edge_port: int,
     admin_port: int,
+    origins: str,
     servers: tuple[str, ...],
 ) -> None:
     """Compile an app's protos.
@@ -72,6 +79,7 @@ def command(
                 edge_host=edge_host,
                 admin_port=admin_port,
                 servers=addresses,
+                origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
             )
             _replace(envoy, text.encode())
     except SchemaError as refused:
