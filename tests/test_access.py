@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.native.stack import Stack
+from server.apps.work import Work
 from server.caller import NOBODY, Caller, Kind
 from server.engine.resources import Call
 from server.errors import Denied, Invalid, NotFound, Refusal, Stale, Unauthenticated
@@ -410,6 +411,20 @@ async def test_what_is_judged_is_what_is_written(at: Database) -> None:
         await ground.update(KEY, "Doc", "teams/t/docs/d", author="users/ann")
         await refused(ground.delete(ANN, "Doc", "teams/t/docs/d"), Denied)
         assert (await ground.stored("Doc", "teams/t/docs/d")).author == "users/ben"
+
+
+@asynchronous
+async def test_an_apps_method_reads_all_and_tells_what_its_caller_may_see(at: Database) -> None:
+    async with engine(at, schema=TEAMS, ruled=True) as on:
+        ground = Ground(on)
+        await ground.team()
+        for i in range(4):
+            await ground.create(ANN, "Doc", "teams/t", f"d{i}", author="users/ann", shared=i % 2 == 0)
+        for by, seen in ((ANN, [0, 1, 2, 3]), (BEN, [0, 2]), (EVE, []), (KEY, [0, 1, 2, 3]), (STRANGER, [])):
+            work = Work(by, on.resources, None, None)  # type: ignore[arg-type]
+            docs = await work.list("teams.v1.Doc", "teams/t")
+            assert len(docs) == 4
+            assert [doc.name[-1] for doc in await work.visible(docs)] == [str(i) for i in seen]
 
 
 @asynchronous

@@ -249,6 +249,21 @@ class Work:
         """The account called `users/{user}`, with its `email` and `display_name`; None where there is none."""
         return await self._accounts.find(user)
 
+    async def visible(self, messages: Sequence[Any]) -> Sequence[Any]:
+        """Those of the resources, all of one type and read here, that the caller may get by the schema's rules. A unit of
+        work itself reads with the app's own rights."""
+        if not messages:
+            return []
+        resource = self._typed(messages[0].DESCRIPTOR.full_name)
+        rows = [await self._whole(resource, getattr(m, resource.name_field)) for m in messages]
+        found = [row for row in rows if row is not None]
+        may = dict(
+            zip(
+                (r.name for r in found), await self._resources.access.visible(self.caller, resource, found), strict=True
+            )
+        )
+        return [m for m in messages if may.get(getattr(m, resource.name_field))]
+
     async def show(self, message: Any) -> None:
         """Clears the fields of a resource that the caller will not be allowed to see once this is committed, before it is
         answered."""
@@ -265,6 +280,13 @@ class Work:
         }
         # Of what is not stored nobody is the owner.
         await self._resources.access.redact(self.caller, resource, message, row.owner if row else "", changed)
+
+    async def _whole(self, resource: Resource, name: str) -> Row | None:
+        """The row of what was read here, its owner included, which lists do not read."""
+        row = self._rows.get(name)
+        if row is None or not row.owner:
+            return await self._resources.records.latest(resource, name)
+        return row
 
     async def commit(self, extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False) -> None:
         """Does all that was gathered, and the `extra` statements, in one transaction, or nothing; a rehearsal takes all of it

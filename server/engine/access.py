@@ -122,6 +122,16 @@ class Access:
             return None
         return await self._seen(resource, scene, row.payload, caller.name)
 
+    async def visible(self, caller: Caller, resource: Resource, rows: Sequence[Row]) -> list[bool]:
+        """Which of the rows the caller may get, for an app's own methods."""
+        if caller.trusted:
+            return [caller.in_scope(resource.message, "get")] * len(rows)
+        rule = self.rules(resource).actions.get("get")
+        asking = self._asking(caller)
+        return [
+            rule is not None and await self._holds(rule, self._scene(asking, resource, row), caller.name) for row in rows
+        ]
+
     async def redact(
         self, caller: Caller, resource: Resource, message: Any, owner: str, changed: Mapping[Key, Any] | None = None
     ) -> None:
@@ -171,10 +181,9 @@ class Access:
         hidden = await self._unreadable(resource, scene, None)
         return Changing(self, call, resource, row, asking, hidden)
 
-    async def changed(
-        self, caller: Caller, resource: Resource, row: Row, asking: Asking, stored: Any, result: Any
-    ) -> None:
+    async def changed(self, caller: Caller, resource: Resource, row: Row, asking: Asking, result: Any) -> None:
         """Judges an update on what is stored and on what would be. Raises Denied or Unauthenticated."""
+        stored = self._schema.message_class(resource.message).FromString(row.payload)
         rule = self.rules(resource).actions.get("update")
         for message in (stored, result):
             scene = Scene(asking, row.name, read=partial(_itself, message), owner=row.owner, request=result)
@@ -378,10 +387,10 @@ class Changing:
                 raise refused(self._call.caller, self._resource, "update", field.name)
         return frozenset(field.name for field in self._hidden)
 
-    async def check(self, stored: Any, result: Any) -> None:
+    async def check(self, result: Any) -> None:
         """Judges what it would become. Raises Denied or Unauthenticated."""
         if self._asking is not None:
-            await self._access.changed(self._call.caller, self._resource, self._row, self._asking, stored, result)
+            await self._access.changed(self._call.caller, self._resource, self._row, self._asking, result)
 
     def shown(self, result: Any) -> Any:
         """The result as the caller may see it."""

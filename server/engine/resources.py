@@ -211,11 +211,10 @@ class Resources:
         """What `row` becomes, as the caller may see it, and the change that does it; judged, not carried out."""
         changing = await self.access.changing(call, resource, row)
         kept = changing.kept(message, paths)
-        stored = self.decisions.parse(resource, row.payload)
         result, change = self.decisions.update(
             resource, row, message, paths, etag=etag, origin=call.origin, asked=asked, kept=kept
         )
-        await changing.check(stored, result)
+        await changing.check(result)
         shown = changing.shown(result)
         if shown is result:
             return change.payload if change else row.payload, change
