@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import Gauge
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
-from transom.accounts.v1 import accounts_pb2_grpc, passkeys_pb2_grpc, second_factors_pb2_grpc
+from transom.accounts.v1 import accounts_pb2_grpc, identities_pb2_grpc, passkeys_pb2_grpc, second_factors_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
@@ -27,8 +27,10 @@ from server.engine.addresses import Addresses
 from server.engine.anonymous import Anonymous
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
+from server.engine.authorizations import Authorizations
 from server.engine.ceremonies import RelyingParty
 from server.engine.files import Files
+from server.engine.identities import Identities
 from server.engine.keys import Keys
 from server.engine.letters import Letters
 from server.engine.lifetimes import Lifetimes
@@ -63,6 +65,7 @@ from server.services.accounts import AccountsService, People
 from server.services.cookie_rules import CookieRules
 from server.services.custom import CustomMethods, unimplemented
 from server.services.files import FilesService
+from server.services.identities import IdentitiesService
 from server.services.passkeys import PasskeysService
 from server.services.reflection import add_reflection
 from server.services.said import said
@@ -77,6 +80,8 @@ from server.store.audit import StoredAudit
 from server.store.deeds import Deeds
 from server.store.files import StoredFiles
 from server.store.freshness import Freshness
+from server.store.identities import StoredIdentities
+from server.store.issuers import Issuers
 from server.store.keys import StoredKeys
 from server.store.known_networks import KnownNetworks
 from server.store.lane import Lane
@@ -121,6 +126,7 @@ class Parts:
     schema: Schema
     resources: Resources
     people: People
+    identities: Identities
     passkeys: Passkeys
     second_factors: SecondFactors
     files: Files
@@ -255,6 +261,17 @@ async def opened(
             audit,
             anonymous=settings.anonymous,
         )
+        issuers = Issuers(ca=settings.oidc_ca, fresh=settings.oidc_keys_fresh)
+        stack.push_async_callback(issuers.aclose)
+        identities = Identities(
+            Authorizations(settings.oidc, issuers, words, time.time),
+            StoredIdentities(identity),
+            policy,
+            sign_ins,
+            sessions,
+            revocations,
+            audit,
+        )
         objects = Objects(
             endpoint=settings.s3_endpoint,
             public_endpoint=settings.s3_public_endpoint,
@@ -271,6 +288,7 @@ async def opened(
             schema=schema,
             resources=resources,
             people=people,
+            identities=identities,
             passkeys=passkeys,
             second_factors=second_factors,
             files=files,
@@ -441,6 +459,7 @@ class ApiServer:
         self._announcements.open()
         self._add_app(parts)
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.people), server)
+        identities_pb2_grpc.add_IdentitiesServiceServicer_to_server(IdentitiesService(parts.identities), server)
         passkeys_pb2_grpc.add_PasskeysServiceServicer_to_server(PasskeysService(parts.passkeys), server)
         second_factors_pb2_grpc.add_SecondFactorsServiceServicer_to_server(
             SecondFactorsService(parts.second_factors), server

@@ -13,6 +13,7 @@ from transom.accounts.v1 import identities_pb2 as pb
 from server.engine.authorizations import Brought, Returned
 from server.engine.identities import Identities, identity_name
 from server.errors import Invalid
+from server.services.cookies import renewed
 from server.services.current import caller
 from server.services.sign_in_answers import answer, place_of
 from server.store.identities import StoredIdentity
@@ -61,7 +62,7 @@ class IdentitiesService(identities_pb2_grpc.IdentitiesServiceServicer):
             case _:
                 raise Invalid.field("proof", "is required: id_token or authorization", "REQUIRED")
         linked, token = await self._identities.link(caller(), given, invitation=request.invitation)
-        return pb.LinkIdentityResponse(identity=self._identity(linked), token=token)
+        return pb.LinkIdentityResponse(identity=self._identity(linked), token=await renewed(context, token))
 
     async def UnlinkIdentity(self, request: pb.UnlinkIdentityRequest, context: Any) -> Empty:
         await self._identities.unlink(caller(), request.name)
