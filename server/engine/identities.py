@@ -136,7 +136,7 @@ class Identities:
                 word = await self._invited(deed, claimed, invitation)
                 self._policy.admit(claimed.email_key, invited=word is not None)
                 if word is not None:
-                    await deed.give_roles(user, _roles(word))
+                    await deed.set_roles(user, _roles(word))
             added = await self._add(deed, claimed, user, "identity_linked")
             proved = await self._prove(deed, claimed, account)
             upgraded = await deed.make_known(user)

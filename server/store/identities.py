@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,8 +37,6 @@ insert into transom.identities (issuer, subject, user_id, email)
 select %s, %s, %s, %s where (select count(*) from transom.identities where user_id = %s) < %s
 returning {_COLUMNS}
 """
-
-_ROLES = "update transom.users set roles = %s where id = %s"
 
 _SESSION = "select id as user_id from transom.sessions where id = %s and user_id = %s and expire_time > now()"
 
@@ -110,10 +108,6 @@ class IdentityDeed(Deed):
         """Links an identity, which the deed must hold and must have found free, to the account `user`, which it must
         hold or have made; None where that has PER_ACCOUNT of them."""
         return await self._maybe(StoredIdentity, _ADD, [issuer, subject, user, email, user, PER_ACCOUNT])
-
-    async def give_roles(self, user: str, roles: Sequence[str]) -> None:
-        """Gives an account, which the deed must hold, these roles in place of those it has."""
-        await self._connection.execute(_ROLES, [list(roles), user])
 
     async def signed_in(self, session: str, user: str) -> bool:
         """Whether the session with this id still is one of the account's."""
