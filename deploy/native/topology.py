@@ -88,6 +88,8 @@ class Topology:
             "TRANSOM_LIMIT_ADDRESS": "6000000/60s",
             "TRANSOM_LIMIT_METHODS": "",
             "TRANSOM_ATTEMPTS_ADDRESS": "100000/1h",
+            # What an app may do with accounts without an address can be tried here.
+            "TRANSOM_ANONYMOUS": "true",
             # There is no TLS here, and not every browser takes localhost for as good.
             "TRANSOM_COOKIE_SECURE": "false",
             "TRANSOM_RELYING_PARTY_ORIGINS": f"http://localhost:{self.ports['edge']}",
