@@ -43,6 +43,7 @@ from server.engine.post import Post
 from server.engine.proving import Proving
 from server.engine.resources import Resources
 from server.engine.revocations import Revocations
+from server.engine.scopes import Scopes
 from server.engine.sealing import Seal
 from server.engine.second_factors import PURPOSE, SecondFactors, methods_of
 from server.engine.sessions import Sessions
@@ -282,7 +283,7 @@ async def opened(
         )
         stack.callback(objects.close)
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
-        keys = Keys(StoredKeys(identity), tokens)
+        keys = Keys(StoredKeys(identity), tokens, Scopes(schema))
         yield Parts(
             settings=settings,
             schema=schema,

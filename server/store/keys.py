@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from server.store.pooled import Pool, transaction
 
-_CREATE = """
-insert into transom.keys (id, token_hash, title, role) values (%s, %s, %s, %s)
-returning id, token_hash, title, role, create_time
+_COLUMNS = "id, token_hash, title, role, scopes, create_time"
+_CREATE = f"""
+insert into transom.keys (id, token_hash, title, role, scopes) values (%s, %s, %s, %s, %s)
+returning {_COLUMNS}
 """
-_ONE = "select id, token_hash, title, role, create_time from transom.keys where id = %s"
-_NEWEST = "select id, token_hash, title, role, create_time from transom.keys order by create_time desc, id limit %s"
+_ONE = f"select {_COLUMNS} from transom.keys where id = %s"
+_NEWEST = f"select {_COLUMNS} from transom.keys order by create_time desc, id limit %s"
 _DELETE = "delete from transom.keys where id = %s"
+
+Statement = tuple[str, Sequence[object]]
+"""SQL and its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,8 @@ class StoredKey:
     token_hash: bytes
     title: str
     role: str
+    scopes: list[str] | None
+    """`<what>:<action>`; None for everything."""
     create_time: datetime
 
 
@@ -33,10 +41,12 @@ class StoredKeys:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def create(self, id: str, token_hash: bytes, title: str, role: str) -> StoredKey:
+    async def create(
+        self, id: str, token_hash: bytes, title: str, role: str, scopes: Sequence[str] | None = None
+    ) -> StoredKey:
         """Keeps a new key."""
         async with transaction(self._pool, StoredKey) as cursor:
-            await cursor.execute(_CREATE, [id, token_hash, title, role])
+            await cursor.execute(_CREATE, [id, token_hash, title, role, None if scopes is None else list(scopes)])
             made = await cursor.fetchone()
             assert made is not None  # an insert without conflict clause returns its row
             return made
@@ -53,8 +63,11 @@ class StoredKeys:
             await cursor.execute(_NEWEST, [limit])
             return await cursor.fetchall()
 
-    async def delete(self, id: str) -> bool:
-        """Ends the key `id`; False where there is none."""
+    async def delete(self, id: str, also: Statement) -> bool:
+        """Ends the key `id`, and does something else in the same transaction; False, and nothing, where there is none."""
         async with transaction(self._pool, StoredKey) as cursor:
             await cursor.execute(_DELETE, [id])
-            return cursor.rowcount > 0
+            if cursor.rowcount == 0:
+                return False
+            await cursor.execute(*also)
+            return True
