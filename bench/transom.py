@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -104,17 +105,37 @@ class Transom:
 def opened(folder: Path, clients: int) -> Iterator[Transom]:
     """The stack, with the data for that many clients; gone when the block ends."""
     with Stack(folder / "transom", app=PROJECT / "examples" / "inspect").running() as stack:
-        accounts = [_signed_up(stack.edge, number) for number in range(clients)]
+        accounts = [_signed_up(stack, number) for number in range(clients)]
         found = InspectClients(stack.edge, read(stack.place.descriptor.read_bytes()), accounts)
         _write(found, accounts)
         yield Transom(stack, found)
 
 
-def _signed_up(edge: str, number: int) -> Account:
-    body = json.dumps({"email": f"client-{number}@example.com", "password": secrets.token_urlsafe(16)}).encode()
-    headers = {"content-type": "application/json"}
-    answer = json.loads(over_http(Request(f"{edge}/transom/v1/accounts:signUp", Wire.JSON, headers, body)))
+def _signed_up(stack: Stack, number: int) -> Account:
+    """As anybody signs up: with an address, and by reading its mail."""
+    who = {"email": f"client-{number}@example.com", "password": secrets.token_urlsafe(16)}
+    _asked(stack.edge, "signUp", who)
+    _asked(stack.edge, "verifyEmail", {"word": _mailed(stack.mailbox, who["email"])})
+    answer = _asked(stack.edge, "signIn", who)
     return Account(answer["account"]["name"], answer["token"])
+
+
+def _asked(edge: str, verb: str, body: Mapping[str, str]) -> Any:
+    headers = {"content-type": "application/json"}
+    url = f"{edge}/transom/v1/accounts:{verb}"
+    return json.loads(over_http(Request(url, Wire.JSON, headers, json.dumps(body).encode())))
+
+
+def _mailed(mailbox: str, email: str) -> str:
+    """The word in the newest mail to the address, which may still be under way."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{mailbox}/mails", timeout=10) as reply:
+            for mail in json.load(reply):
+                if email in mail["to"] and (found := re.search(r"tsw_[A-Za-z0-9_-]{43}", mail["text"])):
+                    return found[0]
+        time.sleep(0.05)
+    raise TimeoutError(f"no mail to {email} within 30 s")
 
 
 def _write(clients: InspectClients, accounts: Sequence[Account]) -> None:

@@ -92,5 +92,6 @@ class Topology:
             "TRANSOM_ANONYMOUS": "true",
             # There is no TLS here, and not every browser takes localhost for as good.
             "TRANSOM_COOKIE_SECURE": "false",
+            "TRANSOM_PUBLIC_URL": f"http://localhost:{self.ports['edge']}",
             "TRANSOM_RELYING_PARTY_ORIGINS": f"http://localhost:{self.ports['edge']}",
         }
