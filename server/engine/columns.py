@@ -147,7 +147,8 @@ def _document(message: Message) -> Any:
 
 
 def _label(field: F) -> Callable[[int], str]:
-    names = {number: value.name for number, value in field.enum_type.values_by_number.items()}
+    # Of several names of one number the first, as everywhere else; iterating would give the last.
+    names = {number: field.enum_type.values_by_number[number].name for number in field.enum_type.values_by_number}
     return lambda number: names.get(number, str(number))
 
 

@@ -21,6 +21,7 @@ from server.query.rules.scene import Scene
 from server.query.rules.sql import Conditions
 from server.query.rules.syntax import Syntax
 from server.query.rules.targets import Targets, shapes_of_parents
+from server.query.rules.terms import Terms
 from server.query.rules.tree import BOOL, DURATION, STRING, TIMESTAMP, Kind, Node, Type
 from server.schema.compilation import SchemaError
 from server.schema.model import Audience, Field, Method, Resource, Schema
@@ -124,6 +125,8 @@ class _Place:
     segments: Mapping[str, int]
     rows: bool
     """Whether it is asked of many rows at once."""
+    package: str
+    """Whose terms it may use."""
 
 
 class _Checking:
@@ -132,6 +135,7 @@ class _Checking:
         self._stored = list(schema.resources.values())
         self._by_type = {r.type: r for r in self._stored}
         self._faults: list[str] = []
+        self._known_terms: dict[str, Terms] = {}
 
     def rules(self) -> Rules:
         resources = {r.message: self._resource(r) for r in self._stored}
@@ -171,9 +175,8 @@ class _Checking:
         asked = action in ("create", "update", "write")
         if asked:
             roots["request"] = resource.descriptor
-        return _Place(
-            where, resource.message, roots, resource, _segments(resource.patterns), rows=action in (*READS, "read")
-        )
+        rows, package = action in (*READS, "read"), resource.descriptor.file.package
+        return _Place(where, resource.message, roots, resource, _segments(resource.patterns), rows, package)
 
     def _method(self, method: Method) -> MethodRule | None:
         access = method.access
@@ -188,7 +191,8 @@ class _Checking:
             segments = _segments(subject.patterns) if subject is not None else {}
             where = f"{service}: {method.full_name}: (transom.schema.v1.method).rule"
             container = method.full_name.rpartition(".")[0].rpartition(".")[0]
-            rule = self._rule(_Place(where, container, roots, subject, segments, rows=False), "call", access.rule)
+            place = _Place(where, container, roots, subject, segments, rows=False, package=container)
+            rule = self._rule(place, "call", access.rule)
         return MethodRule(access.audience, access.role, rule, subject, subject_field)
 
     def _subject(self, method: Method, request: Descriptor) -> tuple[Resource | None, str]:
@@ -210,6 +214,7 @@ class _Checking:
             givens |= {f"path.{variable}": STRING for variable in place.segments}
         try:
             node = self._node(place, givens, text)
+            condition = self._condition(place, node)
         except Refused as refused:
             self._fault(place, refused.at, refused.why, text)
             return None
@@ -226,13 +231,44 @@ class _Checking:
             text=text,
             node=node,
             holds=predicates.of(node),
-            condition=Conditions(resource, place.segments).of(node) if place.rows and resource is not None else "",
+            condition=condition,
             of_row=tree.of_row(node),
             looks_up=any(isinstance(n, tree.Found | tree.Exists) for n in nodes),
         )
 
+    @staticmethod
+    def _condition(place: _Place, node: Node) -> str:
+        if not place.rows or place.resource is None or node.type.kind is not Kind.BOOL:
+            return ""
+        return Conditions(place.resource, place.segments).of(node)
+
     def _node(self, place: _Place, givens: Mapping[str, Type], text: str) -> Node:
-        parsed = Syntax(_compiled(cel.NewEnv(descriptor_pool=self._schema.pool), text, parse_only=True).serialize())
+        expanded = self._terms(place.package).expanded(text)
+        try:
+            return self._whole(place, givens, expanded.text)
+        except Refused as refused:
+            raise expanded.original(refused) from None
+
+    def _terms(self, package: str) -> Terms:
+        """The terms of a package; none, and a fault, where they are wrong."""
+        if package not in self._known_terms:
+            try:
+                self._known_terms[package] = Terms(self._schema.terms.get(package, ()), self._parsed)
+            except Refused as refused:
+                self._faults.append(f"{package}: (transom.schema.v1.terms): column {refused.at + 1}: {refused.why}")
+                self._known_terms[package] = Terms((), self._parsed)
+        return self._known_terms[package]
+
+    def _parsed(self, text: str) -> Syntax:
+        if len(text) > TEXT_MOST:
+            raise Refused(0, f"is longer than {TEXT_MOST} characters")
+        return self._syntax(text)
+
+    def _syntax(self, text: str) -> Syntax:
+        return Syntax(_compiled(cel.NewEnv(descriptor_pool=self._schema.pool), text, parse_only=True).serialize())
+
+    def _whole(self, place: _Place, givens: Mapping[str, Type], text: str) -> Node:
+        parsed = self._syntax(text)
         targets = Targets(self._stored, self._named(place), place.roots, self._referred, self._name_fields())
         numbered, found = _numbered(text, parsed, targets)
         checked = _compiled(self._environment(place, givens, found), numbered.text, numbered=numbered)

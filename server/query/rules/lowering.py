@@ -23,6 +23,8 @@ TIME_LEAST, TIME_MOST = -62_135_596_800_000_000, 253_402_300_799_999_999
 """Microseconds since 1970: the years 1 to 9999, as google.protobuf.Timestamp has them."""
 DURATION_MOST = 315_576_000_000_000_000
 """Microseconds: about 10,000 years, as google.protobuf.Duration has them."""
+SPAN_MOST = 9_223_372_036_854_775
+"""Microseconds: what CEL's own sums and differences of durations and times may be, 64 bits of nanoseconds or 292 years."""
 
 _LOGIC: dict[str, type[tree.And] | type[tree.Or]] = {"_&&_": tree.And, "_||_": tree.Or}
 _COMPARISONS = {"_==_": "==", "_!=_": "!=", "_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">="}

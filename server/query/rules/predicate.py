@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from server.query.rules import tree
-from server.query.rules.lowering import DURATION_MOST, TIME_LEAST, TIME_MOST
+from server.query.rules.lowering import SPAN_MOST, TIME_LEAST, TIME_MOST
 from server.query.rules.scene import Fault, Scene
 from server.query.rules.tree import Kind, Node
 
@@ -96,6 +98,8 @@ class Predicates:
         if field.has_presence:
             return lambda scene: of(scene).HasField(name)
         default = field.default_value
+        if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+            return lambda scene: str(getattr(of(scene), name)) != "0.0"  # -0.0 is set
         return lambda scene: getattr(of(scene), name) != default
 
     def _item(self, node: tree.Item) -> Value:
@@ -159,8 +163,8 @@ class Predicates:
         value, options = self.of(node.value), [self.of(o) for o in node.options]
 
         def one_of(scene: Scene) -> bool:
-            known = [option(scene) for option in options]
-            return value(scene) in known
+            found, known = value(scene), [option(scene) for option in options]
+            return any(found == one for one in known)  # `in` would find a NaN that is the same object
 
         return one_of
 
@@ -174,7 +178,7 @@ class Predicates:
 
     def _shifted(self, node: tree.Shifted) -> Value:
         left, right, sign = self.of(node.left), self.of(node.right), node.sign
-        least, most = (TIME_LEAST, TIME_MOST) if node.type.kind is Kind.TIMESTAMP else (-DURATION_MOST, DURATION_MOST)
+        least, most = (TIME_LEAST, TIME_MOST) if node.type.kind is Kind.TIMESTAMP else (-SPAN_MOST, SPAN_MOST)
 
         def shifted(scene: Scene) -> int:
             value: int = left(scene) + sign * right(scene)

@@ -6,14 +6,16 @@ met where it `is true`. Nothing in it may raise: one row must not be able to ref
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import orjson
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from psycopg import sql
 
 from server.query.rules import tree
-from server.query.rules.lowering import DURATION_MOST, TIME_LEAST, TIME_MOST
+from server.query.rules.lowering import SPAN_MOST, TIME_LEAST, TIME_MOST, Refused
 from server.query.rules.tree import Kind, Node, Type
 from server.schema.model import Resource
 
@@ -27,6 +29,9 @@ ASKING = {
     "now": ("now", "timestamptz"),
 }
 """Columns of `q` and their types, by what they are called in rules; a session's age is in microseconds."""
+
+SQL_MOST = 100_000
+"""Characters of a condition."""
 
 _OPERATORS = {"==": "=", "!=": "<>"}
 _EPOCH = "timestamptz '1970-01-01 00:00:00+00'"
@@ -44,9 +49,12 @@ class Conditions:
         self._tables = {resource.message: resource}
 
     def of(self, node: Node) -> str:
-        """The SQL of a node of a scalar kind; NULL where it is an error. Enums' numbers are bigints."""
+        """The SQL of a node of a scalar kind; NULL where it is an error. Enums' numbers are bigints.
+
+        Raises Refused where it would be longer than SQL_MOST characters.
+        """
         make: Callable[[Any], str] = getattr(self, f"_{type(node).__name__.lower()}")
-        return make(node)
+        return _bounded(node, make(node))
 
     # What is known beside the message.
 
@@ -87,9 +95,16 @@ class Conditions:
             return self._in_found(node.of, lambda alias, resource: _column(alias, resource, node.field))
         if isinstance(node.of, tree.Root):
             return _column("t", self._resource, node.field)
-        of = self._json(node.of)
-        value = _scalar(f"({of} -> {literal(node.field.name)})", node.type, node.field)
-        return f"(case when {of} is not null then {value} end)" if tree.may_fail(node.of) else value
+        if tree.may_fail(node.of):
+            return _scalar(self._member(node), node.type, None)
+        return _scalar(f"({self._json(node.of)} -> {literal(node.field.name)})", node.type, node.field)
+
+    def _member(self, node: tree.Select) -> str:
+        """The jsonb of a field of a message that may be an error. What the message misses is put below it: `coalesce` would
+        not tell an error."""
+        name = node.field.name
+        missing = orjson.dumps({name: _default_json(node)}).decode()
+        return f"(({literal(missing)}::jsonb || {self._json(node.of)}) -> {literal(name)})"
 
     def _has(self, node: tree.Has) -> str:
         if isinstance(node.of, tree.Found):
@@ -105,8 +120,11 @@ class Conditions:
 
     def _exists(self, node: tree.Exists) -> str:
         alias, name = self._alias(), self.of(node.name)
-        found = f"exists (select 1 from {table(node.resource)} {alias} where {alias}.name = {name})"
-        return f"(case when {name} is not null then {found} end)" if tree.may_fail(node.name) else found
+
+        def found(name: str) -> str:
+            return f"exists (select 1 from {table(node.resource)} {alias} where {alias}.name = {name})"
+
+        return self._known([name], lambda held: found(held[0])) if tree.may_fail(node.name) else found(name)
 
     def _item(self, node: tree.Item) -> str:
         value = f"({self._json(node.of)} -> {self.of(node.key)})"
@@ -117,6 +135,9 @@ class Conditions:
 
     def _json(self, node: Node) -> str:
         """The SQL of a message, a list or a map: jsonb, as columns have it."""
+        return _bounded(node, self._document(node))
+
+    def _document(self, node: Node) -> str:
         match node:
             case tree.Given():
                 return f"q.{ASKING[node.name][0]}"
@@ -131,14 +152,23 @@ class Conditions:
             case tree.Select():
                 empty = "{}" if node.type.kind is not Kind.LIST else "[]"
                 # A missing field of a message that is there is empty; of one that is an error, an error.
-                of = self._json(node.of)
-                value = f"coalesce({of} -> {literal(node.field.name)}, '{empty}'::jsonb)"
-                return f"(case when {of} is not null then {value} end)" if tree.may_fail(node.of) else value
+                if tree.may_fail(node.of):
+                    return self._member(node)
+                return f"coalesce({self._json(node.of)} -> {literal(node.field.name)}, '{empty}'::jsonb)"
         raise AssertionError(node)
 
     def _alias(self) -> str:
         self._aliases += 1
         return f"g{self._aliases}"
+
+    def _known(self, values: Sequence[str], expression: Callable[[list[str]], str]) -> str:
+        """`expression` of the values, each of which is evaluated once; NULL where one of them is."""
+        alias = self._alias()
+        held = [f"{alias}.v{i}" for i in range(len(values))]
+        shown = ", ".join(f"{value} as v{i}" for i, value in enumerate(values))
+        there = " and ".join(f"{one} is not null" for one in held)
+        # OFFSET 0 keeps Postgres from writing the values out wherever they are used.
+        return f"(select {expression(held)} from (select {shown} offset 0) {alias} where {there})"
 
     # Logic.
 
@@ -152,8 +182,8 @@ class Conditions:
         return f"(not {self.of(node.of)})"
 
     def _if(self, node: tree.If) -> str:
-        test = self.of(node.test)
-        return f"(case when {test} then {self.of(node.then)} when not {test} then {self.of(node.other)} end)"
+        test, then, other = self.of(node.test), self.of(node.then), self.of(node.other)
+        return f"(case {test} when true then {then} when false then {other} end)"
 
     def _quantified(self, node: tree.Quantified) -> str:
         alias = self._alias()
@@ -165,28 +195,28 @@ class Conditions:
             self._elements[node.variable] = before
         decided = "false" if node.every else "true"
         met = "not met" if node.every else "met"
-        found = (
-            f"(select case when bool_or({met}) then {decided} when bool_or(met is null) then null "
-            f"else not {decided} end from (select {test} as met from jsonb_array_elements({of}) {alias}) as tested)"
-        )
-        return f"(case when {of} is not null then {found} end)" if tree.may_fail(node.of) else found
+
+        def found(of: str) -> str:
+            return (
+                f"(select case when bool_or({met}) then {decided} when bool_or(met is null) then null "
+                f"else not {decided} end from (select {test} as met from jsonb_array_elements({of}) {alias}) as tested)"
+            )
+
+        return self._known([of], lambda held: found(held[0])) if tree.may_fail(node.of) else found(of)
 
     def _compared(self, node: tree.Compared) -> str:
-        op = _OPERATORS.get(node.op, node.op)
         if label := self._labelled(node):
             return label
-        kind = node.left.type.kind
-        if kind in (Kind.TIMESTAMP, Kind.DURATION) and (_computed(node.left) or _computed(node.right)):
-            return f"({self._micros(node.left)} {op} {self._micros(node.right)})"
-        left, right = self.of(node.left), self.of(node.right)
-        if kind is Kind.DOUBLE:
-            # For Postgres NaN equals NaN and is above all; for CEL, as for IEEE 754, it is neither.
-            if op == "<>":
-                return f"({left} <> {right} or {left} = 'NaN' or {right} = 'NaN')"
-            return f"({left} {op} {right} and {left} <> 'NaN' and {right} <> 'NaN')"
-        if kind is Kind.STRING and node.op not in _OPERATORS:
-            return f'({left} collate "C" {op} {right} collate "C")'
-        return f"({left} {op} {right})"
+        sides = (node.left, node.right)
+        left, right = self._operands(sides)
+        if node.left.type.kind is Kind.DOUBLE and not all(_plain(side) for side in sides):
+            return self._known([left, right], lambda held: _comparison(node.op, Kind.DOUBLE, *held))
+        return _comparison(node.op, node.left.type.kind, left, right)
+
+    def _operands(self, nodes: Sequence[Node]) -> list[str]:
+        """Values that can be compared with one another."""
+        computed = nodes[0].type.kind in (Kind.TIMESTAMP, Kind.DURATION) and any(_computed(n) for n in nodes)
+        return [self._micros(n) if computed else self.of(n) for n in nodes]
 
     def _labelled(self, node: tree.Compared) -> str:
         """An enum field compared with a constant: by its name, as it is stored, so that an index may serve."""
@@ -194,8 +224,7 @@ class Conditions:
             if field.type.enum and isinstance(constant, tree.Constant) and node.op in _OPERATORS:
                 label = self._label(field)
                 if label:
-                    wanted = literal(_label_of(field.type.enum, constant.value))
-                    return f"({label} {_OPERATORS[node.op]} {wanted})"
+                    return _among(label, _labels_of(field.type.enum, constant.value), negated=node.op == "!=")
         return ""
 
     def _label(self, node: Node) -> str:
@@ -208,32 +237,36 @@ class Conditions:
         return ""
 
     def _oneof(self, node: tree.OneOf) -> str:
-        if not node.options:
-            value = self.of(node.value)
-            return f"(case when {value} is not null then false end)" if tree.may_fail(node.value) else "false"
-        options = [tree.Compared(tree.BOOL, node.at, "==", node.value, option) for option in node.options]
-        found = "(" + " or ".join(self.of(o) for o in options) + ")"
-        failing = [o for o in node.options if tree.may_fail(o)]
-        if not failing:
-            return found
-        there = " and ".join(f"{self.of(o)} is not null" for o in failing)
-        return f"(case when {there} then {found} end)"
+        kind = node.value.type.kind
+        if all(_plain(n) for n in (node.value, *node.options)):
+            options = [tree.Compared(tree.BOOL, node.at, "==", node.value, option) for option in node.options]
+            return "(" + " or ".join(self.of(o) for o in options) + ")" if options else "false"
+
+        def among(held: list[str]) -> str:
+            return " or ".join(_comparison("==", kind, held[0], option) for option in held[1:]) or "false"
+
+        return self._known(self._operands((node.value, *node.options)), among)
 
     def _contained(self, node: tree.Contained) -> str:
         of = self._json(node.of)
         if node.of.type.kind is Kind.MAP or (node.of.type.of and node.of.type.of.kind is Kind.STRING):
             return f"jsonb_exists({of}, {self.of(node.value)})"
-        element = node.of.type.of
-        assert element is not None
-        if element.enum:
-            labels = " ".join(
-                f"when {n} then {literal(_label_of(element.enum, n))}" for n in element.enum.values_by_number
-            )
-            value = self.of(node.value)
-            return f"jsonb_exists({of}, case {value} {labels} else {value}::text end)"
-        # Numbers in columns are JSON numbers; in messages, 64-bit ones are texts.
-        value = self.of(node.value)
-        return f"({of} @> to_jsonb({value}) or {of} @> to_jsonb({value}::text))"
+        assert isinstance(node.of, tree.Select)
+        field, value = node.of.field, self.of(node.value)
+        if field.enum_type:
+            if isinstance(node.value, tree.Constant):
+                return f"jsonb_exists_any({of}, {_array(_labels_of(field.enum_type, node.value.value))})"
+            numbers = field.enum_type.values_by_number
+            labels = " ".join(f"when {n} then {_array(_labels_of(field.enum_type, n))}" for n in numbers)
+
+            def found(held: list[str]) -> str:
+                return f"jsonb_exists_any({of}, case {held[0]} {labels} else array[{held[0]}::text] end)"
+
+            return self._known([value], found)
+        # Numbers in columns are JSON numbers; inside of messages, those of 64 bits are texts.
+        inside = not isinstance(node.of.of, tree.Root | tree.Found)
+        long = field.cpp_type == FieldDescriptor.CPPTYPE_INT64
+        return f"({of} @> to_jsonb({value}{'::text' if inside and long else ''}))"
 
     # Values.
 
@@ -245,20 +278,22 @@ class Conditions:
 
     def _micros(self, node: Node) -> str:
         """A timestamp, since 1970, or a duration, in microseconds: numeric, which no sum overflows."""
+        return _bounded(node, self._numeric(node))
+
+    def _numeric(self, node: Node) -> str:
         match node:
             case tree.Constant():
                 return f"({node.value}::numeric)"
             case tree.Shifted():
                 least, most = TIME_LEAST, TIME_MOST
                 if node.type.kind is Kind.DURATION:
-                    least, most = -DURATION_MOST, DURATION_MOST
+                    least, most = -SPAN_MOST, SPAN_MOST
                 op = "+" if node.sign > 0 else "-"
                 value = f"({self._micros(node.left)} {op} {self._micros(node.right)})"
-                return f"(case when {value} between {least} and {most} then {value} end)"
+                return f"(select v from (select {value} as v offset 0) s where v between {least} and {most})"
             case tree.If():
-                test = self.of(node.test)
-                then, other = self._micros(node.then), self._micros(node.other)
-                return f"(case when {test} then {then} when not {test} then {other} end)"
+                test, then, other = self.of(node.test), self._micros(node.then), self._micros(node.other)
+                return f"(case {test} when true then {then} when false then {other} end)"
         return f"(extract(epoch from {self.of(node)}) * 1000000)"
 
     def _size(self, node: tree.Size) -> str:
@@ -269,7 +304,10 @@ class Conditions:
                 return f"octet_length({self.of(node.of)})::bigint"
             case Kind.MAP:
                 of = self._json(node.of)
-                return f"(case when {of} is not null then (select count(*) from jsonb_object_keys({of})) end)"
+                keys = "(select count(*) from jsonb_object_keys({}))"
+                return (
+                    self._known([of], lambda held: keys.format(held[0])) if tree.may_fail(node.of) else keys.format(of)
+                )
         return f"jsonb_array_length({self._json(node.of)})::bigint"
 
     def _text(self, node: tree.Text) -> str:
@@ -277,7 +315,7 @@ class Conditions:
         if node.op == "startsWith":
             return f"starts_with({of}, {part})"
         if node.op == "endsWith":
-            return f"(right({of}, char_length({part})) = {part})"
+            return f"starts_with(reverse({of}), reverse({part}))"
         return f"(strpos({of}, {part}) > 0)"
 
 
@@ -289,6 +327,31 @@ def literal(text: str) -> str:
 def table(resource: Resource) -> str:
     """The resource's table, quoted."""
     return sql.Identifier(resource.table_schema, resource.table_name).as_string(None)
+
+
+def _bounded(node: Node, text: str) -> str:
+    if len(text) > SQL_MOST:
+        raise Refused(node.at, f"becomes more than {SQL_MOST} characters of SQL; say it in a simpler way")
+    return text
+
+
+def _plain(node: Node) -> bool:
+    """Whether its SQL is short and no error: it may stand in several places."""
+    return isinstance(node, tree.Constant | tree.Given) or (
+        isinstance(node, tree.Select) and isinstance(node.of, tree.Root)
+    )
+
+
+def _comparison(op: str, kind: Kind, left: str, right: str) -> str:
+    op = _OPERATORS.get(op, op)
+    if kind is Kind.DOUBLE:
+        # For Postgres NaN equals NaN and is above all; for CEL, as for IEEE 754, it is neither.
+        if op == "<>":
+            return f"({left} <> {right} or {left} = 'NaN' or {right} = 'NaN')"
+        return f"({left} {op} {right} and {left} <> 'NaN' and {right} <> 'NaN')"
+    if kind is Kind.STRING and op not in _OPERATORS.values():
+        return f'({left} collate "C" {op} {right} collate "C")'
+    return f"({left} {op} {right})"
 
 
 def _computed(node: Node) -> bool:
@@ -341,7 +404,9 @@ def _set(alias: str, resource: Resource, field: FieldDescriptor) -> str:
         # Without a look-up `is not null` would be enough; in one, an absent row has to stay NULL.
         return f"({column} is not null)"
     if field.type == FieldDescriptor.TYPE_ENUM:
-        return f"({column} <> {literal(_label_of(field.enum_type, 0))})"
+        return _among(column, _labels_of(field.enum_type, 0), negated=True)
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return f"({column}::text <> '0')"  # -0.0 is set
     return f"({column} <> {_default(field)})"
 
 
@@ -352,6 +417,18 @@ def _default(field: FieldDescriptor) -> str:
     if field.type == FieldDescriptor.TYPE_BYTES:
         return f"'\\x{value.hex()}'::bytea"
     return f"{literal(value)}::text" if field.type == FieldDescriptor.TYPE_STRING else literal(repr(value))
+
+
+def _default_json(node: tree.Select) -> Any:
+    """The default of a field of a message inside of a document, as columns have it."""
+    field = node.field
+    if node.type.kind in (Kind.LIST, Kind.MAP, Kind.MESSAGE):
+        return [] if node.type.kind is Kind.LIST else {}
+    if field.enum_type:
+        return _label_of(field.enum_type, field.default_value)
+    if isinstance(field.default_value, bytes):
+        return base64.b64encode(field.default_value).decode()
+    return field.default_value if isinstance(field.default_value, bool) else str(field.default_value)
 
 
 def _scalar(json: str, kind: Type, field: FieldDescriptor | None) -> str:
@@ -376,8 +453,24 @@ def _number(text: str, enum: EnumDescriptor | None) -> str:
     """The number of an enum's stored name. A number without a name is stored as such; a name that is no longer one is an
     error."""
     assert enum is not None
-    names = " ".join(f"when {literal(_label_of(enum, n))} then {n}" for n in enum.values_by_number)
+    names = " ".join(f"when {literal(value.name)} then {value.number}" for value in enum.values)
     return f"(case {text} {names} else (case when {text} ~ '^-?[0-9]{{1,10}}$' then {text}::bigint end) end)"
+
+
+def _labels_of(enum: EnumDescriptor | None, number: int) -> list[str]:
+    """What a number may be stored as: by each of its names, as aliases come and go."""
+    assert enum is not None
+    return [value.name for value in enum.values if value.number == number] or [str(number)]
+
+
+def _among(column: str, labels: Sequence[str], *, negated: bool) -> str:
+    if len(labels) == 1:
+        return f"({column} {'<>' if negated else '='} {literal(labels[0])})"
+    return f"({column} {'not ' if negated else ''}in ({', '.join(map(literal, labels))}))"
+
+
+def _array(texts: Sequence[str]) -> str:
+    return f"array[{', '.join(map(literal, texts))}]::text[]"
 
 
 def _label_of(enum: EnumDescriptor | None, number: int) -> str:
