@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 HOUR = timedelta(hours=1)
 
@@ -115,6 +115,33 @@ class Letters:
             f"The link is good for {_span(lasts)}, once.",
         )
 
+    def condemned(self, email: str, word: str, when: datetime) -> Letter:
+        """To the address of an account that will be deleted."""
+        return self._letter(
+            "Your account will be deleted",
+            f"Somebody, most likely you, asks for the account {email} at {self._app} to be deleted. Nobody can sign in to "
+            f"it any more. On {_moment(when)} all that belongs to it will be removed.",
+            f"To keep the account, open {self._link('keep', word)} before that.",
+            "If it was not you, do so at once, and choose another password then.",
+        )
+
+    def deleted(self, email: str) -> Letter:
+        """To what was the address of an account."""
+        return self._letter(
+            "Your account is deleted",
+            f"The account {email} at {self._app} and all that belonged to it are removed. This is the last mail about it.",
+        )
+
+    def exported(self, email: str, until: datetime) -> Letter:
+        """To the address of an account that asked for a copy of its data. The mail itself gives nobody access."""
+        return self._letter(
+            "The copy of your data is ready",
+            f"What belongs to your account {email} at {self._app} was copied into one file.",
+            f"To get it, sign in and open {self._page('exports')}",
+            f"It stays there until {_moment(until)}. If you have not asked for it, choose another password: "
+            f"{self._page('reset')}",
+        )
+
     def _letter(self, subject: str, *paragraphs: str) -> Letter:
         return Letter(f"{self._app}: {subject}", "\n\n".join(paragraphs) + "\n")
 
@@ -123,6 +150,10 @@ class Letters:
 
     def _link(self, page: str, word: str) -> str:
         return f"{self._page(page)}#{word}"
+
+
+def _moment(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%d %B %Y, %H:%M} UTC"
 
 
 def _span(lasts: timedelta) -> str:

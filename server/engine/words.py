@@ -24,6 +24,7 @@ class Purpose(StrEnum):
     SECOND_FACTOR = "second_factor"
     PASSKEY = "passkey"
     OIDC = "oidc"
+    SPARE = "spare"
 
 
 class Words:
