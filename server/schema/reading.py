@@ -88,7 +88,11 @@ class _Reader:
             for field in message.fields
             if (found := self.extension(field, "google.api.resource_reference")) is not None and found.type
         }
-        schema = Schema(self.pool, resources, services, behaviors, references=references)
+        terms: dict[str, tuple[tuple[str, str], ...]] = {}
+        for file in sorted(served, key=lambda f: f.name):
+            written = self.extension(self.pool.FindFileByName(file.name), "transom.schema.v1.terms") or ()
+            terms[file.package] = (*terms.get(file.package, ()), *((t.name, t.means) for t in written))
+        schema = Schema(self.pool, resources, services, behaviors, references=references, terms=terms)
         own = (f for f in served if not f.package.startswith(OWN_PACKAGE))
         return replace(schema, warnings=(*self.warnings, *doubts(schema, own)))
 

@@ -5,12 +5,22 @@ from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+TERMS_FIELD_NUMBER: _ClassVar[int]
+terms: _descriptor.FieldDescriptor
 RESOURCE_FIELD_NUMBER: _ClassVar[int]
 resource: _descriptor.FieldDescriptor
 FIELD_FIELD_NUMBER: _ClassVar[int]
 field: _descriptor.FieldDescriptor
 METHOD_FIELD_NUMBER: _ClassVar[int]
 method: _descriptor.FieldDescriptor
+
+class Term(_message.Message):
+    __slots__ = ("name", "means")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEANS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    means: str
+    def __init__(self, name: _Optional[str] = ..., means: _Optional[str] = ...) -> None: ...
 
 class ResourceRules(_message.Message):
     __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch")
