@@ -283,7 +283,7 @@ async def opened(
         )
         stack.callback(objects.close)
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
-        keys = Keys(StoredKeys(identity), tokens, Scopes(schema))
+        keys = Keys(StoredKeys(identity), tokens, audit, Scopes(schema))
         yield Parts(
             settings=settings,
             schema=schema,

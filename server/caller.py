@@ -72,3 +72,5 @@ class Caller:
 
 NOBODY = Caller()
 SYSTEM = Caller(kind=Kind.SYSTEM, name="system", roles=frozenset({ADMIN, "service"}))
+OPERATOR = Caller(kind=Kind.SYSTEM, name="operator", roles=frozenset({ADMIN, "service"}))
+"""Who works on the installation's own machine, with its passwords."""

@@ -209,6 +209,7 @@ class Server:
     keys: Keys
     authentication: Authentication
     tokens: Tokens
+    words: Words
     objects: Objects
     port: int = 0
 
@@ -317,7 +318,7 @@ async def server(
         anonymous=anonymous,
     )
     files = Files(StoredFiles(pool), objects, **options)
-    made = Server(people, files, Keys(StoredKeys(pool), tokens), authentication, tokens, objects)
+    made = Server(people, files, Keys(StoredKeys(pool), tokens, audit), authentication, tokens, words, objects)
     layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication)]
     grpc_server = grpc.aio.server(interceptors=[Chain(layers)])
     accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(people), grpc_server)

@@ -23,7 +23,7 @@ from transom.accounts.v1 import accounts_pb2 as pb
 
 from deploy.native.stack import Stack
 from server.app import POOL_WAITING, _pool
-from server.caller import NOBODY, Kind
+from server.caller import NOBODY, OPERATOR, Kind
 from server.engine.authentication import BAD, Authentication
 from server.engine.sign_ins import Place as Where
 from server.engine.text import email_key
@@ -223,7 +223,7 @@ async def test_who_may_not(at: Place) -> None:
     async with server(at) as on:
         ann, hers = await signed_up(on)
         bob, his = await signed_up(on)
-        _, token = await on.keys.create("a tool", "admin")
+        _, token = await on.keys.create(OPERATOR, "a tool", "admin")
         tool, nobody = on.stubs(token), on.stubs()
         garbage = on.stubs(new_token(SESSION))
         get, end = pb.GetMeRequest(), pb.RevokeSessionRequest
@@ -687,7 +687,7 @@ async def test_a_key_is_made_shown_and_ended_by_the_command(at: Place) -> None:
         for wrong in (["create"], ["create", "--title", ""], ["create", "--title", "x", "--role", "god"]):
             assert (await asyncio.to_thread(transom_key, at, *wrong)).returncode != 0
         with pytest.raises(Invalid):
-            await on.keys.create("a\0b", "service")
+            await on.keys.create(OPERATOR, "a\0b", "service")
 
 
 @asynchronous

@@ -23,7 +23,7 @@ from PIL import Image
 from transom.files.v1 import files_pb2 as pb
 
 from deploy.native.stack import Stack
-from server.caller import SYSTEM
+from server.caller import OPERATOR, SYSTEM
 from server.engine.content_types import disagreement, media_type
 from server.errors import Exhausted, Invalid, NotFound, Precondition, Refusal, Unavailable
 
@@ -314,7 +314,7 @@ async def test_a_deletion_beats_a_completion_under_way(at: Place, bucket: Bucket
 async def test_who_may_what(at: Place, bucket: Bucket) -> None:
     async with server(at) as on:
         ann, bob, nobody = await signed_up(on), await signed_up(on), on.stubs()
-        _, token = await on.keys.create("a consumer", "service")
+        _, token = await on.keys.create(OPERATOR, "a consumer", "service")
         tool = on.stubs(token)
         file = await uploaded(ann)
         upload = await announce(ann, JPEG)

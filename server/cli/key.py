@@ -58,10 +58,11 @@ def create(title: str, role: str, scopes: tuple[str, ...], port: int | None) -> 
     The token is shown this once: only its SHA-256 is kept. It goes to standard output alone, so that
     KEY=$(transom key create --title nightly) holds it.
     """
+    from server.caller import OPERATOR
     from server.engine.scopes import written
 
     given = [one for scope in scopes for one in written(scope)] if scopes else None
-    key, token = _run(port, lambda keys: keys.create(title, role, given), limited=bool(scopes))
+    key, token = _run(port, lambda keys: keys.create(OPERATOR, title, role, given), limited=bool(scopes))
     limits = f", {' '.join(key.scopes)}" if key.scopes is not None else ""
     click.echo(f"keys/{key.id}, role {key.role}{limits}; the token is not shown again:", err=True)
     click.echo(token)
@@ -71,7 +72,9 @@ def create(title: str, role: str, scopes: tuple[str, ...], port: int | None) -> 
 @port_option
 def list_(port: int | None) -> None:
     """Show the keys there are, newest first, with their scopes: `everything` where they have none."""
-    keys = _run(port, lambda keys: keys.list())
+    from server.caller import OPERATOR
+
+    keys = _run(port, lambda keys: keys.list(OPERATOR))
     if not keys:
         click.echo("no keys", err=True)
     for key in keys:
@@ -124,7 +127,7 @@ async def _keys(settings: Settings, limited: bool) -> AsyncIterator[Keys]:
     async with pool:
         tokens = Tokens(pool, redis)
         try:
-            yield Keys(StoredKeys(pool), tokens, _scopes(settings) if limited else None)
+            yield Keys(StoredKeys(pool), tokens, Audit(StoredAudit(pool)), _scopes(settings) if limited else None)
         finally:
             await tokens.aclose()
             await redis.aclose()

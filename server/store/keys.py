@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,13 +41,14 @@ class StoredKeys:
         self._pool = pool
 
     async def create(
-        self, id: str, token_hash: bytes, title: str, role: str, scopes: Sequence[str] | None = None
+        self, id: str, token_hash: bytes, title: str, role: str, scopes: Sequence[str] | None, also: Statement
     ) -> StoredKey:
-        """Keeps a new key."""
+        """Keeps a new key, and does something else in the same transaction."""
         async with transaction(self._pool, StoredKey) as cursor:
             await cursor.execute(_CREATE, [id, token_hash, title, role, None if scopes is None else list(scopes)])
             made = await cursor.fetchone()
             assert made is not None  # an insert without conflict clause returns its row
+            await cursor.execute(*also)
             return made
 
     async def one(self, id: str) -> StoredKey | None:

@@ -35,8 +35,8 @@ class AdminServiceStub:
 
     UNAUTHENTICATED for nobody; PERMISSION_DENIED with reason ADMIN_REQUIRED for who is no admin, IMPERSONATED for a
     session in which an admin acts as somebody else, SCOPE_REQUIRED (metadata `scope`) where a scope is missing, and
-    BEYOND_SCOPES where somebody would get, or has, more than the caller. Whatever changes something, and every
-    impersonation, is written to the audit log in the transaction that does it.
+    BEYOND_SCOPES where somebody would get, or has, more than the caller. What changes accounts and keys is written to the
+    audit log in the transaction that does it; an impersonation before its token is answered.
     """
 
     def __init__(self, channel):
@@ -106,8 +106,8 @@ class AdminServiceServicer:
 
     UNAUTHENTICATED for nobody; PERMISSION_DENIED with reason ADMIN_REQUIRED for who is no admin, IMPERSONATED for a
     session in which an admin acts as somebody else, SCOPE_REQUIRED (metadata `scope`) where a scope is missing, and
-    BEYOND_SCOPES where somebody would get, or has, more than the caller. Whatever changes something, and every
-    impersonation, is written to the audit log in the transaction that does it.
+    BEYOND_SCOPES where somebody would get, or has, more than the caller. What changes accounts and keys is written to the
+    audit log in the transaction that does it; an impersonation before its token is answered.
     """
 
     def ListUsers(self, request, context):
@@ -269,8 +269,8 @@ class AdminService:
 
     UNAUTHENTICATED for nobody; PERMISSION_DENIED with reason ADMIN_REQUIRED for who is no admin, IMPERSONATED for a
     session in which an admin acts as somebody else, SCOPE_REQUIRED (metadata `scope`) where a scope is missing, and
-    BEYOND_SCOPES where somebody would get, or has, more than the caller. Whatever changes something, and every
-    impersonation, is written to the audit log in the transaction that does it.
+    BEYOND_SCOPES where somebody would get, or has, more than the caller. What changes accounts and keys is written to the
+    audit log in the transaction that does it; an impersonation before its token is answered.
     """
 
     @staticmethod
