@@ -10,7 +10,7 @@ import functools
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,17 @@ from server.interceptors.errors import DETAILS, Errors
 from server.interceptors.lines import Lines
 from server.interceptors.observe import Observe
 from server.services.accounts import AccountsService, People
+from server.services.cookie_rules import DEFAULT, CookieRules
 from server.services.files import FilesService
 from server.services.said import said
 from server.store.accounts import StoredAccounts
+from server.store.announcements import Announcements
 from server.store.attempts import StoredAttempts
 from server.store.audit import StoredAudit
 from server.store.files import StoredFiles
 from server.store.keys import StoredKeys
 from server.store.known_networks import KnownNetworks
+from server.store.last_seen import LastSeen
 from server.store.objects import Objects
 from server.store.passwords import Passwords
 from server.store.redis import Redis
@@ -211,6 +214,8 @@ class Server:
     tokens: Tokens
     words: Words
     objects: Objects
+    revocations: Revocations
+    last_seen: LastSeen
     port: int = 0
 
     @property
@@ -273,9 +278,13 @@ async def server(
     behind: float = 0.0,
     policy: SignUpPolicy | None = None,
     anonymous: bool = False,
+    told: str = "",
+    cookies: CookieRules = DEFAULT,
+    safe: Collection[str] = (),
     **options: Any,
 ) -> AsyncIterator[Server]:
-    """The services of accounts and files on a port of their own, all of it real."""
+    """The services of accounts and files on a port of their own, all of it real. `told` is the primary that tells it
+    which callers have changed; without it is told nothing."""
     env = at.env
     objects = Objects(
         endpoint=s3 or at.s3,
@@ -293,8 +302,10 @@ async def server(
     if second:
         await second.open()
     tokens = Tokens(pool, cache, second, lambda: behind)
-    authentication = Authentication(tokens)
     stored_accounts, stored_sessions = StoredAccounts(pool), StoredSessions(pool)
+    last_seen = LastSeen(stored_sessions)
+    authentication = Authentication(tokens, listening=bool(told), note=last_seen.note)
+    announcements = Announcements(told, "test", authentication)
     words = Words(StoredWords(pool))
     wire = RedisWire(redis or at.redis)
     audit = Audit(StoredAudit(pool), said)
@@ -318,17 +329,31 @@ async def server(
         anonymous=anonymous,
     )
     files = Files(StoredFiles(pool), objects, **options)
-    made = Server(people, files, Keys(StoredKeys(pool), tokens, audit), authentication, tokens, words, objects)
-    layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication)]
+    made = Server(
+        people,
+        files,
+        Keys(StoredKeys(pool), tokens, audit),
+        authentication,
+        tokens,
+        words,
+        objects,
+        revocations,
+        last_seen,
+    )
+    layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication, cookies, safe)]
     grpc_server = grpc.aio.server(interceptors=[Chain(layers)])
     accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(people), grpc_server)
     files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(files), grpc_server)
     made.port = grpc_server.add_insecure_port("127.0.0.1:0")
+    if told:
+        announcements.open()
     await grpc_server.start()
     try:
         yield made
     finally:
         await grpc_server.stop(0)
+        await announcements.aclose()
+        await last_seen.aclose()
         await tokens.aclose()
         await cache.aclose()
         await wire.aclose()
