@@ -18,12 +18,14 @@ from prometheus_client import Gauge
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from transom.accounts.v1 import accounts_pb2_grpc, identities_pb2_grpc, passkeys_pb2_grpc, second_factors_pb2_grpc
+from transom.admin.v1 import admin_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
 from server.engine.access import Access
 from server.engine.accounts import Accounts
 from server.engine.addresses import Addresses
+from server.engine.admins import Admins
 from server.engine.anonymous import Anonymous
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
@@ -63,6 +65,7 @@ from server.query.rules.checking import rules_of
 from server.schema.model import Schema
 from server.schema.reading import read
 from server.services.accounts import AccountsService, People
+from server.services.admin import AdminService
 from server.services.cookie_rules import CookieRules
 from server.services.custom import CustomMethods, unimplemented
 from server.services.files import FilesService
@@ -99,6 +102,7 @@ from server.store.redis_wire import RedisWire
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
 from server.store.tokens import Tokens
+from server.store.users import StoredUsers
 from server.store.words import StoredWords
 
 LANE_CONNECTIONS = 2
@@ -132,6 +136,7 @@ class Parts:
     second_factors: SecondFactors
     files: Files
     keys: Keys
+    admins: Admins
     sessions: Sessions
     callers: Callers
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
@@ -283,7 +288,9 @@ async def opened(
         )
         stack.callback(objects.close)
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
-        keys = Keys(StoredKeys(identity), tokens, audit, Scopes(schema))
+        scopes = Scopes(schema)
+        keys = Keys(StoredKeys(identity), tokens, audit, scopes)
+        admins = Admins(StoredUsers(identity), people.sign_ups, sessions, revocations, scopes, audit, **sizes)
         yield Parts(
             settings=settings,
             schema=schema,
@@ -294,6 +301,7 @@ async def opened(
             second_factors=second_factors,
             files=files,
             keys=keys,
+            admins=admins,
             sessions=sessions,
             callers=callers,
             limits=limits,
@@ -465,6 +473,7 @@ class ApiServer:
         second_factors_pb2_grpc.add_SecondFactorsServiceServicer_to_server(
             SecondFactorsService(parts.second_factors), server
         )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(parts.admins, parts.keys), server)
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
