@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from cel_expr_python import cel
@@ -51,6 +52,7 @@ _CEL = {
     Kind.DURATION: cel.Type.DURATION,
 }
 _ERROR = re.compile(r"^(?:\w+: )?ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
+_STATUS = re.compile(r" \[[A-Z_]+\]$")
 _NUMBERED = re.compile(r"\b(get|exists)__\d+")
 _VARIABLE = re.compile(r"\{([a-zA-Z][a-zA-Z0-9_]*)\}")
 
@@ -219,7 +221,7 @@ class _Checking:
             self._fault(place, refused.at, refused.why, text)
             return None
         if node.type.kind is not Kind.BOOL:
-            self._fault(place, 0, f"is a {node.type.kind}; a rule is true or false", text)
+            self._fault(place, 0, f"is of type {node.type.kind}; a rule is true or false", text)
             return None
         resource = place.resource
         parent_of = _parent_of(resource) if resource is not None else str
@@ -320,6 +322,9 @@ class _Numbered:
 
 
 def _numbered(text: str, parsed: Syntax, targets: Targets) -> tuple[_Numbered, list[Resource]]:
+    for expr in _walk(parsed.expr):
+        if _NUMBERED.fullmatch(expr.call_expr.function):
+            raise Refused(parsed.positions.get(expr.id, 0), f"undeclared reference to {expr.call_expr.function!r}")
     calls = [
         (parsed.positions.get(expr.id, 0), expr.call_expr)
         for expr in _walk(parsed.expr)
@@ -352,8 +357,10 @@ def _compiled(environment: Any, text: str, *, parse_only: bool = False, numbered
     except RuntimeError as error:
         match = _ERROR.search(str(error))
         if match is None:
-            raise Refused(0, "is not CEL") from error
-        line, column, why = int(match[1]), int(match[2]), match[3]
+            # Of what it parses CEL says where it fails; it stops without a place where parentheses nest too deep.
+            deep = "recursion limit" in str(error)
+            raise Refused(0, "is nested deeper than CEL reads" if deep else "is not CEL") from error
+        line, column, why = int(match[1]), int(match[2]), _STATUS.sub("", match[3])
         at = sum(len(one) + 1 for one in text.split("\n")[: line - 1]) + max(column - 1, 0)
         why = _NUMBERED.sub(r"\1", why).partition(" (in container")[0]
         raise Refused(numbered.original(at) if numbered else at, why) from error
@@ -386,9 +393,15 @@ def _cel_type(given: Type) -> Any:
 
 
 def _segments(patterns: Sequence[Pattern]) -> dict[str, int]:
-    """Where in the name each variable stands, for the variables that stand at one place in every pattern."""
+    """Where in the name each variable stands, for the variables that stand at one place in every pattern. Behind a
+    variable of several segments (`{path=**}`) nothing has a place."""
     places: list[dict[str, int]] = [
-        {m[1]: i for i, segment in enumerate(p.segments) if (m := _VARIABLE.fullmatch(segment))} for p in patterns
+        {
+            m[1]: i
+            for i, segment in enumerate(takewhile(lambda s: "=**" not in s, p.segments))
+            if (m := _VARIABLE.fullmatch(segment))
+        }
+        for p in patterns
     ]
     return {v: i for v, i in places[0].items() if all(other.get(v) == i for other in places[1:])}
 

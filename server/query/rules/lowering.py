@@ -37,6 +37,7 @@ _SCALARS = {
     FieldDescriptor.CPPTYPE_DOUBLE: Kind.DOUBLE,
     FieldDescriptor.CPPTYPE_FLOAT: Kind.DOUBLE,
 }
+_TAKEN = frozenset({"caller", "now", "owner", "parent", "path", "request", "resource"})
 _COMPARABLE = frozenset(Kind) - {Kind.LIST, Kind.MAP, Kind.MESSAGE}
 _LOOKUP = re.compile(r"(get|exists)__(\d+)")
 
@@ -308,7 +309,7 @@ class _Lowering:
         of = self.node(over.iter_range)
         if of.type.kind is not Kind.LIST or of.type.of is None:
             raise Refused(at, "exists and all are supported for lists only")
-        if over.iter_var in self._variables:
+        if over.iter_var in self._variables or over.iter_var in _TAKEN:
             raise Refused(at, f"the variable {over.iter_var!r} is taken")
         self._variables[over.iter_var] = of.type.of
         test = self._bool(over.loop_step.call_expr.args[1])
