@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from deploy.native.stack import PROJECT
+from server.query.rules.checking import ACTIONS, rules_of
 from server.schema.compilation import compile_app
 from server.schema.model import Kind
 from server.schema.reading import read
@@ -22,6 +23,7 @@ def test_the_whole_file_to_start_from_is_served_in_full(tmp_path: Path) -> None:
     assert [m.kind for m in service.methods] == [Kind.GET, Kind.LIST, Kind.CREATE, Kind.UPDATE, Kind.DELETE]
     assert all(m.http for m in service.methods)
     assert schema.warnings == ()
+    assert set(rules_of(schema).resources["library.v1.Shelf"].actions) == set(ACTIONS)
 
 
 def test_every_page_that_is_linked_is_there() -> None:

@@ -13,6 +13,7 @@ from ._chosen import app_options, named
 
 if TYPE_CHECKING:
     from server.apps.loading import App
+    from server.query.rules.checking import Rules
     from server.schema.model import Method, Schema
 
 WIDE = 10_000
@@ -41,11 +42,11 @@ def command(app: Path | None, strict: bool) -> None:
     app = named(app)
     try:
         schema = read(compile_app(app))
-        rules_of(schema)
+        rules = rules_of(schema)
         loaded = load(app, schema)
     except SchemaError as error:
         raise click.ClickException(f"the app is refused:\n{error}") from error
-    _print(schema, loaded)
+    _print(schema, rules, loaded)
     left = [m.full_name for s in schema.services if not s.own for m in s.methods if _served_by(m, loaded) == ""]
     for warning in schema.warnings:
         click.secho(f"warning: {warning}", fg="yellow")
@@ -80,27 +81,49 @@ def _served_by(method: Method, app: App) -> str:
     return f"engine: {method.kind.value}" if method.kind.standard else ""
 
 
-def _print(schema: Schema, app: App) -> None:
+def _callers(method: Method, app: App) -> str:
+    """Who may call the method, by its own rule; those of the resource hold in any case where the engine serves it."""
+    access = method.access
+    if access is None:
+        engine = method.kind.standard and method.full_name not in app.methods
+        return "by the resource's rules" if engine else "admins and service keys only"
+    if access.audience is not None:
+        return access.audience.value.replace("_", " ")
+    return f"role {access.role}" if access.role else access.rule
+
+
+def _print(schema: Schema, rules: Rules, app: App) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
     # What is no terminal has no width: nothing is folded or cut there.
     console = Console(width=None if sys.stdout.isatty() else WIDE)
-    resources = Table("resource", Column("names", overflow="fold"), "table", title="Resources", title_justify="left")
+    names, ruled = Column("names", overflow="fold"), Column("rules for", overflow="fold")
+    resources = Table("resource", names, "table", ruled, title="Resources", title_justify="left")
     for resource in schema.resources.values():
-        names = "\n".join(p.text for p in resource.patterns)
-        resources.add_row(resource.message, names, f"{resource.table_schema}.{resource.table_name}")
+        actions = " ".join(rules.resources[resource.message].actions) or "none: admins and service keys only"
+        resources.add_row(
+            resource.message,
+            "\n".join(p.text for p in resource.patterns),
+            f"{resource.table_schema}.{resource.table_name}",
+            actions,
+        )
     console.print(resources)
     for service in schema.services:
         if service.own:
             continue
         methods = Table(
-            "method", Column("REST", overflow="fold"), "served by", title=service.name, title_justify="left"
+            "method",
+            Column("REST", overflow="fold"),
+            "served by",
+            Column("who may call it", overflow="fold"),
+            title=service.name,
+            title_justify="left",
         )
         for method in service.methods:
             rest = "\n".join(f"{verb.upper()} {path}" for verb, path in method.http) or "-"
             why = f"nobody: {method.why_custom}" if method.why_custom else "nobody"
-            methods.add_row(method.name, rest, _served_by(method, app) or why)
+            methods.add_row(method.name, rest, _served_by(method, app) or why, _callers(method, app))
         console.print(methods)
     if app.tasks:
         tasks = Table("task", "on", "retries", title="Tasks", title_justify="left")
