@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import secrets
 import time
@@ -16,12 +17,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature  # noqa: F401 - see respelled()
 from door_ground import Door, door
-from edge_ground import free_port
+from edge_ground import eventually, free_port
 from identity_ground import Place, place
-from joserfc.jwk import ECKey, OctKey
-from oidc_issuer import Issuer, Person, new_key, reply, running
+from joserfc.jwk import ECKey
+from oidc_issuer import Issuer, Person, encoded, new_key, reply, running
 from people_ground import Client, People, Refused
 from transom.accounts.v1 import identities_pb2 as pb
 from transom.accounts.v1 import identities_pb2_grpc
@@ -47,6 +47,8 @@ class World:
     """Trusted for nothing but its own `sub`s; its client is public, and nonces are not asked for."""
     keyed: Issuer
     """Wants secrets that are signed, as Apple does."""
+    turning: Issuer
+    """Changes its keys."""
     liar: Issuer
     """Calls itself as home is called."""
     people: People
@@ -92,7 +94,8 @@ def world(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         home = stack.enter_context(running(Issuer({"web": SECRET, "ios": "", "android": ""}, [PAGE, APP])))
         other = stack.enter_context(running(Issuer({"web": ""}, [PAGE])))
         keyed = stack.enter_context(running(Issuer({"web": public}, [PAGE])))
-        liar = stack.enter_context(running(Issuer({"web": ""}, [PAGE])))
+        turning, liar = (stack.enter_context(running(Issuer({"web": ""}, [PAGE]))) for _ in range(2))
+        home.keys += [new_key(kind) for kind in ("ES384", "RS256", "PS256", "EdDSA", "ES256")]
         keyed.document = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
         keyed.says_itself = False
         liar.document = {"issuer": home.url}
@@ -123,12 +126,13 @@ def world(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 "key_id": "KEY",
                 "private_key": private,
             },
+            {"id": "turning", "issuer": turning.url, "client_ids": ["web"], "require_nonce": False},
             {"id": "liar", "issuer": liar.url, "client_ids": ["web"], "redirect_uris": [PAGE]},
             {"id": "gone", "issuer": f"http://127.0.0.1:{free_port()}", "client_ids": ["web"], "redirect_uris": [PAGE]},
         ]
         settings = {"TRANSOM_OIDC": json.dumps(providers), "TRANSOM_LIMIT_ADDRESS": "", "TRANSOM_LIMIT_METHODS": ""}
         made = stack.enter_context(door(at, tmp_path_factory.mktemp("door"), settings))
-        yield World(at, made, home, other, keyed, liar, People(made))  # type: ignore[arg-type]
+        yield World(at, made, home, other, keyed, turning, liar, People(made))  # type: ignore[arg-type]
         # Whatever happened above: no log has anything in it that signs in.
         said = made.log.read_text()
         for secret in (SECRET, private.splitlines()[1], "eyJ", "tss_", "tsw_"):
@@ -186,18 +190,19 @@ def test_a_token_that_signs_in(sentence: str, kind: str, claims: dict[str, Any],
     who = person(new_address())
     nonce, told = new_nonce()
     said = world.home.claims(who, "ios", told, **claims)
-    key = new_key(kind) if kind else world.home.keys[0]
-    issuer = world.home
-    if kind:  # an issuer of its own key is a world of its own: it is asked at once, for nobody has asked it before
-        world.home.keys.append(key)
+    key = next(key for key in world.home.keys if key.get("alg") == (kind or "ES256"))
     made = world.nobody.post(
-        "identities:signInWithIdToken", provider="home", id_token=issuer.token(said, key), nonce=nonce, device="Pixel"
+        "identities:signInWithIdToken",
+        provider="home",
+        id_token=world.home.token(said, key),
+        nonce=nonce,
+        device="Pixel",
     )
     assert not isinstance(made, Refused), made
     me = world.nobody.signed_in(made["token"]).get("accounts/me")
     assert me == made["account"] and made["session"]["device"] == "Pixel"
-    assert len(me.get("displayName", "")) <= 100 and "\u202e" not in me.get("displayName", "")
-    assert world.whose(issuer, who) == me["name"]
+    assert len(me["displayName"]) <= 100 and "\u202e" not in me["displayName"]
+    assert world.whose(world.home, who) == me["name"]
 
 
 # -------------------------------------------------------------------------------------------------------- bad tokens
@@ -209,11 +214,6 @@ def respelled(token: str) -> str:
     raw = base64.urlsafe_b64decode(signature + "==")
     other = P256 - int.from_bytes(raw[32:], "big")
     return f"{signed}.{base64.urlsafe_b64encode(raw[:32] + other.to_bytes(32, 'big')).decode().rstrip('=')}"
-
-
-def encoded(said: Any) -> str:
-    raw = said if isinstance(said, bytes) else json.dumps(said).encode()
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def with_claims(**claims: Any) -> Callable[[World, dict[str, Any]], str]:
@@ -234,12 +234,17 @@ def unsigned(world: World, said: dict[str, Any]) -> str:
     return f"{encoded({'alg': 'none', 'kid': world.home.keys[0].kid})}.{encoded(said)}."
 
 
+def without_algorithm(world: World, said: dict[str, Any]) -> str:
+    return f"{encoded({'kid': world.home.keys[0].kid})}.{encoded(said)}.AAAA"
+
+
 def signed_with_public_key(world: World, said: dict[str, Any]) -> str:
-    """HS256, where the secret is what everybody knows: the issuer's public key."""
+    """HS256, where the secret is what everybody knows: the issuer's public key, as a file has it."""
     public = world.home.keys[0].public_key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return world.home.token(said, OctKey.import_key(public), alg="HS256", kid=world.home.keys[0].kid)
+    signed = f"{encoded({'alg': 'HS256', 'kid': world.home.keys[0].kid})}.{encoded(said)}"
+    return f"{signed}.{encoded(hmac.digest(public, signed.encode(), 'sha256'))}"
 
 
 def signed_by_stranger(world: World, said: dict[str, Any]) -> str:
@@ -275,7 +280,8 @@ def of_other_issuer(world: World, said: dict[str, Any]) -> str:
 BAD: list[tuple[str, str, Callable[[World, dict[str, Any]], str]]] = [
     ("it is not signed", "algorithm", unsigned),
     ("it is signed with the public key", "algorithm", signed_with_public_key),
-    ("it says none in capitals", "algorithm", with_header(alg=None, typ="JWT")),
+    ("it says not how it is signed", "algorithm", without_algorithm),
+    ("it says none in capitals", "algorithm", lambda world, said: f"{encoded({'alg': 'NONE'})}.{encoded(said)}."),
     ("its key is unknown", "key", with_header(kid="invented")),
     ("its key has a path for an id", "key", with_header(kid="../../dev/null")),
     ("its key is none, of several", "key", with_header(kid=None)),
@@ -414,7 +420,7 @@ def test_a_token_of_another_issuer_is_no_token_of_this_one(world: World) -> None
             assert answer == Refused("UNAUTHENTICATED", "ID_TOKEN_INVALID", (), (("check", check),))
         else:  # the same `sub`, elsewhere, is somebody else
             assert answer["account"]["name"] != world.whose(world.home, victim)
-            assert "email" not in answer["account"], "it believed an issuer that it does not trust"
+            assert answer["account"]["email"] == "", "it believed an issuer that it does not trust"
 
 
 def test_an_issuer_that_is_away_or_lies_lets_nobody_in_and_nothing_leaks(world: World) -> None:
@@ -429,6 +435,22 @@ def test_an_issuer_that_is_away_or_lies_lets_nobody_in_and_nothing_leaks(world: 
             answer = world.nobody.post(path, **body)
             assert answer == Refused("UNAVAILABLE", "ISSUER_UNAVAILABLE"), answer
             assert [key for key, _ in answer.metadata] == ["issuer"]
+
+
+def test_a_new_key_is_believed_and_the_old_one_no_longer(world: World) -> None:
+    who = person()
+
+    def tried(token: str) -> Any:
+        return world.nobody.post("identities:signInWithIdToken", provider="turning", id_token=token)
+
+    old = world.turning.keys[0]
+    assert not isinstance(tried(world.turning.id_token(who, "web")), Refused)
+    world.turning.rotate("RS256")
+    fresh = world.turning.id_token(who, "web")
+    # At once; but where it was asked a moment ago it is not asked again for 5 seconds, whatever keys are invented.
+    eventually(lambda: not isinstance(tried(fresh), Refused))
+    late = world.turning.token(world.turning.claims(who, "web"), old)
+    assert tried(late) == Refused("UNAUTHENTICATED", "ID_TOKEN_INVALID", (), (("check", "key"),))
 
 
 # ----------------------------------------------------------------------------------------------------- the code flow
@@ -718,7 +740,7 @@ def test_an_issuer_that_is_not_trusted_cannot_ask_who_has_an_account(world: Worl
     for email in (victim.email, new_address()):
         token = world.other.id_token(person(email), "web")
         answer = world.nobody.post("identities:signInWithIdToken", provider="other", id_token=token)
-        assert "email" not in answer["account"] and answer["account"]["name"] != victim.user
+        assert answer["account"]["email"] == "" and answer["account"]["name"] != victim.user
 
 
 def test_who_took_an_address_before_its_owner_came_does_not_get_the_owners_account(world: World) -> None:
@@ -776,7 +798,7 @@ def test_what_is_noted_of_it(world: World) -> None:
 def test_identities_are_linked_and_parted(world: World) -> None:
     ann = world.people.person()
     who = person(new_address())
-    assert ann.get("identities") == {}
+    assert ann.get("identities") == {"identities": []}
     linked = ann.post("identities:link", idToken=brought(world, who))["identity"]
     assert linked["provider"] == "home" and linked["issuer"] == world.home.url
     assert linked["email"] == who.claims["email"]
@@ -793,7 +815,7 @@ def test_identities_are_linked_and_parted(world: World) -> None:
     assert bob.post("identities/x:unlink") == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("name",))
 
     assert ann.post(f"{linked['name']}:unlink") == {}
-    assert ann.get("identities") == {}
+    assert ann.get("identities") == {"identities": []}
     assert signed_in(world, who)["account"]["name"] != ann.user
     assert [outcome for outcome, _ in world.people.noted(ann, "identity_linked")] == ["ok"]
     assert [outcome for outcome, _ in world.people.noted(ann, "identity_unlinked")] == ["ok"]
@@ -814,7 +836,7 @@ def test_an_identity_is_linked_by_the_code_flow(world: World) -> None:
 
 def test_linking_proves_an_address_that_the_account_has_said(world: World) -> None:
     ann = world.people.person()
-    assert ann.get("accounts/me").get("verified", False) is False
+    assert ann.get("accounts/me")["verified"] is False
     ann.post("identities:link", idToken=brought(world, person(ann.email)))
     assert ann.get("accounts/me")["verified"] is True
 
@@ -829,8 +851,9 @@ def test_who_may_link_and_unlink(world: World) -> None:
         new_id(),
         digest(token),
     )
-    admin = world.people.session(linked)
-    world.at.sql("update transom.sessions set impersonator = 'users/admin' where token_hash = %s", digest(admin.token))
+    boss, admin = world.people.person(), world.people.session(linked)
+    world.at.sql("update transom.users set roles = '{admin}' where id = %s", boss.id)
+    world.at.sql("update transom.sessions set impersonator = %s where token_hash = %s", boss.user, digest(admin.token))
     ended = world.people.session(linked)
     world.at.sql("delete from transom.sessions where token_hash = %s", digest(ended.token))
     refusals = [
@@ -873,7 +896,7 @@ def test_an_account_has_at_most_20_identities(world: World) -> None:
     full = Refused("FAILED_PRECONDITION", "TOO_MANY_IDENTITIES")
     assert ann.post("identities:link", idToken=brought(world, person())) == full
     assert len(ann.get("identities")["identities"]) == 20
-    assert all("provider" not in one for one in ann.get("identities")["identities"])
+    assert all(one["provider"] == "" for one in ann.get("identities")["identities"])
 
 
 def test_an_anonymous_account_becomes_one_that_can_sign_in(world: World) -> None:
@@ -883,7 +906,7 @@ def test_an_anonymous_account_becomes_one_that_can_sign_in(world: World) -> None
     after = before.signed_in(answer["token"])
     me = after.get("accounts/me")
     assert me["name"] == before.user and me["email"] == who.claims["email"]
-    assert me["verified"] is True and "anonymous" not in me
+    assert me["verified"] is True and me["anonymous"] is False
     assert before.get("accounts/me") == Refused("UNAUTHENTICATED", "TOKEN_INVALID")
     assert signed_in(world, who)["account"]["name"] == before.user
 
@@ -891,7 +914,7 @@ def test_an_anonymous_account_becomes_one_that_can_sign_in(world: World) -> None
     taken = world.people.person(verified=True)
     anonymous = world.people.person(anonymous=True)
     answer = anonymous.post("identities:link", idToken=brought(world, person(taken.email)))
-    assert "email" not in anonymous.signed_in(answer["token"]).get("accounts/me")
+    assert anonymous.signed_in(answer["token"]).get("accounts/me")["email"] == ""
 
     # An identity that is another account's is no way to upgrade: the app signs in with it instead.
     third = world.people.person(anonymous=True)
