@@ -91,9 +91,9 @@ class PasskeysServiceServicer:
     def BeginRegistration(self, request, context):
         """Begins to add a passkey to the caller's account: what the browser or the phone must be asked.
 
-        UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a service key (NOT_AN_ACCOUNT), for who acts as somebody else, and
-        where the account has 20 passkeys (TOO_MANY_PASSKEYS). The session must have proved lately who it is; an
-        anonymous account, which cannot, needs not.
+        UNAUTHENTICATED for nobody; PERMISSION_DENIED (IMPERSONATED) for who acts as somebody else; FAILED_PRECONDITION for a
+        service key (NOT_AN_ACCOUNT), where the session has not proved within 15 minutes who it is (SIGN_IN_AGAIN; an anonymous
+        account, which cannot, need not), and where the account has 20 passkeys (TOO_MANY_PASSKEYS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +145,7 @@ class PasskeysServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeletePasskey(self, request, context):
-        """Removes a passkey. The session must have proved lately who it is.
+        """Removes a passkey. FAILED_PRECONDITION (SIGN_IN_AGAIN) where the session has not proved within 15 minutes who it is.
 
         NOT_FOUND for a passkey that is not the caller's; FAILED_PRECONDITION (LAST_WAY_TO_SIGN_IN) where the account has
         neither another passkey, nor a password, nor an identity elsewhere, nor a verified address to send codes to.

@@ -32,8 +32,10 @@ class SecondFactorsServiceStub:
     are both factors by themselves. Codes are those of RFC 6238: 6 digits of SHA-1 every 30 seconds; the one before and the
     one after are taken, too, and none is taken twice.
 
-    All but SignInWithSecondFactor are for the caller's own account: UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a
-    service key, for an anonymous account, and for who acts as somebody else.
+    All but SignInWithSecondFactor are for the caller's own account: UNAUTHENTICATED for nobody; PERMISSION_DENIED
+    (IMPERSONATED) for who acts as somebody else; FAILED_PRECONDITION for a service key (NOT_AN_ACCOUNT) and, to change
+    something, for an anonymous account (ANONYMOUS_ACCOUNT). Where a session must have proved lately who it is, that is within
+    15 minutes, else FAILED_PRECONDITION (SIGN_IN_AGAIN).
     """
 
     def __init__(self, channel):
@@ -79,8 +81,10 @@ class SecondFactorsServiceServicer:
     are both factors by themselves. Codes are those of RFC 6238: 6 digits of SHA-1 every 30 seconds; the one before and the
     one after are taken, too, and none is taken twice.
 
-    All but SignInWithSecondFactor are for the caller's own account: UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a
-    service key, for an anonymous account, and for who acts as somebody else.
+    All but SignInWithSecondFactor are for the caller's own account: UNAUTHENTICATED for nobody; PERMISSION_DENIED
+    (IMPERSONATED) for who acts as somebody else; FAILED_PRECONDITION for a service key (NOT_AN_ACCOUNT) and, to change
+    something, for an anonymous account (ANONYMOUS_ACCOUNT). Where a session must have proved lately who it is, that is within
+    15 minutes, else FAILED_PRECONDITION (SIGN_IN_AGAIN).
     """
 
     def GetSecondFactor(self, request, context):
@@ -190,8 +194,10 @@ class SecondFactorsService:
     are both factors by themselves. Codes are those of RFC 6238: 6 digits of SHA-1 every 30 seconds; the one before and the
     one after are taken, too, and none is taken twice.
 
-    All but SignInWithSecondFactor are for the caller's own account: UNAUTHENTICATED for nobody; FAILED_PRECONDITION for a
-    service key, for an anonymous account, and for who acts as somebody else.
+    All but SignInWithSecondFactor are for the caller's own account: UNAUTHENTICATED for nobody; PERMISSION_DENIED
+    (IMPERSONATED) for who acts as somebody else; FAILED_PRECONDITION for a service key (NOT_AN_ACCOUNT) and, to change
+    something, for an anonymous account (ANONYMOUS_ACCOUNT). Where a session must have proved lately who it is, that is within
+    15 minutes, else FAILED_PRECONDITION (SIGN_IN_AGAIN).
     """
 
     @staticmethod
