@@ -18,6 +18,7 @@ import pytest
 from edge_ground import Answer, eventually
 from identity_ground import asynchronous, cable
 from limits_ground import Limited, limited
+from people_ground import People
 from transom.accounts.v1 import accounts_pb2 as pb
 from transom.accounts.v1 import accounts_pb2_grpc
 
@@ -33,7 +34,6 @@ from server.store.redis_wire import RedisWire
 
 METHOD = "/test.v1.Service/Do"
 OTHER = "/test.v1.Service/DoOther"
-PASSWORD = "a harbour in the fog"
 
 
 @dataclass
@@ -301,14 +301,8 @@ class Told:
         return cls(answer.status, answer.reason, details["ErrorInfo"]["metadata"], headers, delay)
 
 
-def signed_up(edge: Limited, source: str) -> str:
-    """The token of a new account."""
-    made = edge.post("accounts:signUp", source=source, email=f"{secrets.token_hex(6)}@example.com", password=PASSWORD)
-    return str(made.json["token"])
-
-
 def test_an_account_that_calls_too_often_is_told_when_to_come_back_by_every_road(edge: Limited) -> None:
-    token = signed_up(edge, "127.0.1.1")
+    token = People(edge.stack).person().token
     statuses = [
         edge.call("GET", "/transom/v1/accounts/me", token=token, source=f"127.0.1.{2 + number % 3}").status
         for number in range(45)
@@ -334,7 +328,7 @@ def test_an_account_that_calls_too_often_is_told_when_to_come_back_by_every_road
         b"RATE_LIMITED" in trailers["grpc-status-details-bin"] and b"RetryInfo" in trailers["grpc-status-details-bin"]
     )
 
-    other = signed_up(edge, "127.0.1.9")
+    other = People(edge.stack).person().token
     assert edge.call("GET", "/transom/v1/accounts/me", token=other, source="127.0.1.9").status == 200
 
 
@@ -367,7 +361,7 @@ def test_a_method_has_a_limit_of_its_own_and_a_redis_that_dies_gives_nobody_more
     tries = (edge.post("accounts:signIn", source="127.0.3.1") for _ in range(40))
     told = Told.of(next(one for one in tries if one.status == 429))
     assert told.metadata == {"limit": "10", "window": "3600s", "scope": "method"}
-    token = signed_up(edge, "127.0.3.2")
+    token = People(edge.stack).person().token
     assert edge.call("GET", "/transom/v1/accounts/me", token=token, source="127.0.3.2").status == 200
 
 

@@ -12,6 +12,7 @@ import pytest
 from edge_ground import Answer
 from identity_ground import Place, asynchronous, cable, place
 from limits_ground import Limited, limited
+from people_ground import PASSWORD, People
 from psycopg_pool import AsyncConnectionPool
 
 from deploy.native.stack import Stack
@@ -24,7 +25,6 @@ from server.store.audit import StoredAudit
 from server.store.known_networks import PER_ACCOUNT, KnownNetworks
 from server.store.redis_wire import RedisWire
 
-PASSWORD = "a harbour in the fog"
 NETWORK, ACCOUNT = Rate(30, 3600), Rate(21, 3600)
 AT_ONCE = FREE + 1
 """Tries of one network at one account that need no waiting: the wait begins after the last of them."""
@@ -242,8 +242,7 @@ def edge(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lim
 
 def test_an_attack_through_the_edge_is_slowed_and_the_owner_signs_in(edge: Limited) -> None:
     home, away = "127.0.60.1", "127.0.60.2"
-    email, nobody = (f"{secrets.token_hex(6)}@example.com" for _ in range(2))
-    edge.post("accounts:signUp", source=home, email=email, password=PASSWORD)
+    email, nobody = People(edge.stack).person().email, f"{secrets.token_hex(6)}@example.com"
 
     def sign_in(email: str, password: str, source: str) -> Answer:
         return edge.post("accounts:signIn", source=source, email=email, password=password)
