@@ -25,12 +25,15 @@ from server.apps.loading import METHODS, App, load
 from server.engine.access import Access
 from server.engine.accounts import Accounts
 from server.engine.addresses import Addresses
+from server.engine.account_data import AccountData
 from server.engine.admins import Admins
 from server.engine.anonymous import Anonymous
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
 from server.engine.authorizations import Authorizations
 from server.engine.ceremonies import RelyingParty
+from server.engine.deletions import Deletions
+from server.engine.exports import Exports
 from server.engine.files import Files
 from server.engine.identities import Identities
 from server.engine.keys import Keys
@@ -39,6 +42,7 @@ from server.engine.lifetimes import Lifetimes
 from server.engine.limits import Limits as Rules
 from server.engine.mail_codes import MailCodes
 from server.engine.new_passwords import NewPasswords
+from server.engine.notices import Notices
 from server.engine.passkeys import Passkeys
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
@@ -64,6 +68,7 @@ from server.interceptors.observe import Observe
 from server.query.rules.checking import rules_of
 from server.schema.model import Schema
 from server.schema.reading import read
+from server.services.account_data import AccountDataService
 from server.services.accounts import AccountsService, People
 from server.services.admin import AdminService
 from server.services.cookie_rules import CookieRules
@@ -76,9 +81,11 @@ from server.services.said import said
 from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.settings import Settings
+from server.store.account_data import StoredAccountData
 from server.store.accounts import StoredAccounts
 from server.store.announcements import Announcements
 from server.store.anonymous import StoredAnonymous
+from server.store.archives import Archives
 from server.store.attempts import StoredAttempts
 from server.store.audit import StoredAudit
 from server.store.deeds import Deeds
@@ -93,6 +100,7 @@ from server.store.last_seen import LastSeen
 from server.store.limits import Buckets
 from server.store.marks import RedisMarks
 from server.store.objects import Objects
+from server.store.owned import Owned
 from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
 from server.store.pooled import Pool
@@ -134,6 +142,9 @@ class Parts:
     identities: Identities
     passkeys: Passkeys
     second_factors: SecondFactors
+    account_data: AccountData
+    deletions: Deletions
+    exports: Exports
     files: Files
     keys: Keys
     admins: Admins
@@ -232,6 +243,8 @@ async def opened(
         )
         revocations = Revocations(stored_sessions, tokens, callers, audit)
         sessions = Sessions(stored_sessions, stored_accounts, tokens, callers, revocations, **sizes)
+        letters = Letters(settings.relying_party_name, settings.public_url)
+        notices = Notices(Post(micros, said), letters)
         passkeys = Passkeys(
             StoredPasskeys(identity),
             stored_accounts,
@@ -240,6 +253,7 @@ async def opened(
             revocations,
             sessions.rotate,
             audit,
+            notices,
             RelyingParty(settings.relying_party_id, settings.relying_party_name, settings.relying_party_origins),
         )
         second_factors = SecondFactors(
@@ -248,16 +262,18 @@ async def opened(
             sessions.rotate,
             throttle,
             audit,
+            notices,
             Seal([secret.get_secret_value() for secret in settings.secret], PURPOSE),
             issuer=settings.relying_party_name,
         )
         policy = SignUpPolicy(Policy(settings.sign_up), settings.sign_up_domains, verify=settings.sign_up_verify)
+        letters = Letters(settings.relying_party_name, settings.public_url)
         people = people_of(
             identity,
             stored_accounts,
             passwords,
             words,
-            Letters(settings.relying_party_name, settings.public_url),
+            letters,
             policy,
             PasswordRules([settings.relying_party_name]),
             throttle,
@@ -288,6 +304,46 @@ async def opened(
         )
         stack.callback(objects.close)
         files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
+        data = StoredAccountData(pool)
+        account_data = AccountData(
+            data,
+            Deeds(identity),
+            Post(micros, said),
+            letters,
+            Proving(stored_accounts, passwords, throttle),
+            revocations,
+            audit,
+            said,
+            delay=timedelta(days=settings.account_delete_after),
+        )
+        deletions = Deletions(
+            schema,
+            resources.decisions,
+            records,
+            Owned(schema, pool, rules),
+            data,
+            files,
+            revocations,
+            letters,
+            audit,
+            micros,
+        )
+        archives = Archives()
+        stack.callback(archives.close)
+        exports = Exports(
+            schema,
+            access,
+            data,
+            files,
+            archives,
+            letters,
+            audit,
+            micros,
+            app=settings.relying_party_name,
+            url=settings.public_url,
+            bytes_max=settings.export_files_bytes_max,
+            life=timedelta(days=settings.export_days),
+        )
         scopes = Scopes(schema)
         keys = Keys(StoredKeys(identity), tokens, audit, scopes)
         admins = Admins(StoredUsers(identity), people.sign_ups, sessions, revocations, scopes, audit, **sizes)
@@ -299,6 +355,9 @@ async def opened(
             identities=identities,
             passkeys=passkeys,
             second_factors=second_factors,
+            account_data=account_data,
+            deletions=deletions,
+            exports=exports,
             files=files,
             keys=keys,
             admins=admins,
@@ -314,6 +373,8 @@ async def opened(
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
                 "audit": audit.sweep,
+                "deletions": deletions.begin,
+                "exports": exports.sweep,
             },
         )
 
@@ -473,6 +534,7 @@ class ApiServer:
         second_factors_pb2_grpc.add_SecondFactorsServiceServicer_to_server(
             SecondFactorsService(parts.second_factors), server
         )
+        account_data_pb2_grpc.add_AccountDataServiceServicer_to_server(AccountDataService(parts.account_data), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(parts.admins, parts.keys), server)
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

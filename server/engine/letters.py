@@ -97,6 +97,16 @@ class Letters:
             f"If you did not change it, choose another one at once: {self._page('reset')}",
         )
 
+    def ways_changed(self, email: str, what: str) -> Letter:
+        """To the address of an account, of what was done to how it is signed in to: a whole sentence, `A passkey was
+        added.`"""
+        return self._letter(
+            "How you sign in has changed",
+            f"Your account {email} at {self._app}: {what}",
+            "If it was you, there is nothing to do. If it was not, sign in, undo it, and end all other sessions; and "
+            f"choose another password: {self._page('reset')}",
+        )
+
     def code(self, code: str, lasts: timedelta) -> Letter:
         """To an address that signs in."""
         return self._letter(

@@ -22,6 +22,7 @@ from server.engine.ceremonies import (
     creation_options,
     request_options,
 )
+from server.engine.notices import Change, Notices
 from server.engine.revocations import Revocations
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
 from server.engine.text import line
@@ -30,6 +31,7 @@ from server.engine.words import Words
 from server.errors import AlreadyExists, Invalid, NotFound, Precondition, Refusal, Unauthenticated
 from server.store.accounts import StoredAccounts
 from server.store.passkeys import PER_ACCOUNT, NewPasskey, NotAdded, NotDeleted, StoredPasskey, StoredPasskeys
+from server.store.pooled import Statement
 
 TITLE = 100
 """Characters of a title."""
@@ -63,6 +65,7 @@ class Passkeys:
         revocations: Revocations,
         rotate: Callable[[Caller], Awaitable[str]],
         audit: Audit,
+        notices: Notices,
         party: RelyingParty,
     ) -> None:
         self._passkeys = passkeys
@@ -72,6 +75,7 @@ class Passkeys:
         self._revocations = revocations
         self._rotate = rotate
         self._audit = audit
+        self._notices = notices
         self._party = party
 
     async def begin_registration(self, caller: Caller) -> Asked:
@@ -127,8 +131,8 @@ class Passkeys:
             made.backed_up,
             title,
         )
-        note = self._audit.statement("passkey_added", target=caller.name, details={"passkey": _name(new.id)})
-        added = await self._passkeys.add(user, new, note)
+        also = await self._told("passkey_added", caller, _name(new.id), Change.PASSKEY_ADDED)
+        added = await self._passkeys.add(user, new, also)
         if added is NotAdded.TAKEN:
             raise AlreadyExists("The passkey is registered.", reason="PASSKEY_TAKEN")
         if added is NotAdded.FULL:
@@ -196,8 +200,8 @@ class Passkeys:
         no other way to sign in."""
         user, id = require_own(caller), _id(name, "name")
         require_recent(caller)
-        note = self._audit.statement("passkey_removed", target=caller.name, details={"passkey": name})
-        kept = await self._passkeys.delete(id, user, note)
+        also = await self._told("passkey_removed", caller, name, Change.PASSKEY_REMOVED)
+        kept = await self._passkeys.delete(id, user, also)
         if kept is NotDeleted.ABSENT:
             raise _absent(name)
         if kept is NotDeleted.LAST:
@@ -213,6 +217,14 @@ class Passkeys:
         except UnicodeDecodeError:
             return None
         return None if word is None else word.user_id or ""
+
+    async def _told(self, action: str, caller: Caller, passkey: str, change: Change) -> Sequence[Statement]:
+        """What goes with a change of an account's passkeys: a note of it, and a mail to its owner."""
+        account = await self._accounts.by_id(caller.id)
+        if account is None:
+            raise _gone()
+        note = self._audit.statement(action, target=caller.name, details={"passkey": passkey})
+        return [note, *self._notices.of(change, account.email, account.verified)]
 
     async def _refused(self, passkey: StoredPasskey, flaw: Flaw, place: Place) -> Refusal:
         """The refusal of a sign-in with a passkey that there is, once it is noted."""

@@ -10,6 +10,7 @@ from server.engine.identity import fresh_id
 from server.engine.letters import Letter
 from server.store import mails
 from server.store.deeds import Deed
+from server.store.pooled import Statement
 
 MAILS = 5
 """Mails of one purpose to one address within WITHIN whose words are not used. Nobody's mailbox is flooded."""
@@ -30,9 +31,13 @@ class Post:
 
     async def queue(self, deed: Deed, to: str, letter: Letter, *, withheld: bool = False) -> None:
         """Queues a mail for when the deed is done. A `withheld` one is never sent, but takes as long."""
+        await deed.also(self.statements(to, letter, withheld=withheld))
+
+    def statements(self, to: str, letter: Letter, *, withheld: bool = False) -> list[Statement]:
+        """As `queue`, as statements for a transaction of somebody else's."""
         said = self._said()
-        await deed.also(
-            mails.queued(
+        return [
+            *mails.queued(
                 fresh_id(self._clock()),
                 to,
                 letter.subject,
@@ -42,4 +47,4 @@ class Post:
                 fleeting=True,
                 withheld=withheld,
             )
-        )
+        ]

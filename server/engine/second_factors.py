@@ -19,9 +19,11 @@ from server.engine.authenticators import (
 )
 from server.engine.callers import require_own, require_recent
 from server.engine.limits import Attempts
+from server.engine.notices import Change, Notices
 from server.engine.sealing import Seal
 from server.engine.sign_ins import Challenge, Place, SignedIn, SignIns
 from server.errors import Invalid, Precondition, Unauthenticated, Violation
+from server.store.pooled import Statement
 from server.store.second_factors import StoredSecondFactor, StoredSecondFactors
 
 PURPOSE = "authenticators"
@@ -90,6 +92,7 @@ class SecondFactors:
         rotate: Callable[[Caller], Awaitable[str]],
         attempts: Attempts,
         audit: Audit,
+        notices: Notices,
         seal: Seal,
         *,
         issuer: str,
@@ -100,6 +103,7 @@ class SecondFactors:
         self._rotate = rotate
         self._attempts = attempts
         self._audit = audit
+        self._notices = notices
         self._seal = seal
         self._issuer = issuer
         self._clock = clock
@@ -138,10 +142,10 @@ class SecondFactors:
             raise _not_enrolling()
         secret, codes = found.secret, fresh_recovery_codes()
         hashes = [recovery_hash(user, fresh) for fresh in codes]
-        note = self._audit.statement("second_factor_added", target=caller.name)
+        also = self._told("second_factor_added", found, Change.SECOND_FACTOR_ADDED)
 
         async def take(step: int) -> bool:
-            return await self._stored.confirm(user, secret, step, hashes, note)
+            return await self._stored.confirm(user, secret, step, hashes, also)
 
         if not await self._judged(user, secret, given, address, take):
             raise _wrong_field(given)
@@ -151,15 +155,16 @@ class SecondFactors:
         """Removes app and recovery codes. Raises Invalid for a wrong code, Exhausted after too many of the app's."""
         user = _registered(caller)
         await self._proved(caller, user, given, address)
-        await self._stored.remove(user, self._audit.statement("second_factor_removed", target=caller.name))
+        also = self._told("second_factor_removed", await self._one(user), Change.SECOND_FACTOR_REMOVED)
+        await self._stored.remove(user, also)
 
     async def regenerate(self, caller: Caller, given: Given, address: str = "") -> list[str]:
         """New recovery codes in place of the old ones. Raises as `remove`; Precondition where there is no app."""
         user = _registered(caller)
         await self._proved(caller, user, given, address)
         codes = fresh_recovery_codes()
-        note = self._audit.statement("recovery_codes_made", target=caller.name)
-        if not await self._stored.replace_codes(user, [recovery_hash(user, code) for code in codes], note):
+        also = self._told("recovery_codes_made", await self._one(user), Change.RECOVERY_CODES_MADE)
+        if not await self._stored.replace_codes(user, [recovery_hash(user, code) for code in codes], also):
             raise Precondition("There is no confirmed authenticator app.", reason="NOT_ENROLLED")
         return codes
 
@@ -202,12 +207,10 @@ class SecondFactors:
 
     async def _right(self, user: str, given: Given, address: str) -> bool:
         """Whether what was given is good; from now on it is not."""
-        if given.recovery_code:
-            if not await self._stored.take_code(user, recovery_hash(user, given.recovery_code)):
-                return False
-            await self._audit.note("recovery_code_used", actor=f"users/{user}", target=f"users/{user}", address=address)
-            return True
         found = await self._one(user)
+        if given.recovery_code:
+            also = self._told("recovery_code_used", found, Change.RECOVERY_CODE_USED)
+            return await self._stored.take_code(user, recovery_hash(user, given.recovery_code), also)
         if found.secret is None or found.confirm_time is None:
             return False
         secret = found.secret
@@ -220,6 +223,12 @@ class SecondFactors:
         if self._seal.outdated(secret):
             await self._stored.reseal(user, secret, self._seal.seal(self._seal.open(secret, user), user))
         return True
+
+    def _told(self, action: str, of: StoredSecondFactor, change: Change) -> list[Statement]:
+        """What goes with a change of an account's second factor: a note of it, and a mail to its owner."""
+        name = f"users/{of.user_id}"
+        note = self._audit.statement(action, actor=name, target=name)
+        return [note, *self._notices.of(change, of.email, of.verified)]
 
     async def _judged(
         self, user: str, secret: bytes, given: Given, address: str, take: Callable[[int], Awaitable[bool]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from server.store.pooled import Pool, Statement, transaction
+from server.store.pooled import Pool, Statement, all_of, transaction
 
 PER_ACCOUNT = 20
 """Passkeys of one account."""
@@ -124,8 +124,11 @@ class StoredPasskeys:
             await cursor.execute(_BY_CREDENTIAL, [credential_id])
             return await cursor.fetchone()
 
-    async def add(self, user: str, passkey: NewPasskey, note: Statement) -> tuple[StoredPasskey, bool] | NotAdded:
-        """Adds a passkey to `user`, with a `note` of it; and whether the account was anonymous until now."""
+    async def add(
+        self, user: str, passkey: NewPasskey, also: Sequence[Statement]
+    ) -> tuple[StoredPasskey, bool] | NotAdded:
+        """Adds a passkey to `user`, and does something else (`also`) with it; and whether the account was anonymous until
+        now."""
         async with transaction(self._pool, StoredPasskey) as cursor:
             await cursor.execute(_LOCK, [user])
             if cursor.rowcount == 0:
@@ -149,7 +152,7 @@ class StoredPasskeys:
             if made is None:
                 await cursor.execute(_BY_CREDENTIAL, [passkey.credential_id])
                 return NotAdded.TAKEN if await cursor.fetchone() else NotAdded.FULL
-            await cursor.execute(*note)
+            await all_of(cursor, also)
             await cursor.execute(_UPGRADE, [user])
             return made, cursor.rowcount > 0
 
@@ -165,13 +168,14 @@ class StoredPasskeys:
             await cursor.execute(_RENAME, [title, id, user])
             return await cursor.fetchone()
 
-    async def delete(self, id: str, user: str, note: Statement) -> NotDeleted | None:
-        """Deletes the passkey `id` of `user`, with a `note` of it, where the account can be signed in to without it."""
+    async def delete(self, id: str, user: str, also: Sequence[Statement]) -> NotDeleted | None:
+        """Deletes the passkey `id` of `user`, and does something else with it, where the account can be signed in to
+        without it."""
         async with transaction(self._pool, StoredPasskey) as cursor:
             await cursor.execute(_LOCK, [user])
             await cursor.execute(_DELETE, {"id": id, "user": user})
             if cursor.rowcount:
-                await cursor.execute(*note)
+                await all_of(cursor, also)
                 return None
             await cursor.execute(_ONE, [id, user])
             return NotDeleted.LAST if await cursor.fetchone() else NotDeleted.ABSENT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -45,3 +45,9 @@ async def transaction(pool: Pool, row: type[Row]) -> AsyncIterator[AsyncCursor[R
         raise refusal_of(away) from away
     except psycopg.Error as refused:
         raise refusal_of(refused) from refused
+
+
+async def all_of(cursor: AsyncCursor[Any], statements: Iterable[Statement]) -> None:
+    """Runs statements of somebody else's in the cursor's transaction."""
+    for statement, parameters in statements:
+        await cursor.execute(statement, parameters)

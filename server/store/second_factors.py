@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.store.pooled import Pool, Statement, transaction
+from server.store.pooled import Pool, Statement, all_of, transaction
 
 _ONE = """
-select u.id as user_id, u.email, a.secret, a.confirm_time,
+select u.id as user_id, u.email, u.verified, a.secret, a.confirm_time,
        (select count(*) from transom.recovery_codes r where r.user_id = u.id)::int as codes
 from transom.users u left join transom.authenticators a on a.user_id = u.id
 where u.id = %s
@@ -58,6 +58,7 @@ class StoredSecondFactor:
 
     user_id: str
     email: str | None
+    verified: bool
     secret: bytes | None
     """Sealed; None where no authenticator was begun with."""
     confirm_time: datetime | None
@@ -95,16 +96,18 @@ class StoredSecondFactors:
             await cursor.execute(_ENROLL, [user, secret])
             return cursor.rowcount > 0
 
-    async def confirm(self, user: str, secret: bytes, step: int, codes: Sequence[bytes], note: Statement) -> bool:
-        """Makes the authenticator with this sealed secret count, with `codes` as recovery codes and a `note` of it;
-        False where it is not (any more) the one to be confirmed."""
+    async def confirm(
+        self, user: str, secret: bytes, step: int, codes: Sequence[bytes], also: Sequence[Statement]
+    ) -> bool:
+        """Makes the authenticator with this sealed secret count, with `codes` as recovery codes, and does something
+        else (`also`) with it; False where it is not (any more) the one to be confirmed."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_CONFIRM, {"user": user, "secret": secret, "step": step})
             if cursor.rowcount == 0:
                 return False
             await cursor.execute(_DROP_CODES, [user])
             await cursor.execute(_ADD_CODES, [user, list(codes)])
-            await cursor.execute(*note)
+            await all_of(cursor, also)
             return True
 
     async def take_step(self, user: str, secret: bytes, step: int) -> bool:
@@ -118,31 +121,35 @@ class StoredSecondFactors:
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_RESEAL, [new, user, old])
 
-    async def take_code(self, user: str, code_hash: bytes) -> bool:
-        """Takes a recovery code: False where there is no such code (any more). One call gets it."""
+    async def take_code(self, user: str, code_hash: bytes, also: Sequence[Statement]) -> bool:
+        """Takes a recovery code, and does something else with it: False where there is no such code (any more). One call
+        gets it."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_TAKE_CODE, [user, code_hash])
-            return cursor.rowcount > 0
+            if cursor.rowcount == 0:
+                return False
+            await all_of(cursor, also)
+            return True
 
-    async def replace_codes(self, user: str, codes: Sequence[bytes], note: Statement) -> bool:
-        """Puts `codes` in place of the recovery codes there are, with a `note` of it; False where no authenticator is
-        confirmed."""
+    async def replace_codes(self, user: str, codes: Sequence[bytes], also: Sequence[Statement]) -> bool:
+        """Puts `codes` in place of the recovery codes there are, and does something else with it; False where no
+        authenticator is confirmed."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_LOCK, [user])
             if cursor.rowcount == 0:
                 return False
             await cursor.execute(_DROP_CODES, [user])
             await cursor.execute(_ADD_CODES, [user, list(codes)])
-            await cursor.execute(*note)
+            await all_of(cursor, also)
             return True
 
-    async def remove(self, user: str, note: Statement) -> bool:
-        """Removes the authenticator, confirmed or not, and the recovery codes, with a `note` of it; False where there was
-        none."""
+    async def remove(self, user: str, also: Sequence[Statement]) -> bool:
+        """Removes the authenticator, confirmed or not, and the recovery codes, and does something else with it; False
+        where there was none."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
             await cursor.execute(_REMOVE, [user])
             removed = cursor.rowcount > 0
             if removed:
-                await cursor.execute(*note)
+                await all_of(cursor, also)
             await cursor.execute(_DROP_CODES, [user])
             return removed
