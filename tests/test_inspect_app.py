@@ -171,6 +171,16 @@ REFUSED = [
         "members.jsonl:1: user: users/x is not in accounts.jsonl",
     ),
     (
+        "members.jsonl",
+        '{"name": "sites/s/members/{x}", "user": "users/a", "role": "VIEWER"}',
+        "members.jsonl:1: name: users/x is not in accounts.jsonl",
+    ),
+    (
+        "members.jsonl",
+        '{"name": "sites/s/members/{a}", "user": "users/a"}',
+        "members.jsonl:1: role: is required",
+    ),
+    (
         "findings.jsonl",
         '{"name": "sites/s/inspections/i/findings/f", "title": "F", "severity": "LOW", "photos": ["files/x"]}',
         "findings.jsonl:1: photos[0]: files/x is not in files.jsonl",
@@ -523,7 +533,7 @@ def test_the_state_cannot_be_written(max_: Browser, site: str) -> None:
 
 
 def test_the_seed_is_served_and_loading_it_again_changes_nothing(stack: Stack, max_: Browser) -> None:
-    paths = ["/v1/sites", *(f"/v1/sites/{s}/members" for s in ("harbour-bridge", "linden-school", "mill-waterworks"))]
+    paths = ["/v1/sites", *(f"/v1/sites/{s}/members" for s in ("harbour-bridge", "mill-waterworks"))]
     before = [max_("GET", path) for path in paths]
     env = {**os.environ, **stack.env}
     again = subprocess.run([sys.executable, "-m", "server.cli", "seed"], env=env, capture_output=True, text=True)
@@ -534,6 +544,7 @@ def test_the_seed_is_served_and_loading_it_again_changes_nothing(stack: Stack, m
     assert len(members) == 3 and all(not m["user"].endswith("/max") for m in members), (
         "references lead to real accounts"
     )
+    assert all(m["name"] == f"sites/harbour-bridge/members/{m['user'].removeprefix('users/')}" for m in members)
 
 
 def test_an_app_without_a_seed_is_told(stack: Stack, tmp_path: Path) -> None:
