@@ -51,6 +51,8 @@ class Handler:
     retries: int = 8
     time_limit: float = 300.0
     """Seconds one run may take, its commit included."""
+    at_once: int = 0
+    """Runs of it at one time in one process, where that is fewer than the runner would allow; 0: as many as it does."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

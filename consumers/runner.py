@@ -89,9 +89,10 @@ class Runner:
         self._metrics = metrics
         self._instance = instance
         self._grace = grace
-        self._prefetch = max(1, min(PREFETCH, IN_FLIGHT // max(1, len(handlers))))
+        most = max(1, min(PREFETCH, IN_FLIGHT // max(1, len(handlers))))
+        self._prefetch = {handler.name: min(most, handler.at_once or most) for handler in handlers}
         # Bounds what runs across connections too: what an earlier connection delivered may still be running.
-        self._slots = {handler.name: asyncio.Semaphore(self._prefetch) for handler in handlers}
+        self._slots = {name: asyncio.Semaphore(most) for name, most in self._prefetch.items()}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.stop = asyncio.Event()
@@ -144,7 +145,7 @@ class Runner:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        return await incoming.consume(topology.queue_of(handler.name), self._prefetch, heard)
+        return await incoming.consume(topology.queue_of(handler.name), self._prefetch[handler.name], heard)
 
     async def _finish(self, grace: float) -> None:
         """Waits for what runs, then gives the rest up: unacknowledged, it is delivered to somebody else."""

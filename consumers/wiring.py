@@ -8,7 +8,7 @@ import signal
 import structlog
 from prometheus_client import start_http_server
 
-from consumers import mail, tasks
+from consumers import account_data, mail, tasks
 from consumers.inbox import Inbox
 from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
@@ -28,7 +28,7 @@ async def relay(settings: Settings) -> None:
     relay = Relay(
         settings.postgres.get_secret_value(),
         settings.amqp.get_secret_value(),
-        [mail.ADDRESS, *((handler.name, handler.key) for handler in handlers)],
+        [mail.ADDRESS, *account_data.ADDRESSES, *((handler.name, handler.key) for handler in handlers)],
         RelayMetrics(),
         instance=settings.instance,
     )
@@ -38,14 +38,18 @@ async def relay(settings: Settings) -> None:
 
 
 async def work(settings: Settings) -> None:
-    """Runs the app's tasks and sends mails until SIGTERM."""
+    """Runs the app's tasks, sends mails, deletes and exports accounts until SIGTERM."""
     async with open_workshop(settings) as shop:
         parts = shop.parts
         runner = Runner(
             settings.amqp.get_secret_value(),
             Inbox(parts.pool),
             shop.work,
-            [mail.Mails(parts.pool, parts.files, settings).handler, *tasks.handlers(parts.app.tasks, parts.schema)],
+            [
+                mail.Mails(parts.pool, parts.files, settings).handler,
+                *account_data.handlers(parts.deletions, parts.exports),
+                *tasks.handlers(parts.app.tasks, parts.schema),
+            ],
             RunnerMetrics(),
             instance=settings.instance,
             grace=settings.drain_grace,

@@ -17,15 +17,21 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import Gauge
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
-from transom.accounts.v1 import accounts_pb2_grpc, identities_pb2_grpc, passkeys_pb2_grpc, second_factors_pb2_grpc
+from transom.accounts.v1 import (
+    account_data_pb2_grpc,
+    accounts_pb2_grpc,
+    identities_pb2_grpc,
+    passkeys_pb2_grpc,
+    second_factors_pb2_grpc,
+)
 from transom.admin.v1 import admin_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
 from server.engine.access import Access
+from server.engine.account_data import AccountData
 from server.engine.accounts import Accounts
 from server.engine.addresses import Addresses
-from server.engine.account_data import AccountData
 from server.engine.admins import Admins
 from server.engine.anonymous import Anonymous
 from server.engine.audit import Audit
@@ -267,7 +273,6 @@ async def opened(
             issuer=settings.relying_party_name,
         )
         policy = SignUpPolicy(Policy(settings.sign_up), settings.sign_up_domains, verify=settings.sign_up_verify)
-        letters = Letters(settings.relying_party_name, settings.public_url)
         people = people_of(
             identity,
             stored_accounts,

@@ -189,6 +189,21 @@ class Settings(BaseSettings):
     )
     audit_days: int = Field(365, ge=0, description="Days that the audit log is kept; 0 keeps it for good.")
 
+    # What becomes of accounts (docs/identity.md, Deletion and export).
+    account_delete_after: float = Field(
+        0.0,
+        ge=0,
+        le=365,
+        description="Days that an account whose deletion was asked for waits, and can be kept, before its data are removed.",
+    )
+    export_days: float = Field(7.0, gt=0, le=365, description="Days that an export of an account is kept.")
+    export_files_bytes_max: int = Field(
+        1 << 30,
+        ge=0,
+        le=3 << 30,
+        description="Bytes of the files in one export, together; of others it says what they are.",
+    )
+
     # Life.
     drain_notice: float = Field(1.5, description="Seconds between health NOT_SERVING and the listener closing.")
     drain_grace: float = Field(10.0, description="Seconds calls in flight may take to finish.")

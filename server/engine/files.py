@@ -13,9 +13,10 @@ import contextlib
 import hashlib
 import mimetypes
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import BinaryIO
 from urllib.parse import quote
 
 from server.caller import Caller
@@ -168,6 +169,7 @@ class Files:
         """Keeps bytes that a task made, READY at once. `id` is the task's own word for the file, e.g. an event's id:
         the same word is the same file, however often the task runs, and what was kept first stays.
 
+        It is the system's where `owner` is an account that is gone or about to go.
         The file's name is another and cannot be guessed, as with every file. Nobody else's sweep or second run gets
         in between: the row is locked meanwhile.
         """
@@ -190,6 +192,38 @@ class Files:
                 resource=("transom.dev/File", name),
             )
         return await self._objects.read(_kept(stored.id), most)
+
+    async def promise(self, user: str, filename: str, content_type: str) -> str | None:
+        """The name of a file of `users/{user}` whose bytes `keep` will bring; None where the account is gone or on its way
+        out. What is not kept within a day is removed."""
+        stored = await self._files.promise(new_id(), user, filename, content_type)
+        return f"files/{stored.id}" if stored else None
+
+    async def keep(self, name: str, data: BinaryIO, size_bytes: int) -> bool:
+        """Keeps all that is in `data` as the promised file `name`, READY; False where that was deleted meanwhile."""
+        id = name.removeprefix("files/")
+        hashed = await self._objects.write_from(_kept(id), data, (await self._one(name)).content_type)
+        if await self._files.kept(id, size_bytes, hashed) is not None:
+            return True
+        stored = await self._files.one(id)
+        if stored is None:  # the row may have gone before the bytes came
+            with contextlib.suppress(Refusal):
+                await self._objects.delete(_kept(id))
+        return stored is not None
+
+    async def pour(self, name: str, into: Callable[[bytes], object]) -> None:
+        """Gives all bytes of a file to `into`, piece by piece, in a thread. Raises NotFound, Precondition."""
+        stored = await self._one(name)
+        _readable(stored, name)
+        await self._objects.pour(_kept(stored.id), into)
+
+    async def discard(self, owner: str) -> int:
+        """Deletes some files of `owner`, at most SWEPT; how many it were. Their bytes are gone, too, or will be when S3 is
+        back."""
+        ids = await self._files.discard(owner, SWEPT)
+        with contextlib.suppress(Refusal):  # else the sweep does it
+            await self._objects.delete(*(key for id in ids for key in (_kept(id), _uploaded(id))))
+        return len(ids)
 
     async def sweep(self) -> int:
         """Removes some of what nobody finished and of what was deleted; how many files it were.

@@ -25,6 +25,7 @@ ANYBODY = (
     "/transom.accounts.v1.IdentitiesService/SignInWithIdToken",
     "/transom.accounts.v1.IdentitiesService/StartAuthorization",
     "/transom.accounts.v1.IdentitiesService/CompleteAuthorization",
+    "/transom.accounts.v1.AccountDataService/CancelAccountDeletion",
     "/grpc.health.",
     "/grpc.reflection.",
 )

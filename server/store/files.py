@@ -62,9 +62,13 @@ update transom.files set state = 'DELETING', delete_time = clock_timestamp(), so
 where id = %s and state <> 'DELETING'
 """
 
+# What is made for an account that is gone, or on its way out, must not outlive it as its own: it is the system's.
 _CLAIM = """
 insert into transom.files (id, owner, filename, content_type, size_bytes, state, source)
-values (%(id)s, %(owner)s, %(filename)s, %(content_type)s, 0, 'PENDING', %(source)s)
+select %(id)s, case when %(owner)s like 'users/%%' and not exists (
+                        select from transom.users where id = substr(%(owner)s, 7) and delete_time is null
+                    ) then 'system' else %(owner)s end,
+       %(filename)s, %(content_type)s, 0, 'PENDING', %(source)s
 on conflict (source) do nothing
 """
 _CLAIMED = f"select {_COLUMNS} from transom.files where source = %s for update"
@@ -73,6 +77,26 @@ update transom.files set state = 'READY', complete_time = clock_timestamp(), fil
        content_type = %(content_type)s, size_bytes = %(size_bytes)s, sha256 = %(sha256)s
 where id = %(id)s
 returning {_COLUMNS}
+"""
+
+# Held while it is made: an account cannot go without its files.
+_PROMISE = f"""
+insert into transom.files (id, owner, filename, content_type, size_bytes, state)
+select %(id)s, 'users/' || id, %(filename)s, %(content_type)s, 0, 'PENDING'
+from transom.users where id = %(user)s and delete_time is null for key share
+returning {_COLUMNS}
+"""
+_KEPT = f"""
+update transom.files set state = 'READY', complete_time = clock_timestamp(), size_bytes = %(size_bytes)s,
+       sha256 = %(sha256)s
+where id = %(id)s and state = 'PENDING'
+returning {_COLUMNS}
+"""
+
+_DISCARD = """
+update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
+where id in (select id from transom.files where owner = %s and state <> 'DELETING' limit %s)
+returning id
 """
 
 _ABANDON = """
@@ -119,6 +143,11 @@ class Remains:
 
     id: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Id:
+    id: str
 
 
 class StoredFiles:
@@ -190,11 +219,33 @@ class StoredFiles:
             await cursor.execute(_DELETING, [id])
             return cursor.rowcount > 0
 
+    async def promise(self, id: str, user: str, filename: str, content_type: str) -> StoredFile | None:
+        """Keeps a PENDING file of the account `user`, for bytes that are made here; None where the account is gone or on
+        its way out. What is not `kept` is swept away like an upload."""
+        async with transaction(self._pool, StoredFile) as cursor:
+            await cursor.execute(_PROMISE, {"id": id, "user": user, "filename": filename, "content_type": content_type})
+            return await cursor.fetchone()
+
+    async def kept(self, id: str, size_bytes: int, sha256: bytes) -> StoredFile | None:
+        """Makes a promised file READY; None where it is not PENDING (any more)."""
+        async with transaction(self._pool, StoredFile) as cursor:
+            await cursor.execute(_KEPT, {"id": id, "size_bytes": size_bytes, "sha256": sha256})
+            return await cursor.fetchone()
+
+    async def discard(self, owner: str, limit: int) -> list[str]:
+        """Marks at most `limit` files of `owner` as deleted; their ids."""
+        async with transaction(self._pool, _Id) as cursor:
+            await cursor.execute(_DISCARD, [owner, limit])
+            return [row.id for row in await cursor.fetchall()]
+
     @asynccontextmanager
     async def claimed(
         self, id: str, source: str, owner: str, filename: str, content_type: str
     ) -> AsyncIterator[tuple[StoredFile, Claim]]:
-        """The file that `source` names, made with `id` where there is none; in the block, nobody else works on it."""
+        """The file that `source` names, made with `id` where there is none; in the block, nobody else works on it.
+
+        It is the system's where `owner` is an account that is gone or on its way out.
+        """
         async with self._claims, transaction(self._pool, StoredFile) as cursor:
             await cursor.execute(
                 _CLAIM,

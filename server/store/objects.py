@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -25,6 +26,9 @@ WORKERS = 8
 
 WAITING = 64
 """Calls that wait for their turn; above that one is refused."""
+
+PIECE = 1 << 20
+"""Bytes that are in memory of an object that is poured."""
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _CHANGED = frozenset({"412", "PreconditionFailed"})
@@ -142,6 +146,15 @@ class Objects:
             lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
         )
 
+    async def write_from(self, key: str, data: BinaryIO, content_type: str) -> bytes:
+        """Writes an object of all that is in a file, at most 5 GiB, in place of what is there; its SHA-256. The file must
+        not be touched meanwhile."""
+        return await self._run(partial(self._write_from, key, data, content_type))
+
+    async def pour(self, key: str, into: Callable[[bytes], object]) -> None:
+        """Gives all bytes of an object to `into`, in pieces, in a thread. Raises ObjectMissing."""
+        await self._run(partial(self._pour, key, into))
+
     async def copy(self, source: str, version: str, target: str, content_type: str) -> None:
         """Copies that version of `source` within S3. Raises ObjectMissing, ObjectChanged."""
         await self._run(
@@ -175,6 +188,20 @@ class Objects:
                 method, Params=parameters, ExpiresIn=int(life.total_seconds())
             )
             return url
+
+    def _write_from(self, key: str, data: BinaryIO, content_type: str) -> bytes:
+        data.seek(0)
+        hashed = hashlib.sha256()
+        while piece := data.read(PIECE):
+            hashed.update(piece)
+        data.seek(0)
+        self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
+        return hashed.digest()
+
+    def _pour(self, key: str, into: Callable[[bytes], object]) -> None:
+        with closing(self._client.get_object(Bucket=self._bucket, Key=key)["Body"]) as body:
+            while piece := body.read(PIECE):
+                into(piece)
 
     def _prepare(self) -> None:
         try:

@@ -30,7 +30,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&transom/accounts/v1/account_data.proto\x12\x13transom.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x06\x45xport\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04user\x18\x02 \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/User\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32!.transom.accounts.v1.Export.StateB\x04\xe2\x41\x01\x03\x12\'\n\x04\x66ile\x18\x04 \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/File\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rcomplete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\t\n\x05READY\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03::\xea\x41\x37\n\x12transom.dev/Export\x12\x10\x65xports/{export}*\x07\x65xports2\x06\x65xport\"W\n\x14\x44\x65leteAccountRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x15\x44\x65leteAccountResponse\x12/\n\x0b\x64\x65lete_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04word\x18\x02 \x01(\t\"[\n\x1c\x43\x61ncelAccountDeletionRequest\x12\x12\n\x04word\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x04name\x18\x02 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\"?\n\x14\x45xportAccountRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\"=\n\x10GetExportRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12transom.dev/Export\"=\n\x12ListExportsRequest\x12\'\n\x04user\x18\x01 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\"C\n\x13ListExportsResponse\x12,\n\x07\x65xports\x18\x01 \x03(\x0b\x32\x1b.transom.accounts.v1.Export2\xbc\x05\n\x12\x41\x63\x63ountDataService\x12\x8e\x01\n\rDeleteAccount\x12).transom.accounts.v1.DeleteAccountRequest\x1a*.transom.accounts.v1.DeleteAccountResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:delete:\x01*\x12\x92\x01\n\x15\x43\x61ncelAccountDeletion\x12\x31.transom.accounts.v1.CancelAccountDeletionRequest\x1a\x16.google.protobuf.Empty\".\x82\xd3\xe4\x93\x02(\"#/transom/v1/accounts:cancelDeletion:\x01*\x12\x7f\n\rExportAccount\x12).transom.accounts.v1.ExportAccountRequest\x1a\x1b.transom.accounts.v1.Export\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:export:\x01*\x12|\n\tGetExport\x12%.transom.accounts.v1.GetExportRequest\x1a\x1b.transom.accounts.v1.Export\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e\x12\x1c/transom/v1/{name=exports/*}\x12\x80\x01\n\x0bListExports\x12\'.transom.accounts.v1.ListExportsRequest\x1a(.transom.accounts.v1.ListExportsResponse\"\x1e\xda\x41\x00\x82\xd3\xe4\x93\x02\x15\x12\x13/transom/v1/exportsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&transom/accounts/v1/account_data.proto\x12\x13transom.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x03\n\x06\x45xport\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\'\n\x04user\x18\x02 \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/User\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32!.transom.accounts.v1.Export.StateB\x04\xe2\x41\x01\x03\x12\'\n\x04\x66ile\x18\x04 \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/File\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rcomplete_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\t\n\x05READY\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03::\xea\x41\x37\n\x12transom.dev/Export\x12\x10\x65xports/{export}*\x07\x65xports2\x06\x65xport\"W\n\x14\x44\x65leteAccountRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x15\x44\x65leteAccountResponse\x12/\n\x0b\x64\x65lete_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04word\x18\x02 \x01(\t\"2\n\x1c\x43\x61ncelAccountDeletionRequest\x12\x12\n\x04word\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"@\n\x15RestoreAccountRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\"?\n\x14\x45xportAccountRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\"=\n\x10GetExportRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12transom.dev/Export\"=\n\x12ListExportsRequest\x12\'\n\x04user\x18\x01 \x01(\tB\x19\xe2\x41\x01\x01\xfa\x41\x12\n\x10transom.dev/User\"C\n\x13ListExportsResponse\x12,\n\x07\x65xports\x18\x01 \x03(\x0b\x32\x1b.transom.accounts.v1.Export2\xc9\x06\n\x12\x41\x63\x63ountDataService\x12\x8e\x01\n\rDeleteAccount\x12).transom.accounts.v1.DeleteAccountRequest\x1a*.transom.accounts.v1.DeleteAccountResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:delete:\x01*\x12\x92\x01\n\x15\x43\x61ncelAccountDeletion\x12\x31.transom.accounts.v1.CancelAccountDeletionRequest\x1a\x16.google.protobuf.Empty\".\x82\xd3\xe4\x93\x02(\"#/transom/v1/accounts:cancelDeletion:\x01*\x12\x8a\x01\n\x0eRestoreAccount\x12*.transom.accounts.v1.RestoreAccountRequest\x1a\x16.google.protobuf.Empty\"4\xda\x41\x04name\x82\xd3\xe4\x93\x02\'\"\"/transom/v1/{name=users/*}:restore:\x01*\x12\x7f\n\rExportAccount\x12).transom.accounts.v1.ExportAccountRequest\x1a\x1b.transom.accounts.v1.Export\"&\x82\xd3\xe4\x93\x02 \"\x1b/transom/v1/accounts:export:\x01*\x12|\n\tGetExport\x12%.transom.accounts.v1.GetExportRequest\x1a\x1b.transom.accounts.v1.Export\"+\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1e\x12\x1c/transom/v1/{name=exports/*}\x12\x80\x01\n\x0bListExports\x12\'.transom.accounts.v1.ListExportsRequest\x1a(.transom.accounts.v1.ListExportsResponse\"\x1e\xda\x41\x00\x82\xd3\xe4\x93\x02\x15\x12\x13/transom/v1/exportsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,9 +58,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['password']._loaded_options = None
   _globals['_DELETEACCOUNTREQUEST'].fields_by_name['password']._serialized_options = b'\342A\001\001'
   _globals['_CANCELACCOUNTDELETIONREQUEST'].fields_by_name['word']._loaded_options = None
-  _globals['_CANCELACCOUNTDELETIONREQUEST'].fields_by_name['word']._serialized_options = b'\342A\001\001'
-  _globals['_CANCELACCOUNTDELETIONREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_CANCELACCOUNTDELETIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\372A\022\n\020transom.dev/User'
+  _globals['_CANCELACCOUNTDELETIONREQUEST'].fields_by_name['word']._serialized_options = b'\342A\001\002'
+  _globals['_RESTOREACCOUNTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RESTOREACCOUNTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020transom.dev/User'
   _globals['_EXPORTACCOUNTREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_EXPORTACCOUNTREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001\372A\022\n\020transom.dev/User'
   _globals['_GETEXPORTREQUEST'].fields_by_name['name']._loaded_options = None
@@ -71,6 +71,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNTDATASERVICE'].methods_by_name['DeleteAccount']._serialized_options = b'\202\323\344\223\002 \"\033/transom/v1/accounts:delete:\001*'
   _globals['_ACCOUNTDATASERVICE'].methods_by_name['CancelAccountDeletion']._loaded_options = None
   _globals['_ACCOUNTDATASERVICE'].methods_by_name['CancelAccountDeletion']._serialized_options = b'\202\323\344\223\002(\"#/transom/v1/accounts:cancelDeletion:\001*'
+  _globals['_ACCOUNTDATASERVICE'].methods_by_name['RestoreAccount']._loaded_options = None
+  _globals['_ACCOUNTDATASERVICE'].methods_by_name['RestoreAccount']._serialized_options = b'\332A\004name\202\323\344\223\002\'\"\"/transom/v1/{name=users/*}:restore:\001*'
   _globals['_ACCOUNTDATASERVICE'].methods_by_name['ExportAccount']._loaded_options = None
   _globals['_ACCOUNTDATASERVICE'].methods_by_name['ExportAccount']._serialized_options = b'\202\323\344\223\002 \"\033/transom/v1/accounts:export:\001*'
   _globals['_ACCOUNTDATASERVICE'].methods_by_name['GetExport']._loaded_options = None
@@ -86,15 +88,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEACCOUNTRESPONSE']._serialized_start=793
   _globals['_DELETEACCOUNTRESPONSE']._serialized_end=879
   _globals['_CANCELACCOUNTDELETIONREQUEST']._serialized_start=881
-  _globals['_CANCELACCOUNTDELETIONREQUEST']._serialized_end=972
-  _globals['_EXPORTACCOUNTREQUEST']._serialized_start=974
-  _globals['_EXPORTACCOUNTREQUEST']._serialized_end=1037
-  _globals['_GETEXPORTREQUEST']._serialized_start=1039
-  _globals['_GETEXPORTREQUEST']._serialized_end=1100
-  _globals['_LISTEXPORTSREQUEST']._serialized_start=1102
-  _globals['_LISTEXPORTSREQUEST']._serialized_end=1163
-  _globals['_LISTEXPORTSRESPONSE']._serialized_start=1165
-  _globals['_LISTEXPORTSRESPONSE']._serialized_end=1232
-  _globals['_ACCOUNTDATASERVICE']._serialized_start=1235
-  _globals['_ACCOUNTDATASERVICE']._serialized_end=1935
+  _globals['_CANCELACCOUNTDELETIONREQUEST']._serialized_end=931
+  _globals['_RESTOREACCOUNTREQUEST']._serialized_start=933
+  _globals['_RESTOREACCOUNTREQUEST']._serialized_end=997
+  _globals['_EXPORTACCOUNTREQUEST']._serialized_start=999
+  _globals['_EXPORTACCOUNTREQUEST']._serialized_end=1062
+  _globals['_GETEXPORTREQUEST']._serialized_start=1064
+  _globals['_GETEXPORTREQUEST']._serialized_end=1125
+  _globals['_LISTEXPORTSREQUEST']._serialized_start=1127
+  _globals['_LISTEXPORTSREQUEST']._serialized_end=1188
+  _globals['_LISTEXPORTSRESPONSE']._serialized_start=1190
+  _globals['_LISTEXPORTSRESPONSE']._serialized_end=1257
+  _globals['_ACCOUNTDATASERVICE']._serialized_start=1260
+  _globals['_ACCOUNTDATASERVICE']._serialized_end=2101
 # @@protoc_insertion_point(module_scope)

@@ -60,12 +60,16 @@ class DeleteAccountResponse(_message.Message):
     def __init__(self, delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., word: _Optional[str] = ...) -> None: ...
 
 class CancelAccountDeletionRequest(_message.Message):
-    __slots__ = ("word", "name")
+    __slots__ = ("word",)
     WORD_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
     word: str
+    def __init__(self, word: _Optional[str] = ...) -> None: ...
+
+class RestoreAccountRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, word: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ExportAccountRequest(_message.Message):
     __slots__ = ("name",)

@@ -30,9 +30,10 @@ class AccountDataServiceStub:
     """Deletes accounts and makes copies of what belongs to them. Both are begun by a call and done in the background; what was
     begun is finished, whichever process dies meanwhile.
 
-    Every method is for accounts, about themselves, and for admins and service keys, about any account they name; these need
-    the scopes `transom.accounts.v1.Account:delete` or `transom.accounts.v1.Export:create`, `:get`, `:list` where they have
-    scopes. UNAUTHENTICATED for nobody. PERMISSION_DENIED for who acts as somebody else.
+    Methods are for accounts, about themselves, and for admins (accounts with that role, and service keys with it), about any
+    account they name; admins of limited scopes need `transom.accounts.v1.Account:delete` or `transom.accounts.v1.Export:create`,
+    `:get`, `:list`, and reach no account that is an admin itself. UNAUTHENTICATED for nobody. PERMISSION_DENIED for who acts
+    as somebody else.
     """
 
     def __init__(self, channel):
@@ -49,6 +50,11 @@ class AccountDataServiceStub:
         self.CancelAccountDeletion = channel.unary_unary(
                 '/transom.accounts.v1.AccountDataService/CancelAccountDeletion',
                 request_serializer=transom_dot_accounts_dot_v1_dot_account__data__pb2.CancelAccountDeletionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.RestoreAccount = channel.unary_unary(
+                '/transom.accounts.v1.AccountDataService/RestoreAccount',
+                request_serializer=transom_dot_accounts_dot_v1_dot_account__data__pb2.RestoreAccountRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.ExportAccount = channel.unary_unary(
@@ -72,9 +78,10 @@ class AccountDataServiceServicer:
     """Deletes accounts and makes copies of what belongs to them. Both are begun by a call and done in the background; what was
     begun is finished, whichever process dies meanwhile.
 
-    Every method is for accounts, about themselves, and for admins and service keys, about any account they name; these need
-    the scopes `transom.accounts.v1.Account:delete` or `transom.accounts.v1.Export:create`, `:get`, `:list` where they have
-    scopes. UNAUTHENTICATED for nobody. PERMISSION_DENIED for who acts as somebody else.
+    Methods are for accounts, about themselves, and for admins (accounts with that role, and service keys with it), about any
+    account they name; admins of limited scopes need `transom.accounts.v1.Account:delete` or `transom.accounts.v1.Export:create`,
+    `:get`, `:list`, and reach no account that is an admin itself. UNAUTHENTICATED for nobody. PERMISSION_DENIED for who acts
+    as somebody else.
     """
 
     def DeleteAccount(self, request, context):
@@ -98,10 +105,18 @@ class AccountDataServiceServicer:
 
     def CancelAccountDeletion(self, request, context):
         """Keeps an account that waits to be deleted: its owner can sign in again. Whoever has the word of the mail, or of the
-        answer of DeleteAccount, may call it, signed in or not; admins give the account's name instead.
+        answer of DeleteAccount, may call it: nobody is signed in to the account any more.
 
-        FAILED_PRECONDITION with the reason WORD_INVALID where the word is unknown or was used, NOT_WAITING where the account that
-        an admin names does not wait, for its deletion was not asked for, or has begun.
+        FAILED_PRECONDITION with the reason WORD_INVALID where the word is unknown or was used, NOT_WAITING where the deletion
+        has begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreAccount(self, request, context):
+        """As CancelAccountDeletion, for admins, who need no word. FAILED_PRECONDITION (NOT_WAITING) where the account does not wait
+        to be deleted, for nobody asked for it or it has begun. NOT_FOUND where there is no such account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,8 +132,8 @@ class AccountDataServiceServicer:
         In the file are: `README.txt`, which says what is what; `account.json`, `sessions.json`, `identities.json`,
         `passkeys.json`, `audit.json`; `resources/<message>.jsonl`, the resources that the account created, one a line as
         ProtoJSON, in the order of their names, as the account may see them; `files.json`, what is known of its files, and below
-        `files/` their bytes, up to the limit of the installation (1 GiB together by default). Of files beyond it only
-        what is known of them is there. Resources are as they were at one moment.
+        `files/` their bytes, oldest first, up to the limit of the installation (1 GiB together by default) and of 20,000 files.
+        Of files beyond it only what is known of them is there. Resources are as they were at one moment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +166,11 @@ def add_AccountDataServiceServicer_to_server(servicer, server):
                     request_deserializer=transom_dot_accounts_dot_v1_dot_account__data__pb2.CancelAccountDeletionRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
+            'RestoreAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreAccount,
+                    request_deserializer=transom_dot_accounts_dot_v1_dot_account__data__pb2.RestoreAccountRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
             'ExportAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportAccount,
                     request_deserializer=transom_dot_accounts_dot_v1_dot_account__data__pb2.ExportAccountRequest.FromString,
@@ -178,9 +198,10 @@ class AccountDataService:
     """Deletes accounts and makes copies of what belongs to them. Both are begun by a call and done in the background; what was
     begun is finished, whichever process dies meanwhile.
 
-    Every method is for accounts, about themselves, and for admins and service keys, about any account they name; these need
-    the scopes `transom.accounts.v1.Account:delete` or `transom.accounts.v1.Export:create`, `:get`, `:list` where they have
-    scopes. UNAUTHENTICATED for nobody. PERMISSION_DENIED for who acts as somebody else.
+    Methods are for accounts, about themselves, and for admins (accounts with that role, and service keys with it), about any
+    account they name; admins of limited scopes need `transom.accounts.v1.Account:delete` or `transom.accounts.v1.Export:create`,
+    `:get`, `:list`, and reach no account that is an admin itself. UNAUTHENTICATED for nobody. PERMISSION_DENIED for who acts
+    as somebody else.
     """
 
     @staticmethod
@@ -226,6 +247,33 @@ class AccountDataService:
             target,
             '/transom.accounts.v1.AccountDataService/CancelAccountDeletion',
             transom_dot_accounts_dot_v1_dot_account__data__pb2.CancelAccountDeletionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.accounts.v1.AccountDataService/RestoreAccount',
+            transom_dot_accounts_dot_v1_dot_account__data__pb2.RestoreAccountRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
