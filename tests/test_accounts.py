@@ -605,7 +605,7 @@ async def test_garbage_does_not_hammer_postgres_nor_push_out_who_is_known(at: Pl
             await refuse(garbage[-501])
             await refuse("Bearer not-a-token")
         assert wire.passed - before == flood
-        assert on.authentication.cached(header) == known
+        assert on.authentication._good[header][1] == known  # however long that took here
         assert len(on.authentication._bad) <= BAD
 
 
