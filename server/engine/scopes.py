@@ -17,13 +17,15 @@ OWN: Mapping[str, Sequence[str]] = {
     "transom.admin.v1.User": ("list", "get", "update", "grant", "revoke_sessions", "invite", "impersonate"),
     "transom.admin.v1.Key": ("create", "list", "revoke"),
     "transom.admin.v1.AuditEntry": ("list",),
+    "transom.accounts.v1.Account": ("delete",),
+    "transom.accounts.v1.Export": ("create", "get", "list"),
 }
-"""What the admin service asks for."""
+"""What Transom's own services ask of admins."""
 
 
 class Scopes:
     """The scopes that there are: of the app's resources their actions, of its services the methods that are no standard
-    ones, and what the admin service asks for."""
+    ones, and what Transom's own services ask of admins."""
 
     def __init__(self, schema: Schema) -> None:
         self._known: dict[str, frozenset[str]] = {message: frozenset(ACTIONS) for message in schema.resources}
