@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import httpx
 import pyotp
 import pytest
 from edge_ground import eventually
@@ -27,6 +28,9 @@ from deploy.native.stack import Stack
 from server.caller import Caller, Kind
 from server.engine.audit import Audit
 from server.engine.authenticators import fresh_recovery_codes, fresh_secret, recovery_hash
+from server.engine.letters import Letters
+from server.engine.notices import Notices
+from server.engine.post import Post
 from server.engine.sealing import Seal
 from server.engine.second_factors import PURPOSE, Given, SecondFactors, methods_of
 from server.engine.throttle import Throttle
@@ -95,6 +99,12 @@ def state_of(who: Client) -> tuple[str, int]:
     found = who.get("secondFactor")
     assert ("confirmTime" in found) == (found["state"] == "ACTIVE")
     return found["state"], found["recoveryCodesLeft"]
+
+
+def mailed(people: People, to: Client) -> list[str]:
+    """Texts of the mails that somebody has been sent, as the mail catcher took them."""
+    mails = httpx.get(f"{people.stack.mailbox}/mails", trust_env=False).json()
+    return [" ".join(mail["text"].split()) for mail in mails if mail["to"] == [to.email]]
 
 
 def sessions(people: People, of: Client) -> int:
@@ -182,6 +192,31 @@ def test_a_passkey_is_both_factors(people: People) -> None:
     begun = people.nobody.post("passkeys:beginSignIn")["options"]
     answer = people.nobody.post("passkeys:finishSignIn", credential=device.get(begun))
     assert answer["account"]["name"] == app.owner.user and "challenge" not in answer
+
+
+def test_owners_are_told_what_was_done(people: People) -> None:
+    app, device = (
+        enrolled(people, verified=True),
+        SoftwareAuthenticator(f"http://localhost:{people.stack.ports['edge']}"),
+    )
+    answered(people, challenge(people, app.owner), recoveryCode=app.recovery_codes[0])
+    app.owner.post("secondFactor:regenerateRecoveryCodes")
+    app.owner.post("secondFactor:removeAuthenticator")
+    begun = app.owner.post("passkeys:beginRegistration")["options"]
+    made = app.owner.post("passkeys:finishRegistration", credential=device.create(begun))
+    app.owner.call("DELETE", made["passkey"]["name"])
+    done = [
+        "app was added",
+        "code was used",
+        "codes were made",
+        "app was removed",
+        "passkey was added",
+        "passkey was removed",
+    ]
+    eventually(lambda: len(mailed(people, app.owner)) == len(done), within=30)
+    told = mailed(people, app.owner)
+    assert [[what for what in done if what in text] for text in reversed(told)] == [[what] for what in done]
+    assert all(app.owner.email in text for text in told)
 
 
 # ------------------------------------------------------------------------------------------------------------ harm
@@ -395,16 +430,17 @@ async def ground(
     wire = RedisWire(at.redis)
     audit = Audit(StoredAudit(pool))
     throttle = Throttle(StoredAttempts(wire), KnownNetworks(pool), audit, None, None)
+    notices = Notices(Post(lambda: time.time_ns() // 1000), Letters("Test", "http://localhost"))
     stored, user, secret = StoredSecondFactors(pool), new_id(), fresh_secret()
     at.sql("insert into transom.users (id, display_name) values (%s, 'Ann')", user)
     kept = Seal([sealed], PURPOSE).seal(secret.encode(), user)
     note = audit.statement("second_factor_added", target=f"users/{user}")
     assert await stored.enroll(user, kept)
-    assert await stored.confirm(user, kept, 0, [recovery_hash(user, "abcd efgh")], note)
+    assert await stored.confirm(user, kept, 0, [recovery_hash(user, "abcd efgh")], [note])
     caller = Caller(Kind.USER, f"users/{user}", session="sessions/s")  # it has proved itself long ago: the code counts
     nothing: Any = None  # nobody signs in here, and no session is replaced
     factors = SecondFactors(
-        stored, nothing, nothing, throttle, audit, Seal(opened, PURPOSE), issuer="Test", clock=lambda: now
+        stored, nothing, nothing, throttle, audit, notices, Seal(opened, PURPOSE), issuer="Test", clock=lambda: now
     )
     try:
         yield Ground(factors, caller, secret, pool)
