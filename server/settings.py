@@ -171,6 +171,7 @@ class Settings(BaseSettings):
             "transom.accounts.v1.IdentitiesService/SignInWithIdToken": Rate(300, 60),
             "transom.accounts.v1.IdentitiesService/StartAuthorization": Rate(300, 60),
             "transom.accounts.v1.IdentitiesService/CompleteAuthorization": Rate(300, 60),
+            "transom.accounts.v1.PasskeysService/BeginRegistration": Rate(60, 60),
             "transom.accounts.v1.PasskeysService/BeginSignIn": Rate(300, 60),
             "transom.accounts.v1.PasskeysService/FinishSignIn": Rate(300, 60),
             "transom.accounts.v1.SecondFactorsService/SignInWithSecondFactor": Rate(300, 60),

@@ -298,8 +298,8 @@ class Stack:
 
 
 def forget_servers(home: Path = HOME) -> None:
-    """Removes the servers that were unpacked below `home`; the next start brings them again."""
-    for name in ("root", "servers.json"):
+    """Removes the servers that were unpacked below `home`, and the tests' browser; what needs them brings them again."""
+    for name in ("root", "servers.json", "browser"):
         remove(home / name)
 
 
