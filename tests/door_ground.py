@@ -53,11 +53,11 @@ def door(at: Place, folder: Path, settings: Mapping[str, str]) -> Iterator[Door]
         **at.env,
         "TRANSOM_POSTGRES": at.postgres,
         "TRANSOM_REPLICA": at.replica,
-        "TRANSOM_DESCRIPTOR": str(descriptor),
         "TRANSOM_APP": str(PROJECT / "examples" / "inspect"),
+        **settings,
+        "TRANSOM_DESCRIPTOR": str(descriptor),
         "TRANSOM_PORT": str(server_port),
         "TRANSOM_INSTANCE": "door",
-        **settings,
     }
     with ExitStack() as stack:
 

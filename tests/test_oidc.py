@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from door_ground import Door, door
@@ -30,6 +31,7 @@ from deploy.native.stack import Stack
 from server.engine.tokens import KEY, WORD, digest, new_id, new_token
 
 PAGE, APP = "https://app.example/signed-in", "com.example.app:/signed-in"
+ORIGIN = "https://app.example"
 SECRET = "a client's secret"
 P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order of the group of P-256."""
@@ -130,9 +132,18 @@ def world(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             {"id": "liar", "issuer": liar.url, "client_ids": ["web"], "redirect_uris": [PAGE]},
             {"id": "gone", "issuer": f"http://127.0.0.1:{free_port()}", "client_ids": ["web"], "redirect_uris": [PAGE]},
         ]
-        settings = {"TRANSOM_OIDC": json.dumps(providers), "TRANSOM_LIMIT_ADDRESS": "", "TRANSOM_LIMIT_METHODS": ""}
+        settings = {
+            "TRANSOM_OIDC": json.dumps(providers),
+            "TRANSOM_LIMIT_ADDRESS": "",
+            "TRANSOM_LIMIT_METHODS": "",
+            "TRANSOM_ALLOWED_ORIGINS": ORIGIN,
+            "TRANSOM_COOKIE_SECURE": "true",
+        }
         made = stack.enter_context(door(at, tmp_path_factory.mktemp("door"), settings))
-        yield World(at, made, home, other, keyed, turning, liar, People(made))  # type: ignore[arg-type]
+        world = World(at, made, home, other, keyed, turning, liar, People(made))  # type: ignore[arg-type]
+        # It is asked now, so that the last test of this file finds that a while ago.
+        assert signed_in_bare(world, "turning", turning.id_token(person(), "web"))["token"]
+        yield world
         # Whatever happened above: no log has anything in it that signs in.
         said = made.log.read_text()
         for secret in (SECRET, private.splitlines()[1], "eyJ", "tss_", "tsw_"):
@@ -159,6 +170,11 @@ def brought(world: World, who: Person, *, client: str = "ios", **more: Any) -> d
     """What an app brings that somebody has signed in to at home."""
     nonce, told = new_nonce()
     return {"provider": "home", "id_token": world.home.id_token(who, client, told, **more), "nonce": nonce}
+
+
+def signed_in_bare(world: World, provider: str, token: str) -> Any:
+    """With a token for which no nonce was asked."""
+    return world.nobody.post("identities:signInWithIdToken", provider=provider, id_token=token)
 
 
 def signed_in(world: World, who: Person, **more: Any) -> Any:
@@ -437,22 +453,6 @@ def test_an_issuer_that_is_away_or_lies_lets_nobody_in_and_nothing_leaks(world: 
             assert [key for key, _ in answer.metadata] == ["issuer"]
 
 
-def test_a_new_key_is_believed_and_the_old_one_no_longer(world: World) -> None:
-    who = person()
-
-    def tried(token: str) -> Any:
-        return world.nobody.post("identities:signInWithIdToken", provider="turning", id_token=token)
-
-    old = world.turning.keys[0]
-    assert not isinstance(tried(world.turning.id_token(who, "web")), Refused)
-    world.turning.rotate("RS256")
-    fresh = world.turning.id_token(who, "web")
-    # At once; but where it was asked a moment ago it is not asked again for 5 seconds, whatever keys are invented.
-    eventually(lambda: not isinstance(tried(fresh), Refused))
-    late = world.turning.token(world.turning.claims(who, "web"), old)
-    assert tried(late) == Refused("UNAUTHENTICATED", "ID_TOKEN_INVALID", (), (("check", "key"),))
-
-
 # ----------------------------------------------------------------------------------------------------- the code flow
 
 
@@ -663,6 +663,32 @@ def test_an_issuer_that_fails_at_the_end_says_nothing_of_it(world: World) -> Non
     assert answer == Refused("UNAVAILABLE", "ISSUER_UNAVAILABLE")
 
 
+def test_a_page_gets_its_session_as_a_cookie(world: World) -> None:
+    def completed(flow: Flow, found: dict[str, str], **headers: str) -> httpx.Response:
+        return httpx.post(
+            f"{world.door.edge}/transom/v1/authorizations:complete",
+            json={"binding": flow.binding, "web": True, **found},
+            headers=headers,
+            trust_env=False,
+            timeout=20,
+        )
+
+    flow = begun(world)
+    found = flow.back(person(new_address()))
+    for headers in ({}, {"origin": "https://evil.example", "x-transom-csrf": "1"}, {"origin": ORIGIN}):
+        answer = completed(flow, found, **headers)
+        assert answer.status_code == 403 and "set-cookie" not in answer.headers, headers
+    # None of them has ended the flow.
+    answer = completed(flow, found, **{"origin": ORIGIN, "x-transom-csrf": "1"})
+    assert answer.status_code == 200 and answer.json()["token"] == ""
+    cookie = answer.headers["set-cookie"]
+    assert {"HttpOnly", "Secure", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
+    me = httpx.get(
+        f"{world.door.edge}/transom/v1/accounts/me", headers={"cookie": cookie.partition(";")[0]}, trust_env=False
+    )
+    assert me.json() == answer.json()["account"]
+
+
 # ------------------------------------------------------------------------------------------------------ whose account
 
 
@@ -739,7 +765,7 @@ def test_an_issuer_that_is_not_trusted_cannot_ask_who_has_an_account(world: Worl
     victim = world.people.person(verified=True)
     for email in (victim.email, new_address()):
         token = world.other.id_token(person(email), "web")
-        answer = world.nobody.post("identities:signInWithIdToken", provider="other", id_token=token)
+        answer = signed_in_bare(world, "other", token)
         assert answer["account"]["email"] == "" and answer["account"]["name"] != victim.user
 
 
@@ -779,6 +805,78 @@ def test_two_identities_with_one_address_that_come_at_once_make_one_account(worl
     assert not any(isinstance(answer, Refused) for answer in answers), answers
     assert len({answer["account"]["name"] for answer in answers}) == 1
     assert world.at.sql("select count(*) from transom.users where email_key = %s", email) == [(1,)]
+
+
+def test_a_second_factor_is_asked_for_all_the_same(world: World) -> None:
+    ann = world.people.person()
+    who = person()
+    ann.post("identities:link", idToken=brought(world, who))
+    world.at.sql(
+        "insert into transom.authenticators (user_id, secret, confirm_time) values (%s, 'sealed', now())", ann.id
+    )
+    answer = signed_in(world, who)
+    assert answer["token"] == "" and "session" not in answer and "totp" in answer["challenge"]["methods"]
+
+
+def test_a_disabled_account_stays_so(world: World) -> None:
+    who = person(new_address())
+    signed_in(world, who)
+    name = world.whose(world.home, who)
+    world.at.sql("update transom.users set disabled_time = now() where 'users/' || id = %s", name)
+    before = world.count()
+    assert signed_in(world, who) == Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
+    assert world.count() == before
+
+
+@pytest.fixture(scope="module")
+def by_invitation(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Nobody, before a server of the same app that takes whom it has invited."""
+    settings = {**world.door.env, "TRANSOM_SIGN_UP": "invite"}
+    with door(world.at, tmp_path_factory.mktemp("invited"), settings) as made:
+        yield Client(made)  # type: ignore[arg-type]
+
+
+def test_the_sign_up_policy_holds_for_those_from_elsewhere(world: World, by_invitation: Client) -> None:
+    def tried(who: Person, **more: Any) -> Any:
+        return by_invitation.post("identities:signInWithIdToken", **brought(world, who), **more)
+
+    def invited(email: str) -> str:
+        word = new_token(WORD)
+        world.at.sql(
+            "insert into transom.words (token_hash, purpose, email, email_key, details, expire_time)"
+            """ values (%s, 'invite', %s, %s, '{"roles": ["editor"]}', now() + interval '1 day')""",
+            *(digest(word), email, email),
+        )
+        return word
+
+    who = person(new_address())
+    word, others = invited(who.claims["email"]), invited(new_address())
+    before = world.count()
+    assert tried(who) == Refused("PERMISSION_DENIED", "INVITATION_REQUIRED")
+    wrong = Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("invitation",))
+    assert tried(who, invitation=others) == wrong
+    assert tried(who, invitation=new_token(WORD)) == wrong
+    anonymous = Client(by_invitation.stack, world.people.person(anonymous=True).token)
+    linked = anonymous.post("identities:link", idToken=brought(world, who))
+    assert linked == Refused("PERMISSION_DENIED", "INVITATION_REQUIRED")
+    assert world.count() == (before[0] + 1, before[1], before[2] + 1), "the anonymous one aside, nobody came"
+
+    made = tried(who, invitation=word)
+    assert made["account"]["roles"] == ["editor"] and made["account"]["email"] == who.claims["email"]
+    assert tried(who)["account"]["name"] == made["account"]["name"], "who is in needs no invitation"
+    assert tried(person(who.claims["email"]), invitation=word)["account"]["name"] == made["account"]["name"]
+    assert tried(person(new_address()), invitation=word) == wrong, "it was used"
+
+    # An issuer that vouches for no address: then the invitation does, which came by mail to it.
+    email = new_address()
+    shy = tried(person(email, verified=False), invitation=invited(email))
+    assert shy["account"]["email"] == email and shy["account"]["verified"] is True
+    answer = anonymous.post("identities:link", idToken=brought(world, person(new_address())), invitation="no")
+    assert answer == wrong
+    fresh = person(new_address())
+    asked = {"idToken": brought(world, fresh), "invitation": invited(fresh.claims["email"])}
+    token = anonymous.post("identities:link", **asked)["token"]
+    assert anonymous.signed_in(token).get("accounts/me")["roles"] == ["editor"]
 
 
 def test_what_is_noted_of_it(world: World) -> None:
@@ -919,3 +1017,22 @@ def test_an_anonymous_account_becomes_one_that_can_sign_in(world: World) -> None
     # An identity that is another account's is no way to upgrade: the app signs in with it instead.
     third = world.people.person(anonymous=True)
     assert third.post("identities:link", idToken=brought(world, who)) == Refused("ALREADY_EXISTS", "IDENTITY_TAKEN")
+
+
+# ------------------------------------------------------------------------------------------------------ keys that turn
+
+
+def test_a_new_key_is_believed_and_the_old_one_no_longer(world: World) -> None:
+    who = person()
+
+    def tried(token: str) -> Any:
+        return signed_in_bare(world, "turning", token)
+
+    old = world.turning.keys[0]
+    assert not isinstance(tried(world.turning.id_token(who, "web")), Refused)
+    world.turning.rotate("RS256")
+    fresh = world.turning.id_token(who, "web")
+    # At once; but where it was asked a moment ago it is not asked again for 5 seconds, whatever keys are invented.
+    eventually(lambda: not isinstance(tried(fresh), Refused))
+    late = world.turning.token(world.turning.claims(who, "web"), old)
+    assert tried(late) == Refused("UNAUTHENTICATED", "ID_TOKEN_INVALID", (), (("check", "key"),))
