@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum, auto
 from typing import Any
 
@@ -48,15 +48,15 @@ TIMESTAMP, DURATION = Type(Kind.TIMESTAMP), Type(Kind.DURATION)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One expression; `at` is where it stands in the source, from 0."""
+    """One expression; `at` is where it stands in the source, from 0. The same said twice is equal."""
 
     type: Type
-    at: int
+    at: int = field(compare=False)
 
     def children(self) -> Iterator[Node]:
         """The nodes it is made of."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, Node):
                 yield value
             elif isinstance(value, tuple):
