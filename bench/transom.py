@@ -107,7 +107,7 @@ def opened(folder: Path, clients: int) -> Iterator[Transom]:
     with Stack(folder / "transom", app=PROJECT / "examples" / "inspect").running() as stack:
         accounts = [_signed_up(stack, number) for number in range(clients)]
         found = InspectClients(stack.edge, read(stack.place.descriptor.read_bytes()), accounts)
-        _write(found, accounts)
+        _write(found, accounts, _signed_up(stack, clients))
         yield Transom(stack, found)
 
 
@@ -138,29 +138,32 @@ def _mailed(mailbox: str, email: str) -> str:
     raise TimeoutError(f"no mail to {email} within 30 s")
 
 
-def _write(clients: InspectClients, accounts: Sequence[Account]) -> None:
-    """Writes a site, inspections and findings through the API, parents first."""
-    sites, inspections, findings = [], [], []
-    sites.append((0, "CreateSite", {"siteId": SITE.removeprefix("sites/"), "site": {"displayName": "Harbour"}}))
+def _write(clients: InspectClients, accounts: Sequence[Account], manager: Account) -> None:
+    """Writes a site with the clients as its inspectors, inspections and findings through the API, parents first."""
+    members, inspections, findings = [], [], []
+    sites = [(manager, "CreateSite", {"siteId": SITE.removeprefix("sites/"), "site": {"displayName": "Harbour"}})]
     for number, account in enumerate(accounts):
+        member = {"user": account.user, "role": "INSPECTOR"}
+        id = account.user.removeprefix("users/")
+        members.append((manager, "CreateMember", {"parent": SITE, "memberId": id, "member": member}))
         for name in (clients.read(number), clients.written(number)):
             fields = {"title": "Quarterly walk", "inspector": account.user}
             made = {"parent": SITE, "inspectionId": name.rpartition("/")[2], "inspection": fields}
-            inspections.append((number, "CreateInspection", made))
+            inspections.append((account, "CreateInspection", made))
         for index in range(PER_INSPECTION):
             fields = finding(number * PER_INSPECTION + index)
             made = {"parent": clients.read(number), "findingId": f"finding-{index}", "finding": fields}
-            findings.append((number, "CreateFinding", made))
+            findings.append((account, "CreateFinding", made))
     with grpc.insecure_channel(clients.url.removeprefix("http://")) as channel:
-        for calls in (sites, inspections, findings):
+        for calls in (sites, members, inspections, findings):
             for start in range(0, len(calls), WINDOW):
                 futures = [
                     channel.unary_unary(f"/{SERVICE}/{method}").future(
                         clients.serialized(f"{method}Request", fields),
-                        metadata=(("authorization", f"Bearer {accounts[number].token}"),),
+                        metadata=(("authorization", f"Bearer {account.token}"),),
                         timeout=CALL_SECONDS,
                     )
-                    for number, method, fields in calls[start : start + WINDOW]
+                    for account, method, fields in calls[start : start + WINDOW]
                 ]
                 for future in futures:
                     future.result()
