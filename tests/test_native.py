@@ -131,6 +131,28 @@ def test_a_changed_app_is_served_by_the_next_start_and_a_refused_one_is_not(tmp_
         until(lambda: told(stack, "redis")["restarts"] == 1, "redis again")
 
 
+def test_an_app_tells_its_processes_what_the_stack_does_not_know_better(tmp_path: Path) -> None:
+    proto = tmp_path / "app" / "proto" / "a.proto"
+    proto.parent.mkdir(parents=True)
+    proto.write_text('syntax = "proto3";\npackage a.v1;\nmessage First {}\n')
+    file = tmp_path / "app" / ".env"
+    file.write_text("# ours\n\nTRANSOM_SIGN_UP=invite\nexport TRANSOM_PUBLIC_URL = 'http://a.example'\nTRANSOM_REDIS=ours\n")
+    with Stack(tmp_path / "8080", app=tmp_path / "app", parts=("redis", "schema")).running() as stack:
+        assert (stack.env["TRANSOM_SIGN_UP"], stack.env["TRANSOM_PUBLIC_URL"]) == ("invite", "http://a.example")
+        assert stack.env["TRANSOM_REDIS"] != "ours"
+
+        file.write_text("TRANSOM_SIGN_UP=closed\n")
+        assert stack.start() is True  # with what is told now
+        assert stack.env["TRANSOM_SIGN_UP"] == "closed"
+        assert stack.start() is False
+
+        file.write_text("TRANSOM_SIGN_UP=open\nsecret words\n")
+        with pytest.raises(StackError, match=r"\.env:2: is not TRANSOM_NAME=value$"):
+            stack.start()
+        assert stack.status()["phase"] == "ready"
+        file.unlink()
+
+
 def test_a_start_on_a_taken_port_leaves_no_stack_behind(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .place import PROJECT
+from .told import FILE
 
 OWN = ("server", "edge", "consumers", "deploy", "proto", "envoy.yaml")
 """Of the project: the code of every process, and what is compiled into each schema."""
@@ -16,8 +17,11 @@ CODE = (".py", ".sql", ".proto", ".yaml")
 
 
 def digest(app: Path) -> str:
-    """Of the app: the protos and all Python except in seed/, by content. Of the project: its code, by size and time."""
+    """Of the app: the protos, all Python except in seed/, and what it tells its processes, by content. Of the project:
+    its code, by size and time."""
     found = hashlib.sha256()
+    with suppress(FileNotFoundError):
+        found.update((app / FILE).read_bytes())
     for path in _files(app):
         if path.suffix == ".py" or (path.suffix == ".proto" and path.relative_to(app).parts[0] == "proto"):
             with suppress(FileNotFoundError):  # an editor may be saving it just now

@@ -27,6 +27,7 @@ from .machine import birth
 from .place import PROJECT, Place
 from .ports import Ports, PortsError, refuse_taken, remembered
 from .sources import digest
+from .told import ToldError, told
 from .topology import COMPONENTS, EVERYTHING, PRODUCT, Topology
 
 __all__ = ["COMPONENTS", "EVERYTHING", "HOME", "PROJECT", "Stack", "StackError"]
@@ -88,7 +89,10 @@ class Stack:
     @property
     def env(self) -> dict[str, str]:
         """TRANSOM_* for a process of the product on this stack. Holds passwords."""
-        return self.topology.env()
+        try:
+            return self.topology.env()
+        except ToldError as problem:
+            raise StackError(str(problem)) from problem
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -138,6 +142,10 @@ class Stack:
                 refuse_taken(self.edge_port)
             except PortsError as problem:
                 raise StackError(str(problem)) from problem
+        try:
+            told(self.app)
+        except ToldError as problem:
+            raise StackError(str(problem)) from problem
         self.place.make()
         servers(self.home, progress)
         plan = {

@@ -16,6 +16,7 @@ from .rabbitmq import RabbitMQ
 from .redis import Redis
 from .s3 import BUCKET, REGION, S3
 from .servers import Servers
+from .told import told
 
 COMPONENTS = ("primary", "replica", "redis", "epmd", "rabbitmq", "s3", "mail")
 PRODUCT = ("schema", "migrate", "seed", "api", "relay", "work", "envoy")
@@ -62,11 +63,11 @@ class Topology:
         )
 
     def env(self) -> dict[str, str]:
-        """TRANSOM_* for every process of the product. Holds passwords: never print it."""
+        """TRANSOM_* for every process of the product. Holds passwords: never print it. Raises ToldError."""
         secrets = self.place.secrets()
         postgres = Postgres(self.place, self.ports, secrets, self.servers)
         s3 = S3(self.place, self.ports, secrets, self.servers)
-        return {
+        ours = {
             "TRANSOM_APP": str(self.app),
             "TRANSOM_DESCRIPTOR": str(self.place.descriptor),
             "TRANSOM_HOST": "127.0.0.1",
@@ -82,6 +83,8 @@ class Topology:
             "TRANSOM_S3_SECRET_KEY": secrets.s3_secret_key,
             "TRANSOM_SMTP": Mail(self.place, self.ports).smtp,
             "TRANSOM_SECRET": secrets.secret,
+        }
+        usual = {
             # Everybody here calls from one address, and a load generator is no attack: the limits are there, and far.
             "TRANSOM_LIMIT_CALLER": "3000000/60s",
             "TRANSOM_LIMIT_KEY": "3000000/60s",
@@ -95,3 +98,4 @@ class Topology:
             "TRANSOM_PUBLIC_URL": f"http://localhost:{self.ports['edge']}",
             "TRANSOM_RELYING_PARTY_ORIGINS": f"http://localhost:{self.ports['edge']}",
         }
+        return usual | told(self.app) | ours
