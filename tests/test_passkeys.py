@@ -111,6 +111,13 @@ def test_the_lines_of_the_docs_register_a_passkey_and_sign_in(people: People, ru
     assert answer["account"]["name"] == ann.user and answer["session"]["device"] == "Chromium"
     assert ann.signed_in(answer["token"]).get("accounts/me")["email"] == ann.email
     assert "lastSignInTime" in passkeys_of(ann)[0]
+
+    # The same with a cookie, which no script sees and the next call carries.
+    answer = page.evaluate("signInWithPasskey('Chromium', true)")
+    assert answer["account"]["name"] == ann.user and answer["token"] == ""
+    assert page.evaluate("document.cookie") == ""
+    assert page.evaluate("fetch('/transom/v1/accounts/me').then(reply => reply.json())")["email"] == ann.email
+    assert page.evaluate("call('beginRegistration', {})")["options"]["user"]["name"] == ann.email
     assert people.noted(ann, "passkey_added") == [("ok", {"passkey": made["name"]})]
     assert ("ok", {"proof": "passkey"}) in people.noted(ann, "sign_in")
 
