@@ -18,7 +18,7 @@ from server.engine.sign_up_policy import SignUpPolicy
 from server.engine.text import LABEL, line, refuse
 from server.engine.tokens import digest, looks_like_word, new_id
 from server.engine.words import Purpose
-from server.errors import AlreadyExists, Invalid, NotFound, Precondition, Refusal, Unauthenticated
+from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Unauthenticated
 from server.store.accounts import NewAccount, StoredAccount
 from server.store.identities import PER_ACCOUNT, IdentityDeed, StoredIdentities, StoredIdentity
 from server.store.words import StoredWord
@@ -89,7 +89,7 @@ class Identities:
         try:
             claimed = await self._authorizations.claimed(given)
             user = await self._account(claimed, display_name, invitation)
-        except Refusal as refusal:
+        except (Unauthenticated, Precondition, Denied) as refusal:  # not what was malformed, or nobody could tell
             await self._audit.note(
                 "sign_in",
                 outcome=refusal.reason,
