@@ -75,6 +75,8 @@ class Rule:
     """Whether it depends on which row it is asked for."""
     looks_up: bool
     """Whether it looks at other resources."""
+    predicates: Predicates = field(repr=False, compare=False)
+    """Makes the functions of its parts, for those who want to know more than whether it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ class _Checking:
             condition=condition,
             of_row=tree.of_row(node),
             looks_up=any(isinstance(n, tree.Found | tree.Exists) for n in nodes),
+            predicates=predicates,
         )
 
     @staticmethod

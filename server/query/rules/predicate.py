@@ -46,6 +46,10 @@ class Predicates:
         make: Callable[[Any], Value] = getattr(self, f"_{type(node).__name__.lower()}")
         return make(node)
 
+    def elements(self, variable: str) -> list[Any]:
+        """What a quantifier's variable stands for, the last for the innermost: what is put there is what its test sees."""
+        return self._elements[variable]
+
     def _constant(self, node: tree.Constant) -> Value:
         value = node.value
         return lambda scene: value
