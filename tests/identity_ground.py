@@ -213,6 +213,7 @@ class Server:
     authentication: Authentication
     tokens: Tokens
     words: Words
+    sign_ins: SignIns
     objects: Objects
     revocations: Revocations
     last_seen: LastSeen
@@ -336,6 +337,7 @@ async def server(
         authentication,
         tokens,
         words,
+        sign_ins,
         objects,
         revocations,
         last_seen,
