@@ -219,10 +219,15 @@ def _show(user: User) -> None:
 
 def _run(port: int | None, work: Callable[[Parts], Awaitable[T]]) -> T:
     from server.app import opened
+    from server.caller import OPERATOR
     from server.errors import Refusal
     from server.schema.compilation import SchemaError
+    from server.services.current import CURRENT, Current
 
     async def main() -> T:
+        call = Current("transom user")
+        call.caller = OPERATOR  # so says the audit log
+        CURRENT.set(call)
         async with opened(settings_of(port), replica_reads=False) as parts:
             return await work(parts)
 

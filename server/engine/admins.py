@@ -141,7 +141,10 @@ class Admins:
             wanted = _wanted(before, change)
             _check(caller, before, wanted)
             said = _told(before, wanted)
-            notes = [self._audit.statement(action, target=name, details=told) for action, told in said.items()]
+            notes = [
+                self._audit.statement(action, actor=caller.name, target=name, details=told)
+                for action, told in said.items()
+            ]
             if not notes:
                 return _user(before)
             after = await held.write(
@@ -185,10 +188,13 @@ class Admins:
         try:
             made = await self._sessions.impersonate(caller, id, reason, address)
         except (Denied, Precondition) as refused:
-            await self._audit.note("impersonated", target=name, outcome=refused.reason, details={"reason": reason})
+            await self._audit.note(
+                "impersonated", actor=caller.name, target=name, outcome=refused.reason, details={"reason": reason}
+            )
             raise
         # The token is worth nothing before it is answered: killed in between, there is a session nobody can use.
-        await self._audit.note("impersonated", target=name, details={"reason": reason, "session": made.session.name})
+        told = {"reason": reason, "session": made.session.name}
+        await self._audit.note("impersonated", actor=caller.name, target=name, details=told)
         return made
 
     async def audit_entries(
