@@ -251,8 +251,8 @@ TELL = (
 TIMES = "rules can use times only where they are fields of the resource itself"
 REFUSED = [
     ("resource.nope", 9, "undefined field 'nope' not found in struct 'shop.v1.A'"),
-    ("resource.text", 1, "is of type string; a rule is true or false"),
-    ("resource", 1, "is of type message; a rule is true or false"),
+    ("resource.text", 1, "is a string; a rule is true or false"),
+    ("resource", 1, "is a message; a rule is true or false"),
     ("true && 'a'", 6, "found no matching overload for '_&&_' applied to '(bool, string)'"),
     ("resource.small == 1u", 16, "found no matching overload for '_==_' applied to '(int, uint)'"),
     ("resource.color == 'RED'", 16, "found no matching overload for '_==_' applied to '(int, string)'"),

@@ -223,7 +223,8 @@ class _Checking:
             self._fault(place, refused.at, refused.why, text)
             return None
         if node.type.kind is not Kind.BOOL:
-            self._fault(place, 0, f"is of type {node.type.kind}; a rule is true or false", text)
+            kind = node.type.kind
+            self._fault(place, 0, f"is {'an' if kind is Kind.INT else 'a'} {kind}; a rule is true or false", text)
             return None
         resource = place.resource
         parent_of = _parent_of(resource) if resource is not None else str
