@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 
 from server.caller import Caller, Kind
 from server.engine.networks import network
-from server.engine.throttle import Attempts as Attempts
 from server.errors import RATE_LIMITED, Exhausted
 from server.rates import Rate
 from server.store.limits import Bucket, Buckets

@@ -18,10 +18,10 @@ from server.engine.authenticators import (
     uri,
 )
 from server.engine.callers import require_own, require_recent
-from server.engine.limits import Attempts
 from server.engine.notices import Change, Notices
 from server.engine.sealing import Seal
 from server.engine.sign_ins import Challenge, Place, SignedIn, SignIns
+from server.engine.throttle import Attempts
 from server.errors import Invalid, Precondition, Unauthenticated, Violation
 from server.store.pooled import Statement
 from server.store.second_factors import StoredSecondFactor, StoredSecondFactors
