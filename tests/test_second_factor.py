@@ -215,7 +215,7 @@ def test_owners_are_told_what_was_done(people: People) -> None:
     ]
     eventually(lambda: len(mailed(people, app.owner)) == len(done), within=30)
     told = mailed(people, app.owner)
-    assert [[what for what in done if what in text] for text in reversed(told)] == [[what] for what in done]
+    assert sorted([what for what in done if what in text] for text in told) == sorted([what] for what in done)
     assert all(app.owner.email in text for text in told)
 
 
@@ -478,8 +478,9 @@ async def test_another_secret_of_the_installation_takes_over_as_codes_are_used(a
 @asynchronous
 async def test_who_lost_the_installations_secret_lets_people_in_by_recovery_codes(at: Place) -> None:
     async with ground(at, BEGIN, opened=(NEW,)) as on:
-        with pytest.raises(Internal, match="TRANSOM_SECRET"):
+        with pytest.raises(Internal) as refusal:
             await on.factors.regenerate(on.caller, Given(pyotp.HOTP(on.secret).at(STEP)))
+        assert "TRANSOM_SECRET" in str(refusal.value.__cause__) and "SECRET" not in refusal.value.message  # for the log
         await on.factors.remove(on.caller, Given(recovery_code="ABCD-EFGH"))
         assert await methods_of(StoredSecondFactors(on.pool))(on.caller.id) == ()
 

@@ -120,7 +120,7 @@ class Passkeys:
                 raise Precondition("The challenge is over; begin again.", reason="CHALLENGE_INVALID")
             made = attested(self._party, answer, answer.challenge)
         except FlawedAnswer as wrong:
-            raise Invalid.field("credential", _WORDS[wrong.flaw], "PASSKEY_INVALID") from wrong
+            raise Invalid.field("credential", _WORDS[wrong.flaw], "PASSKEY_INVALID") from None
         new = NewPasskey(
             new_id(),
             made.credential_id,
@@ -161,7 +161,7 @@ class Passkeys:
         try:
             answer = Answer.to_sign_in(credential)
         except FlawedAnswer as wrong:
-            raise Invalid.field("credential", _WORDS[wrong.flaw], "PASSKEY_INVALID") from wrong
+            raise Invalid.field("credential", _WORDS[wrong.flaw], "PASSKEY_INVALID") from None
         if await self._used(answer, _SIGN_IN) is None:
             raise Unauthenticated("The challenge is over; begin again.", reason="CHALLENGE_INVALID")
         passkey = await self._passkeys.by_credential(answer.id)
@@ -179,7 +179,7 @@ class Passkeys:
             if not await self._passkeys.used(passkey.credential_id, told.sign_count, told.backed_up):
                 raise FlawedAnswer(Flaw.COUNTER)
         except FlawedAnswer as wrong:
-            raise await self._refused(passkey, wrong.flaw, place) from wrong
+            raise await self._refused(passkey, wrong.flaw, place) from None
         return await self._sign_ins.finish(passkey.user_id, Proof.PASSKEY, place, second_factor_done=True)
 
     async def list(self, caller: Caller) -> Sequence[StoredPasskey]:

@@ -32,9 +32,7 @@ class Seal:
     def seal(self, text: bytes, of: str) -> bytes:
         """`text`, sealed. Raises Precondition (SECRET_NOT_SET) where the installation has no secret."""
         if not self._keys:
-            raise Precondition(
-                "This installation has no secret to seal with (TRANSOM_SECRET).", reason="SECRET_NOT_SET"
-            )
+            raise Precondition("This installation has no secret to seal with.", reason="SECRET_NOT_SET")
         key, nonce = self._keys[0], secrets.token_bytes(_NONCE)
         return _VERSION + _mark(key) + nonce + AESGCM(key).encrypt(nonce, text, of.encode())
 
@@ -47,7 +45,8 @@ class Seal:
                     return AESGCM(key).decrypt(rest[:_NONCE], rest[_NONCE:], of.encode())
                 except (InvalidTag, ValueError):
                     break
-        raise Internal("Something sealed cannot be opened: TRANSOM_SECRET does not hold the secret it was sealed with.")
+        lost = LookupError("TRANSOM_SECRET does not hold the secret it was sealed with")
+        raise Internal("Something that was sealed cannot be opened.") from lost
 
     def outdated(self, sealed: bytes) -> bool:
         """Whether it was sealed with another secret than the first, and should be sealed anew."""

@@ -73,8 +73,8 @@ def _credential(given: Struct) -> Mapping[str, Any]:
         raise Invalid.field("credential", f"is larger than {CREDENTIAL_BYTES} bytes", "TOO_LONG")
     try:
         credential: dict[str, Any] = MessageToDict(given)
-    except (ValueError, Unreadable) as wrong:  # numbers that JSON has not
-        raise Invalid.field("credential", "is no JSON", "PASSKEY_INVALID") from wrong
+    except (ValueError, Unreadable):  # numbers that JSON has not
+        raise Invalid.field("credential", "is no JSON", "PASSKEY_INVALID") from None
     return credential
 
 
