@@ -338,10 +338,6 @@ async def test_a_worker_that_is_killed_in_the_middle_is_gone_on_for(diary: Diary
     diary.work()
     eventually(lambda: emptied(diary, ann), within=30)
     assert left() == 0 and not [name for name in diary.names("remarks") if name.startswith("notebooks/kill-")]
-    with diary.held("select from transom.users where id = %s for update", ann.id) as waited:
-        diary.execute("select")
-        diary.kill()
-    diary.work()
     await later(diary, ann)
     eventually(lambda: gone(diary, ann), within=30)
     eventually(lambda: len(mails_to(diary, ann.email)) == 1)
@@ -515,8 +511,6 @@ async def test_exports_are_bounded_and_go_by_themselves(diary: Diary) -> None:
 
         # With less room, there is what is known of a file, and how to get it.
         diary.execute("update transom.exports set state = 'RUNNING', file = '' where id = %s", [exports[1][8:]])
-        with diary.held("select from transom.exports where id = %s for update", exports[1][8:]):
-            pass
         for sql, values in await shop.parts.exports.work(exports[1], Call(SYSTEM).origin):
             diary.execute(sql, values)
         archive = diary.download(ann, ann.get(exports[1])["file"])
@@ -562,36 +556,27 @@ async def test_an_export_is_of_one_moment_while_writes_go_on(diary: Diary) -> No
     assert seconds <= firsts and len(firsts - seconds) <= 1 and 3 < len(firsts) <= at_the_end + 1
 
 
-@dataclass(frozen=True)
-class Death:
-    sentence: str
-    holds: str
-    file_stays: bool
-
-
-DEATHS = [
-    Death("before its file is known", "select from transom.exports where id = %s for update", False),
-    Death("once its file is whole, before it says so", "lock table transom.mails in exclusive mode", True),
-]
-
-
-@pytest.mark.parametrize("death", DEATHS, ids=lambda death: death.sentence)
-@asynchronous
-async def test_a_worker_that_dies_over_an_export_is_gone_on_for(diary: Diary, death: Death) -> None:
+def test_a_worker_that_dies_over_an_export_is_gone_on_for(diary: Diary) -> None:
     ann = diary.people.person()
     diary.create(ann, "notebooks", {"title": "mine"})
     diary.kill()
     export = ann.post("accounts:export")["name"]
-    values = [export.removeprefix("exports/")] if "%s" in death.holds else []
-    with diary.held(death.holds, *values) as waited:
-        diary.work()
-        waited()
-        diary.kill()
-        file = diary.value("select file from transom.exports where id = %s", [export.removeprefix("exports/")])
-    assert bool(file) is death.file_stays
+    id = export.removeprefix("exports/")
+
+    def killed(holds: str, *values: str) -> str:
+        """The file that a worker writes to when it is killed where it meets what `holds` locks."""
+        with diary.held(holds, *values) as waited:
+            diary.work()
+            waited()
+            diary.kill()
+            return str(diary.value("select file from transom.exports where id = %s", [id]))
+
+    assert killed("select from transom.exports where id = %s for update", id) == "", "before its file is known"
+    file = killed("lock table transom.mails in exclusive mode")
+    assert file, "once its file is whole, before it could say so"
     diary.work()
     made = ready(diary, ann, export)
-    assert made["state"] == "READY" and (made["file"] == file) is death.file_stays
+    assert (made["state"], made["file"]) == ("READY", file)
     assert len(lines(diary.download(ann, made["file"]), "diary.v1.Notebook")) == 1
     eventually(lambda: len(mails_to(diary, ann.email)) == 1)
     whole = "select count(*) from transom.files where owner = %s and state = 'READY'"
@@ -601,15 +586,14 @@ async def test_a_worker_that_dies_over_an_export_is_gone_on_for(diary: Diary, de
 @asynchronous
 async def test_an_export_of_an_account_that_goes_ends_and_leaves_nothing(diary: Diary) -> None:
     ann = diary.people.person()
-    diary.kill()
-    export = ann.post("accounts:export")["name"]
+    diary.execute("insert into transom.exports (id, user_id) values (%s, %s)", [f"going-{ann.id}", ann.id])
     ann.post("accounts:delete")
-    diary.work()
-    state = "select state from transom.exports where id = %s"
-    eventually(lambda: diary.value(state, [export.removeprefix("exports/")]) == "FAILED", within=30)
-    eventually(lambda: emptied(diary, ann), within=30)
-    assert diary.value("select count(*) from transom.files where owner = %s and state = 'READY'", [ann.user]) == 0
-    assert [mail for mail in mails_to(diary, ann.email) if "copy of your data" in mail] == []
+    async with open_workshop(diary.settings()) as shop:
+        for sql, values in await shop.parts.exports.work(f"exports/going-{ann.id}", Call(SYSTEM).origin):
+            diary.execute(sql, values)
+    assert diary.value("select state from transom.exports where user_id = %s", [ann.id]) == "FAILED"
+    assert diary.value("select count(*) from transom.files where owner = %s", [ann.user]) == 0
+    assert mails_to(diary, ann.email) == []
 
 
 @asynchronous
