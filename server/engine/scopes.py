@@ -17,6 +17,7 @@ OWN: Mapping[str, Sequence[str]] = {
     "transom.admin.v1.User": ("list", "get", "update", "grant", "revoke_sessions", "invite", "impersonate"),
     "transom.admin.v1.Key": ("create", "list", "revoke"),
     "transom.admin.v1.AuditEntry": ("list",),
+    "transom.admin.v1.Rule": ("explain",),
     "transom.accounts.v1.Account": ("delete",),
     "transom.accounts.v1.Export": ("create", "get", "list"),
 }

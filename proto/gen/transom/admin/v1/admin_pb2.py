@@ -26,13 +26,14 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import client_pb2 as google_dot_api_dot_client__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from transom.accounts.v1 import accounts_pb2 as transom_dot_accounts_dot_v1_dot_accounts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctransom/admin/v1/admin.proto\x12\x10transom.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"transom/accounts/v1/accounts.proto\"\x1f\n\x06Scopes\x12\x15\n\x07\x61llowed\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\"\xf1\x03\n\x04User\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x08\xfa\x41\x12\n\x10transom.dev/User\x12\x13\n\x05\x65mail\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08verified\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tanonymous\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05roles\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12.\n\x06scopes\x18\x07 \x01(\x0b\x32\x18.transom.admin.v1.ScopesB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64isabled\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x36\n\x0c\x64isable_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\tseen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04ways\x18\r \x03(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01\"\xd6\x01\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05title\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04role\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12.\n\x06scopes\x18\x04 \x01(\x0b\x32\x18.transom.admin.v1.ScopesB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:+\xea\x41(\n\x0ftransom.dev/Key\x12\nkeys/{key}*\x04keys2\x03key\"\xd0\x03\n\nAuditEntry\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cimpersonator\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x61\x63tion\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06target\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07outcome\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61\x64\x64ress\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64\x65vice\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nrequest_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12@\n\x07\x64\x65tails\x18\x0b \x03(\x0b\x32).transom.admin.v1.AuditEntry.DetailsEntryB\x04\xe2\x41\x01\x03\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:Q\xea\x41N\n\x16transom.dev/AuditEntry\x12\x1a\x61uditEntries/{audit_entry}*\x0c\x61uditEntries2\nauditEntry\"n\n\x10ListUsersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x65mail\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04role\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"S\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.transom.admin.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x0eGetUserRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\"v\n\x11UpdateUserRequest\x12*\n\x04user\x18\x01 \x01(\x0b\x32\x16.transom.admin.v1.UserB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"D\n\x19RevokeUserSessionsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\".\n\x1aRevokeUserSessionsResponse\x12\x10\n\x08sessions\x18\x01 \x01(\x05\"=\n\x11InviteUserRequest\x12\x13\n\x05\x65mail\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05roles\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"W\n\x16ImpersonateUserRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"W\n\x17ImpersonateUserResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.transom.accounts.v1.Session\x12\r\n\x05token\x18\x02 \x01(\t\"\xf7\x01\n\x17ListAuditEntriesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06target\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61\x63tion\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"h\n\x18ListAuditEntriesResponse\x12\x33\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1c.transom.admin.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x10\x43reateKeyRequest\x12\x30\n\x0bservice_key\x18\x01 \x01(\x0b\x32\x15.transom.admin.v1.KeyB\x04\xe2\x41\x01\x02\"N\n\x11\x43reateKeyResponse\x12*\n\x0bservice_key\x18\x01 \x01(\x0b\x32\x15.transom.admin.v1.Key\x12\r\n\x05token\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\"7\n\x10ListKeysResponse\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.transom.admin.v1.Key\":\n\x10RevokeKeyRequest\x12&\n\x04name\x18\x01 \x01(\tB\x18\xe2\x41\x01\x02\xfa\x41\x11\n\x0ftransom.dev/Key2\xe1\n\n\x0c\x41\x64minService\x12r\n\tListUsers\x12\".transom.admin.v1.ListUsersRequest\x1a#.transom.admin.v1.ListUsersResponse\"\x1c\xda\x41\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/transom/v1/users\x12n\n\x07GetUser\x12 .transom.admin.v1.GetUserRequest\x1a\x16.transom.admin.v1.User\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/transom/v1/{name=users/*}\x12\x8b\x01\n\nUpdateUser\x12#.transom.admin.v1.UpdateUserRequest\x1a\x16.transom.admin.v1.User\"@\xda\x41\x10user,update_mask\x82\xd3\xe4\x93\x02\'2\x1f/transom/v1/{user.name=users/*}:\x04user\x12\xac\x01\n\x12RevokeUserSessions\x12+.transom.admin.v1.RevokeUserSessionsRequest\x1a,.transom.admin.v1.RevokeUserSessionsResponse\";\xda\x41\x04name\x82\xd3\xe4\x93\x02.\")/transom/v1/{name=users/*}:revokeSessions:\x01*\x12|\n\nInviteUser\x12#.transom.admin.v1.InviteUserRequest\x1a\x16.google.protobuf.Empty\"1\xda\x41\x0b\x65mail,roles\x82\xd3\xe4\x93\x02\x1d\"\x18/transom/v1/users:invite:\x01*\x12\xa7\x01\n\x0fImpersonateUser\x12(.transom.admin.v1.ImpersonateUserRequest\x1a).transom.admin.v1.ImpersonateUserResponse\"?\xda\x41\x0bname,reason\x82\xd3\xe4\x93\x02+\"&/transom/v1/{name=users/*}:impersonate:\x01*\x12\x8e\x01\n\x10ListAuditEntries\x12).transom.admin.v1.ListAuditEntriesRequest\x1a*.transom.admin.v1.ListAuditEntriesResponse\"#\xda\x41\x00\x82\xd3\xe4\x93\x02\x1a\x12\x18/transom/v1/auditEntries\x12\x89\x01\n\tCreateKey\x12\".transom.admin.v1.CreateKeyRequest\x1a#.transom.admin.v1.CreateKeyResponse\"3\xda\x41\x0bservice_key\x82\xd3\xe4\x93\x02\x1f\"\x10/transom/v1/keys:\x0bservice_key\x12n\n\x08ListKeys\x12!.transom.admin.v1.ListKeysRequest\x1a\".transom.admin.v1.ListKeysResponse\"\x1b\xda\x41\x00\x82\xd3\xe4\x93\x02\x12\x12\x10/transom/v1/keys\x12{\n\tRevokeKey\x12\".transom.admin.v1.RevokeKeyRequest\x1a\x16.google.protobuf.Empty\"2\xda\x41\x04name\x82\xd3\xe4\x93\x02%\" /transom/v1/{name=keys/*}:revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctransom/admin/v1/admin.proto\x12\x10transom.admin.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"transom/accounts/v1/accounts.proto\"\x1f\n\x06Scopes\x12\x15\n\x07\x61llowed\x18\x01 \x03(\tB\x04\xe2\x41\x01\x01\"\xf1\x03\n\x04User\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x08\xfa\x41\x12\n\x10transom.dev/User\x12\x13\n\x05\x65mail\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08verified\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x64isplay_name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x17\n\tanonymous\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05roles\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12.\n\x06scopes\x18\x07 \x01(\x0b\x32\x18.transom.admin.v1.ScopesB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x64isabled\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x36\n\x0c\x64isable_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x64\x65lete_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x33\n\tseen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04ways\x18\r \x03(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01\"\xd6\x01\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05title\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04role\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12.\n\x06scopes\x18\x04 \x01(\x0b\x32\x18.transom.admin.v1.ScopesB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:+\xea\x41(\n\x0ftransom.dev/Key\x12\nkeys/{key}*\x04keys2\x03key\"\xd0\x03\n\nAuditEntry\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cimpersonator\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x61\x63tion\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06target\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07outcome\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61\x64\x64ress\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64\x65vice\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nrequest_id\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12@\n\x07\x64\x65tails\x18\x0b \x03(\x0b\x32).transom.admin.v1.AuditEntry.DetailsEntryB\x04\xe2\x41\x01\x03\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:Q\xea\x41N\n\x16transom.dev/AuditEntry\x12\x1a\x61uditEntries/{audit_entry}*\x0c\x61uditEntries2\nauditEntry\"n\n\x10ListUsersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x65mail\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04role\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"S\n\x11ListUsersResponse\x12%\n\x05users\x18\x01 \x03(\x0b\x32\x16.transom.admin.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x0eGetUserRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\"v\n\x11UpdateUserRequest\x12*\n\x04user\x18\x01 \x01(\x0b\x32\x16.transom.admin.v1.UserB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\"D\n\x19RevokeUserSessionsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\".\n\x1aRevokeUserSessionsResponse\x12\x10\n\x08sessions\x18\x01 \x01(\x05\"=\n\x11InviteUserRequest\x12\x13\n\x05\x65mail\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05roles\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"W\n\x16ImpersonateUserRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/User\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"W\n\x17ImpersonateUserResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.transom.accounts.v1.Session\x12\r\n\x05token\x18\x02 \x01(\t\"\xf7\x01\n\x17ListAuditEntriesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x61\x63tor\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06target\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61\x63tion\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"h\n\x18ListAuditEntriesResponse\x12\x33\n\raudit_entries\x18\x01 \x03(\x0b\x32\x1c.transom.admin.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x10\x43reateKeyRequest\x12\x30\n\x0bservice_key\x18\x01 \x01(\x0b\x32\x15.transom.admin.v1.KeyB\x04\xe2\x41\x01\x02\"N\n\x11\x43reateKeyResponse\x12*\n\x0bservice_key\x18\x01 \x01(\x0b\x32\x15.transom.admin.v1.Key\x12\r\n\x05token\x18\x02 \x01(\t\"\x11\n\x0fListKeysRequest\"7\n\x10ListKeysResponse\x12#\n\x04keys\x18\x01 \x03(\x0b\x32\x15.transom.admin.v1.Key\":\n\x10RevokeKeyRequest\x12&\n\x04name\x18\x01 \x01(\tB\x18\xe2\x41\x01\x02\xfa\x41\x11\n\x0ftransom.dev/Key\"\x95\x01\n\x14\x45xplainAccessRequest\x12\x14\n\x06\x63\x61ller\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x14\n\x06\x61\x63tion\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rresource_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x0bsession_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\"\x8e\x02\n\x15\x45xplainAccessResponse\x12\x31\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32!.transom.admin.v1.ExplainedCaller\x12\x15\n\rresource_type\x18\x02 \x01(\t\x12\x0e\n\x06\x65xists\x18\x03 \x01(\x08\x12\r\n\x05owner\x18\x04 \x01(\t\x12-\n\x05\x61sked\x18\x05 \x01(\x0b\x32\x1e.transom.admin.v1.ActionAccess\x12.\n\x06others\x18\x06 \x03(\x0b\x32\x1e.transom.admin.v1.ActionAccess\x12-\n\x06\x66ields\x18\x07 \x03(\x0b\x32\x1d.transom.admin.v1.FieldAccess\"\x9b\x01\n\x0f\x45xplainedCaller\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05roles\x18\x03 \x03(\t\x12\x10\n\x08verified\x18\x04 \x01(\x08\x12\x0f\n\x07trusted\x18\x05 \x01(\x08\x12(\n\x06scopes\x18\x06 \x01(\x0b\x32\x18.transom.admin.v1.Scopes\x12\x10\n\x08\x64isabled\x18\x07 \x01(\x08\"\x82\x02\n\x0c\x41\x63tionAccess\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x02 \x01(\x08\x12/\n\x03why\x18\x03 \x01(\x0e\x32\".transom.admin.v1.ActionAccess.Why\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12/\n\x04rule\x18\x06 \x01(\x0b\x32!.transom.admin.v1.RuleExplanation\"Q\n\x03Why\x12\x13\n\x0fWHY_UNSPECIFIED\x10\x00\x12\x0b\n\x07TRUSTED\x10\x01\x12\x11\n\rSCOPE_MISSING\x10\x02\x12\x0b\n\x07NO_RULE\x10\x03\x12\x08\n\x04RULE\x10\x04\"\x7f\n\x0b\x46ieldAccess\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12/\n\x04read\x18\x02 \x01(\x0b\x32!.transom.admin.v1.RuleExplanation\x12\x30\n\x05write\x18\x03 \x01(\x0b\x32!.transom.admin.v1.RuleExplanation\"z\n\x0fRuleExplanation\x12\r\n\x05where\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12(\n\x04part\x18\x04 \x01(\x0b\x32\x1a.transom.admin.v1.RulePart\x12\x11\n\tcondition\x18\x05 \x01(\t\"e\n\x08RulePart\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65\x63ides\x18\x03 \x01(\x08\x12)\n\x05parts\x18\x04 \x03(\x0b\x32\x1a.transom.admin.v1.RulePart2\x89\x0c\n\x0c\x41\x64minService\x12r\n\tListUsers\x12\".transom.admin.v1.ListUsersRequest\x1a#.transom.admin.v1.ListUsersResponse\"\x1c\xda\x41\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/transom/v1/users\x12n\n\x07GetUser\x12 .transom.admin.v1.GetUserRequest\x1a\x16.transom.admin.v1.User\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/transom/v1/{name=users/*}\x12\x8b\x01\n\nUpdateUser\x12#.transom.admin.v1.UpdateUserRequest\x1a\x16.transom.admin.v1.User\"@\xda\x41\x10user,update_mask\x82\xd3\xe4\x93\x02\'2\x1f/transom/v1/{user.name=users/*}:\x04user\x12\xac\x01\n\x12RevokeUserSessions\x12+.transom.admin.v1.RevokeUserSessionsRequest\x1a,.transom.admin.v1.RevokeUserSessionsResponse\";\xda\x41\x04name\x82\xd3\xe4\x93\x02.\")/transom/v1/{name=users/*}:revokeSessions:\x01*\x12|\n\nInviteUser\x12#.transom.admin.v1.InviteUserRequest\x1a\x16.google.protobuf.Empty\"1\xda\x41\x0b\x65mail,roles\x82\xd3\xe4\x93\x02\x1d\"\x18/transom/v1/users:invite:\x01*\x12\xa7\x01\n\x0fImpersonateUser\x12(.transom.admin.v1.ImpersonateUserRequest\x1a).transom.admin.v1.ImpersonateUserResponse\"?\xda\x41\x0bname,reason\x82\xd3\xe4\x93\x02+\"&/transom/v1/{name=users/*}:impersonate:\x01*\x12\x8e\x01\n\x10ListAuditEntries\x12).transom.admin.v1.ListAuditEntriesRequest\x1a*.transom.admin.v1.ListAuditEntriesResponse\"#\xda\x41\x00\x82\xd3\xe4\x93\x02\x1a\x12\x18/transom/v1/auditEntries\x12\x89\x01\n\tCreateKey\x12\".transom.admin.v1.CreateKeyRequest\x1a#.transom.admin.v1.CreateKeyResponse\"3\xda\x41\x0bservice_key\x82\xd3\xe4\x93\x02\x1f\"\x10/transom/v1/keys:\x0bservice_key\x12n\n\x08ListKeys\x12!.transom.admin.v1.ListKeysRequest\x1a\".transom.admin.v1.ListKeysResponse\"\x1b\xda\x41\x00\x82\xd3\xe4\x93\x02\x12\x12\x10/transom/v1/keys\x12{\n\tRevokeKey\x12\".transom.admin.v1.RevokeKeyRequest\x1a\x16.google.protobuf.Empty\"2\xda\x41\x04name\x82\xd3\xe4\x93\x02%\" /transom/v1/{name=keys/*}:revoke:\x01*\x12\xa5\x01\n\rExplainAccess\x12&.transom.admin.v1.ExplainAccessRequest\x1a\'.transom.admin.v1.ExplainAccessResponse\"C\xda\x41\x1b\x63\x61ller,action,resource_name\x82\xd3\xe4\x93\x02\x1f\"\x1a/transom/v1/access:explain:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -149,6 +150,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEKEYREQUEST'].fields_by_name['service_key']._serialized_options = b'\342A\001\002'
   _globals['_REVOKEKEYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_REVOKEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\021\n\017transom.dev/Key'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['caller']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['caller']._serialized_options = b'\342A\001\001'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['action']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['action']._serialized_options = b'\342A\001\002'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['resource_name']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['resource_name']._serialized_options = b'\342A\001\002'
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['session_age']._loaded_options = None
+  _globals['_EXPLAINACCESSREQUEST'].fields_by_name['session_age']._serialized_options = b'\342A\001\001'
   _globals['_ADMINSERVICE'].methods_by_name['ListUsers']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListUsers']._serialized_options = b'\332A\000\202\323\344\223\002\023\022\021/transom/v1/users'
   _globals['_ADMINSERVICE'].methods_by_name['GetUser']._loaded_options = None
@@ -169,48 +178,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\332A\000\202\323\344\223\002\022\022\020/transom/v1/keys'
   _globals['_ADMINSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\332A\004name\202\323\344\223\002%\" /transom/v1/{name=keys/*}:revoke:\001*'
-  _globals['_SCOPES']._serialized_start=297
-  _globals['_SCOPES']._serialized_end=328
-  _globals['_USER']._serialized_start=331
-  _globals['_USER']._serialized_end=828
-  _globals['_KEY']._serialized_start=831
-  _globals['_KEY']._serialized_end=1045
-  _globals['_AUDITENTRY']._serialized_start=1048
-  _globals['_AUDITENTRY']._serialized_end=1512
-  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_start=1383
-  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_end=1429
-  _globals['_LISTUSERSREQUEST']._serialized_start=1514
-  _globals['_LISTUSERSREQUEST']._serialized_end=1624
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1626
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1709
-  _globals['_GETUSERREQUEST']._serialized_start=1711
-  _globals['_GETUSERREQUEST']._serialized_end=1768
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1770
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1888
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1890
-  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1958
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1960
-  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=2006
-  _globals['_INVITEUSERREQUEST']._serialized_start=2008
-  _globals['_INVITEUSERREQUEST']._serialized_end=2069
-  _globals['_IMPERSONATEUSERREQUEST']._serialized_start=2071
-  _globals['_IMPERSONATEUSERREQUEST']._serialized_end=2158
-  _globals['_IMPERSONATEUSERRESPONSE']._serialized_start=2160
-  _globals['_IMPERSONATEUSERRESPONSE']._serialized_end=2247
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2250
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2497
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2499
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2603
-  _globals['_CREATEKEYREQUEST']._serialized_start=2605
-  _globals['_CREATEKEYREQUEST']._serialized_end=2673
-  _globals['_CREATEKEYRESPONSE']._serialized_start=2675
-  _globals['_CREATEKEYRESPONSE']._serialized_end=2753
-  _globals['_LISTKEYSREQUEST']._serialized_start=2755
-  _globals['_LISTKEYSREQUEST']._serialized_end=2772
-  _globals['_LISTKEYSRESPONSE']._serialized_start=2774
-  _globals['_LISTKEYSRESPONSE']._serialized_end=2829
-  _globals['_REVOKEKEYREQUEST']._serialized_start=2831
-  _globals['_REVOKEKEYREQUEST']._serialized_end=2889
-  _globals['_ADMINSERVICE']._serialized_start=2892
-  _globals['_ADMINSERVICE']._serialized_end=4269
+  _globals['_ADMINSERVICE'].methods_by_name['ExplainAccess']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ExplainAccess']._serialized_options = b'\332A\033caller,action,resource_name\202\323\344\223\002\037\"\032/transom/v1/access:explain:\001*'
+  _globals['_SCOPES']._serialized_start=329
+  _globals['_SCOPES']._serialized_end=360
+  _globals['_USER']._serialized_start=363
+  _globals['_USER']._serialized_end=860
+  _globals['_KEY']._serialized_start=863
+  _globals['_KEY']._serialized_end=1077
+  _globals['_AUDITENTRY']._serialized_start=1080
+  _globals['_AUDITENTRY']._serialized_end=1544
+  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_start=1415
+  _globals['_AUDITENTRY_DETAILSENTRY']._serialized_end=1461
+  _globals['_LISTUSERSREQUEST']._serialized_start=1546
+  _globals['_LISTUSERSREQUEST']._serialized_end=1656
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1658
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1741
+  _globals['_GETUSERREQUEST']._serialized_start=1743
+  _globals['_GETUSERREQUEST']._serialized_end=1800
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1802
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1920
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_start=1922
+  _globals['_REVOKEUSERSESSIONSREQUEST']._serialized_end=1990
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_start=1992
+  _globals['_REVOKEUSERSESSIONSRESPONSE']._serialized_end=2038
+  _globals['_INVITEUSERREQUEST']._serialized_start=2040
+  _globals['_INVITEUSERREQUEST']._serialized_end=2101
+  _globals['_IMPERSONATEUSERREQUEST']._serialized_start=2103
+  _globals['_IMPERSONATEUSERREQUEST']._serialized_end=2190
+  _globals['_IMPERSONATEUSERRESPONSE']._serialized_start=2192
+  _globals['_IMPERSONATEUSERRESPONSE']._serialized_end=2279
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2282
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2529
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2531
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2635
+  _globals['_CREATEKEYREQUEST']._serialized_start=2637
+  _globals['_CREATEKEYREQUEST']._serialized_end=2705
+  _globals['_CREATEKEYRESPONSE']._serialized_start=2707
+  _globals['_CREATEKEYRESPONSE']._serialized_end=2785
+  _globals['_LISTKEYSREQUEST']._serialized_start=2787
+  _globals['_LISTKEYSREQUEST']._serialized_end=2804
+  _globals['_LISTKEYSRESPONSE']._serialized_start=2806
+  _globals['_LISTKEYSRESPONSE']._serialized_end=2861
+  _globals['_REVOKEKEYREQUEST']._serialized_start=2863
+  _globals['_REVOKEKEYREQUEST']._serialized_end=2921
+  _globals['_EXPLAINACCESSREQUEST']._serialized_start=2924
+  _globals['_EXPLAINACCESSREQUEST']._serialized_end=3073
+  _globals['_EXPLAINACCESSRESPONSE']._serialized_start=3076
+  _globals['_EXPLAINACCESSRESPONSE']._serialized_end=3346
+  _globals['_EXPLAINEDCALLER']._serialized_start=3349
+  _globals['_EXPLAINEDCALLER']._serialized_end=3504
+  _globals['_ACTIONACCESS']._serialized_start=3507
+  _globals['_ACTIONACCESS']._serialized_end=3765
+  _globals['_ACTIONACCESS_WHY']._serialized_start=3684
+  _globals['_ACTIONACCESS_WHY']._serialized_end=3765
+  _globals['_FIELDACCESS']._serialized_start=3767
+  _globals['_FIELDACCESS']._serialized_end=3894
+  _globals['_RULEEXPLANATION']._serialized_start=3896
+  _globals['_RULEEXPLANATION']._serialized_end=4018
+  _globals['_RULEPART']._serialized_start=4020
+  _globals['_RULEPART']._serialized_end=4121
+  _globals['_ADMINSERVICE']._serialized_start=4124
+  _globals['_ADMINSERVICE']._serialized_end=5669
 # @@protoc_insertion_point(module_scope)

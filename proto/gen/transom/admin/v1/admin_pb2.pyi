@@ -4,11 +4,13 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.api import resource_pb2 as _resource_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from transom.accounts.v1 import accounts_pb2 as _accounts_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -226,3 +228,115 @@ class RevokeKeyRequest(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ExplainAccessRequest(_message.Message):
+    __slots__ = ("caller", "action", "resource_name", "session_age")
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_NAME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_AGE_FIELD_NUMBER: _ClassVar[int]
+    caller: str
+    action: str
+    resource_name: str
+    session_age: _duration_pb2.Duration
+    def __init__(self, caller: _Optional[str] = ..., action: _Optional[str] = ..., resource_name: _Optional[str] = ..., session_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class ExplainAccessResponse(_message.Message):
+    __slots__ = ("caller", "resource_type", "exists", "owner", "asked", "others", "fields")
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXISTS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    caller: ExplainedCaller
+    resource_type: str
+    exists: bool
+    owner: str
+    asked: ActionAccess
+    others: _containers.RepeatedCompositeFieldContainer[ActionAccess]
+    fields: _containers.RepeatedCompositeFieldContainer[FieldAccess]
+    def __init__(self, caller: _Optional[_Union[ExplainedCaller, _Mapping]] = ..., resource_type: _Optional[str] = ..., exists: _Optional[bool] = ..., owner: _Optional[str] = ..., asked: _Optional[_Union[ActionAccess, _Mapping]] = ..., others: _Optional[_Iterable[_Union[ActionAccess, _Mapping]]] = ..., fields: _Optional[_Iterable[_Union[FieldAccess, _Mapping]]] = ...) -> None: ...
+
+class ExplainedCaller(_message.Message):
+    __slots__ = ("name", "kind", "roles", "verified", "trusted", "scopes", "disabled")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    TRUSTED_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    DISABLED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    verified: bool
+    trusted: bool
+    scopes: Scopes
+    disabled: bool
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., verified: _Optional[bool] = ..., trusted: _Optional[bool] = ..., scopes: _Optional[_Union[Scopes, _Mapping]] = ..., disabled: _Optional[bool] = ...) -> None: ...
+
+class ActionAccess(_message.Message):
+    __slots__ = ("action", "allowed", "why", "code", "reason", "rule")
+    class Why(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        WHY_UNSPECIFIED: _ClassVar[ActionAccess.Why]
+        TRUSTED: _ClassVar[ActionAccess.Why]
+        SCOPE_MISSING: _ClassVar[ActionAccess.Why]
+        NO_RULE: _ClassVar[ActionAccess.Why]
+        RULE: _ClassVar[ActionAccess.Why]
+    WHY_UNSPECIFIED: ActionAccess.Why
+    TRUSTED: ActionAccess.Why
+    SCOPE_MISSING: ActionAccess.Why
+    NO_RULE: ActionAccess.Why
+    RULE: ActionAccess.Why
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    allowed: bool
+    why: ActionAccess.Why
+    code: str
+    reason: str
+    rule: RuleExplanation
+    def __init__(self, action: _Optional[str] = ..., allowed: _Optional[bool] = ..., why: _Optional[_Union[ActionAccess.Why, str]] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., rule: _Optional[_Union[RuleExplanation, _Mapping]] = ...) -> None: ...
+
+class FieldAccess(_message.Message):
+    __slots__ = ("field", "read", "write")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    read: RuleExplanation
+    write: RuleExplanation
+    def __init__(self, field: _Optional[str] = ..., read: _Optional[_Union[RuleExplanation, _Mapping]] = ..., write: _Optional[_Union[RuleExplanation, _Mapping]] = ...) -> None: ...
+
+class RuleExplanation(_message.Message):
+    __slots__ = ("where", "text", "holds", "part", "condition")
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    HOLDS_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    where: str
+    text: str
+    holds: bool
+    part: RulePart
+    condition: str
+    def __init__(self, where: _Optional[str] = ..., text: _Optional[str] = ..., holds: _Optional[bool] = ..., part: _Optional[_Union[RulePart, _Mapping]] = ..., condition: _Optional[str] = ...) -> None: ...
+
+class RulePart(_message.Message):
+    __slots__ = ("source", "value", "decides", "parts")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    DECIDES_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    value: str
+    decides: bool
+    parts: _containers.RepeatedCompositeFieldContainer[RulePart]
+    def __init__(self, source: _Optional[str] = ..., value: _Optional[str] = ..., decides: _Optional[bool] = ..., parts: _Optional[_Iterable[_Union[RulePart, _Mapping]]] = ...) -> None: ...

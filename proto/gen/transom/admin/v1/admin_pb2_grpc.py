@@ -95,6 +95,11 @@ class AdminServiceStub:
                 request_serializer=transom_dot_admin_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/transom.admin.v1.AdminService/ExplainAccess',
+                request_serializer=transom_dot_admin_dot_v1_dot_admin__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=transom_dot_admin_dot_v1_dot_admin__pb2.ExplainAccessResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -199,6 +204,18 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainAccess(self, request, context):
+        """Why a caller may or may not do something with a resource of the app: the rule, what each of its parts is, and which
+        of them decide. Scope `transom.admin.v1.Rule:explain`.
+
+        Values of resources are shown where the scopes of who asks allow to get them. Noted in the audit log. NOT_FOUND where
+        there is no such account or key; a resource that does not exist is explained as such. INVALID_ARGUMENT for an action
+        that there is not, and for a name that is none of this schema.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -251,6 +268,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeKey,
                     request_deserializer=transom_dot_admin_dot_v1_dot_admin__pb2.RevokeKeyRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=transom_dot_admin_dot_v1_dot_admin__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=transom_dot_admin_dot_v1_dot_admin__pb2.ExplainAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -533,6 +555,33 @@ class AdminService:
             '/transom.admin.v1.AdminService/RevokeKey',
             transom_dot_admin_dot_v1_dot_admin__pb2.RevokeKeyRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.admin.v1.AdminService/ExplainAccess',
+            transom_dot_admin_dot_v1_dot_admin__pb2.ExplainAccessRequest.SerializeToString,
+            transom_dot_admin_dot_v1_dot_admin__pb2.ExplainAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,
