@@ -39,6 +39,7 @@ from server.engine.authentication import Authentication as Callers
 from server.engine.authorizations import Authorizations
 from server.engine.ceremonies import RelyingParty
 from server.engine.deletions import Deletions
+from server.engine.explanations import Explanations
 from server.engine.exports import Exports
 from server.engine.files import Files
 from server.engine.identities import Identities
@@ -154,6 +155,7 @@ class Parts:
     files: Files
     keys: Keys
     admins: Admins
+    explanations: Explanations
     sessions: Sessions
     callers: Callers
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
@@ -350,8 +352,10 @@ async def opened(
             life=timedelta(days=settings.export_days),
         )
         scopes = Scopes(schema)
-        keys = Keys(StoredKeys(identity), tokens, audit, scopes)
-        admins = Admins(StoredUsers(identity), people.sign_ups, sessions, revocations, scopes, audit, **sizes)
+        users, stored_keys = StoredUsers(identity), StoredKeys(identity)
+        admins = Admins(users, people.sign_ups, sessions, revocations, scopes, audit, **sizes)
+        keys = Keys(stored_keys, tokens, audit, scopes)
+        explanations = Explanations(schema, access, records, users, stored_keys, audit, micros)
         yield Parts(
             settings=settings,
             schema=schema,
@@ -366,6 +370,7 @@ async def opened(
             files=files,
             keys=keys,
             admins=admins,
+            explanations=explanations,
             sessions=sessions,
             callers=callers,
             limits=limits,
@@ -540,7 +545,9 @@ class ApiServer:
             SecondFactorsService(parts.second_factors), server
         )
         account_data_pb2_grpc.add_AccountDataServiceServicer_to_server(AccountDataService(parts.account_data), server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(parts.admins, parts.keys), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminService(parts.admins, parts.keys, parts.explanations), server
+        )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]

@@ -12,9 +12,11 @@ from transom.admin.v1 import admin_pb2 as pb
 from transom.admin.v1 import admin_pb2_grpc
 
 from server.engine.admins import CHANGEABLE, Admins, Change, User
+from server.engine.explanations import Explanations
 from server.engine.keys import Keys
 from server.errors import Invalid
 from server.services.current import caller, current
+from server.services.explanation_messages import explanation_message
 from server.services.sign_in_answers import session_message, time_message
 from server.store.audit import StoredEntry, Wanted
 from server.store.keys import StoredKey
@@ -26,9 +28,10 @@ _SHOWN = frozenset(field.name for field in pb.User.DESCRIPTOR.fields)
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """Accounts, keys, and what was done."""
 
-    def __init__(self, admins: Admins, keys: Keys) -> None:
+    def __init__(self, admins: Admins, keys: Keys, explanations: Explanations) -> None:
         self._admins = admins
         self._keys = keys
+        self._explanations = explanations
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:
         users, following = await self._admins.list(
@@ -86,6 +89,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Any) -> Empty:
         await self._keys.revoke(caller(), request.name)
         return Empty()
+
+    async def ExplainAccess(self, request: pb.ExplainAccessRequest, context: Any) -> pb.ExplainAccessResponse:
+        age = request.session_age.seconds + request.session_age.nanos / 1e9
+        found = await self._explanations.explain(caller(), request.caller, request.action, request.resource_name, age)
+        return explanation_message(found)
 
 
 def _paths(request: pb.UpdateUserRequest) -> frozenset[str]:

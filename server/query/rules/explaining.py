@@ -42,6 +42,8 @@ class Part:
     """Whether the rule holds, or not, because of it."""
     parts: tuple[Part, ...] = ()
     """What it is made of, without constants."""
+    element: str = ""
+    """Where it is an element of a list: the variable that stands for it."""
 
 
 def explained(rule: Rule, scene: Scene) -> Part:
@@ -121,7 +123,7 @@ class _Explaining:
                     test = self.part(node.test, decides)
                     assert node.of.type.of is not None
                     name = f"{node.variable} = {_text(element, node.of.type.of)}"
-                    yield Part(_short(name, SOURCE_MOST), test.value, decides, (test,))
+                    yield Part(_short(name, SOURCE_MOST), test.value, decides, (test,), node.variable)
                     if alone:
                         return
             finally:
