@@ -19,6 +19,7 @@ from psycopg.rows import class_row
 from transom.events.v1.event_pb2 import Event
 
 from consumers.handlers import Handler, Poison, Statement, Work
+from server.apps import Discard
 from server.caller import SYSTEM
 from server.engine.files import Files
 from server.errors import Invalid, NotFound, Precondition, Unavailable
@@ -86,10 +87,11 @@ class Mails:
         """Sends the mail; what to commit then.
 
         Raises Poison where the mail can never be sent, Unavailable where it may be later; both are kept with the mail.
+        Raises Discard where there is no such mail any more.
         """
         mail = await self._read(event.name.removeprefix("mails/"))
         if mail is None:
-            raise Poison(f"{event.name} does not exist")
+            raise Discard(f"{event.name} is not there any more: it was cleaned away, as with its account")
         if mail.sent_time is not None:
             return ()
         try:

@@ -22,7 +22,7 @@ import psycopg
 from pika.exceptions import ChannelClosedByBroker
 from transom.events.v1.event_pb2 import Event
 
-from consumers import topology
+from consumers import account_data, mail, topology
 from consumers.workshop import Workshop, open_workshop
 from deploy.native.stack import Stack
 from server.schema.compilation import compile_app
@@ -232,7 +232,8 @@ class Ground:
             connection.close()
 
     def _clear_broker(self) -> None:
-        names = [TAP, topology.DEAD, *(rung.name for rung in topology.LADDER), topology.queue_of("transom.mail")]
+        own = [topology.queue_of(name) for name, _ in (mail.ADDRESS, *account_data.ADDRESSES)]
+        names = [TAP, topology.DEAD, *(rung.name for rung in topology.LADDER), *own]
         with self._channel() as channel:
             for queue in [*names, *self.queues]:
                 channel.queue_delete(queue)

