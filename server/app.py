@@ -250,7 +250,7 @@ async def opened(
             stored_accounts, stored_sessions, tokens, callers, words, methods_of(factors), audit, lifetimes
         )
         revocations = Revocations(stored_sessions, tokens, callers, audit)
-        sessions = Sessions(stored_sessions, stored_accounts, tokens, callers, revocations, **sizes)
+        sessions = Sessions(stored_sessions, stored_accounts, tokens, callers, revocations, audit, **sizes)
         letters = Letters(settings.relying_party_name, settings.public_url)
         notices = Notices(Post(micros, said), letters)
         passkeys = Passkeys(

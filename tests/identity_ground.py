@@ -313,7 +313,7 @@ async def server(
     throttle = Throttle(StoredAttempts(wire), KnownNetworks(pool), audit, None, None)
     sign_ins = SignIns(stored_accounts, stored_sessions, tokens, authentication, words, no_second_factors, audit)
     revocations = Revocations(stored_sessions, tokens, authentication, audit)
-    sessions = Sessions(stored_sessions, stored_accounts, tokens, authentication, revocations)
+    sessions = Sessions(stored_sessions, stored_accounts, tokens, authentication, revocations, audit)
     people = people_of(
         pool,
         stored_accounts,

@@ -12,7 +12,7 @@ from server.engine.account import Session, account_of, session_of
 from server.engine.authentication import Authentication
 from server.engine.callers import require_account, require_own
 from server.engine.revocations import Revocations
-from server.engine.sign_ins import Proof, SignedIn
+from server.engine.sign_ins import Notes, Proof, SignedIn
 from server.engine.text import line
 from server.engine.tokens import SESSION, digest, new_id, new_token
 from server.errors import Denied, Invalid, NotFound, Precondition, Stale, Unauthenticated
@@ -39,6 +39,7 @@ class Sessions:
         tokens: Tokens,
         authentication: Authentication,
         revocations: Revocations,
+        notes: Notes,
         *,
         page_size: int = 50,
         page_size_max: int = 1000,
@@ -48,6 +49,7 @@ class Sessions:
         self._tokens = tokens
         self._authentication = authentication
         self._revocations = revocations
+        self._notes = notes
         self._page_size = page_size
         self._page_size_max = page_size_max
 
@@ -73,7 +75,7 @@ class Sessions:
         if name != caller.session:
             require_own(caller)
         stored = await self._sessions.one(_id(name), user)
-        if stored is None or not await self._end(stored):
+        if stored is None or not await self._end(caller, stored, "session_revoked"):
             raise NotFound("You have no such session.", resource=("transom.dev/Session", name))
 
     async def revoke_all(self, caller: Caller, *, keep_current: bool) -> int:
@@ -85,7 +87,7 @@ class Sessions:
         """Ends the session that calls. Raises Precondition for a key, which has none."""
         stored = await self._sessions.one(_id(caller.session), require_account(caller))
         if stored is not None:  # else another call has just ended it: what was asked for is so
-            await self._end(stored)
+            await self._end(caller, stored, "sign_out")
 
     async def rotate(self, caller: Caller, *, proved: bool = False) -> str:
         """A new token for the session that calls; the old one ends. For whenever the session can do more than before,
@@ -150,10 +152,13 @@ class Sessions:
         """Deletes some of the sessions that have expired; how many it were. To be called now and then, by anyone."""
         return await self._sessions.sweep()
 
-    async def _end(self, stored: StoredSession) -> bool:
+    async def _end(self, caller: Caller, stored: StoredSession, action: str) -> bool:
         async with self._tokens.ending([stored.token_hash]):
             deleted = await self._sessions.delete(stored.id, stored.user_id)
         self._authentication.forget([stored.token_hash])
+        if deleted:
+            session = {"session": f"sessions/{stored.id}"}
+            await self._notes.note(action, actor=caller.name, target=caller.name, details=session, device=stored.device)
         return deleted
 
 
