@@ -206,7 +206,7 @@ class AdminServiceServicer:
 
     def ExplainAccess(self, request, context):
         """Why a caller may or may not do something with a resource of the app: the rule, what each of its parts is, and which
-        of them decide. Scope `transom.admin.v1.Rule:explain`.
+        of them decide. Rules of methods are not part of it. Scope `transom.admin.v1.Rule:explain`.
 
         Values of resources are shown where the scopes of who asks allow to get them. Noted in the audit log. NOT_FOUND where
         there is no such account or key; a resource that does not exist is explained as such. INVALID_ARGUMENT for an action
