@@ -514,7 +514,8 @@ class ApiServer:
         layers: list[Layer] = [
             Observe(self._lines),  # outermost: sees the final status of everything below
             Errors(),  # above all who may refuse
-            Authentication(parts.callers, cookies, safe),  # says who calls; what they may do is decided further in
+            # Says who calls; what they may do is decided further in. Whose token is nobody's goes no further.
+            Authentication(parts.callers, cookies, safe, parts.limits),
             Limits(parts.limits),  # whose calls they are is known; nothing was done for them yet
         ]
         self._server = grpc.aio.server(

@@ -26,6 +26,7 @@ from deploy.native.stack import Stack
 from server.caller import NOBODY, SYSTEM, Caller, Kind
 from server.engine.limits import Limits
 from server.engine.networks import network
+from server.engine.tokens import SESSION, new_token
 from server.errors import Exhausted
 from server.rates import Rate, rate, rates
 from server.store.limits import GENERATION, TELL_SECONDS, Buckets
@@ -343,6 +344,15 @@ def test_an_address_is_bound_whoever_calls_and_whatever_it_says_of_itself(edge: 
     assert edge.call("GET", "/healthz", source="127.0.2.1").status == 200
     told = Told.of(edge.call("GET", "/transom/v1/accounts/me", source="127.0.2.1"))
     assert told.metadata == {"limit": "60", "window": "3600s", "scope": "address"}
+
+
+def test_who_makes_up_tokens_is_bound_by_the_address(edge: Limited) -> None:
+    def made_up() -> Answer:
+        return edge.call("GET", "/transom/v1/accounts/me", token=new_token(SESSION), source="127.0.4.1")
+
+    assert [made_up().status for _ in range(63)] == [401] * 60 + [429] * 3
+    assert Told.of(made_up()).metadata["scope"] == "address"
+    assert edge.call("GET", "/transom/v1/accounts/me", token=new_token(SESSION), source="127.0.4.2").status == 401
 
 
 def test_a_method_has_a_limit_of_its_own_and_a_redis_that_dies_gives_nobody_more_than_each_server_alone(

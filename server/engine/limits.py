@@ -47,6 +47,21 @@ class Limits:
             return None
         return MethodLimits(self._clock, self._caller, self._key, self._address, own)
 
+    def look(self, address: str) -> None:
+        """Before a token is looked up that came from there. Raises Exhausted (RATE_LIMITED) where so much came already
+        that nothing more is looked at; counts nothing."""
+        if self._address is not None:
+            bucket, now = self._address.of(network(address)), self._clock()
+            if bucket.until > now:
+                raise _limited(bucket, now)
+
+    async def count(self, address: str) -> None:
+        """Counts a call from there whose token is nobody's: who makes up tokens is not known, but its address is."""
+        if self._address is not None:
+            bucket = self._address.of(network(address))
+            if not self._address.spend(bucket):
+                await self._address.ask(bucket)
+
 
 class MethodLimits:
     """The limits of one method."""

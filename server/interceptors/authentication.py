@@ -9,6 +9,7 @@ import grpc
 
 from server.caller import NOBODY, Caller
 from server.engine.authentication import Authentication as Callers
+from server.engine.limits import Limits
 from server.errors import Unauthenticated
 from server.interceptors.chain import Stream, Unary, drained
 from server.services.cookie_rules import DEFAULT, CookieRules
@@ -45,8 +46,15 @@ class Authentication:
     from a page that may call.
     """
 
-    def __init__(self, callers: Callers, cookies: CookieRules = DEFAULT, safe: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        cookies: CookieRules = DEFAULT,
+        safe: Collection[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
         self._callers = callers
+        self._limits = limits
         self._cookies = cookies
         self._safe = frozenset(safe)
 
@@ -82,7 +90,7 @@ class Authentication:
 
     def _finding(self, method: str) -> Callable[[Current, grpc.aio.ServicerContext], Awaitable[Caller]]:
         """The other calls of `method`: who calls, or a refusal."""
-        callers, cookies, safe = self._callers, self._cookies, method in self._safe
+        callers, cookies, safe, limits = self._callers, self._cookies, method in self._safe, self._limits
 
         async def found(call: Current, context: grpc.aio.ServicerContext) -> Caller:
             authorization = call.authorization
@@ -90,9 +98,16 @@ class Authentication:
                 call.web, authorization = True, f"Bearer {token}"
                 if not safe:
                     check_page()
+            cached = callers.cached(authorization)
+            if cached is not None:
+                return cached
+            if limits is not None:
+                limits.look(call.address)
             try:
-                return callers.cached(authorization) or await callers.caller(authorization, call.address)
+                return await callers.caller(authorization, call.address)
             except Unauthenticated:
+                if limits is not None:
+                    await limits.count(call.address)
                 if method == SIGN_OUT:
                     await clear_cookie(context)
                 raise
