@@ -33,11 +33,11 @@ class Door:
 
 
 @contextmanager
-def door(at: Place, folder: Path, settings: Mapping[str, str], edge_port: int = 0) -> Iterator[Door]:
-    """The server and its edge, both ready, for as long as the block lasts; the edge on this port, or on a free one."""
+def door(at: Place, folder: Path, settings: Mapping[str, str]) -> Iterator[Door]:
+    """The server and its edge, both ready, for as long as the block lasts."""
     descriptor = folder / "descriptor.binpb"
     descriptor.write_bytes(compile_app(PROJECT / "examples" / "inspect"))
-    server_port, edge_port, admin_port = free_port(), edge_port or free_port(), free_port()
+    server_port, edge_port, admin_port = free_port(), free_port(), free_port()
     config = folder / "envoy.yaml"
     config.write_text(
         render(

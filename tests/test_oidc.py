@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
+from browser_ground import chromium
 from cryptography.hazmat.primitives import serialization
 from door_ground import Door, door
 from edge_ground import eventually, free_port
@@ -24,14 +26,17 @@ from identity_ground import Place, place
 from joserfc.jwk import ECKey
 from oidc_issuer import Issuer, Person, encoded, new_key, reply, running
 from people_ground import Client, People, Refused
+from playwright.sync_api import Page
 from transom.accounts.v1 import identities_pb2 as pb
 from transom.accounts.v1 import identities_pb2_grpc
+from web_site import Site, serving
 
-from deploy.native.stack import Stack
+from deploy.native.stack import PROJECT, Stack
 from server.engine.tokens import KEY, WORD, digest, new_id, new_token
 
 PAGE, APP = "https://app.example/signed-in", "com.example.app:/signed-in"
 ORIGIN = "https://app.example"
+ENDED = "location.pathname == '/signed-in' && !['', 'page'].includes(document.title)"
 SECRET = "a client's secret"
 P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order of the group of P-256."""
@@ -53,6 +58,8 @@ class World:
     """Changes its keys."""
     liar: Issuer
     """Calls itself as home is called."""
+    site: Site
+    """The app's pages."""
     people: People
 
     @property
@@ -93,7 +100,9 @@ def world(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     ).decode()
     with ExitStack() as stack:
         at = stack.enter_context(place(components))
-        home = stack.enter_context(running(Issuer({"web": SECRET, "ios": "", "android": ""}, [PAGE, APP])))
+        site = stack.enter_context(serving())
+        local = f"{site.origin}/signed-in"
+        home = stack.enter_context(running(Issuer({"web": SECRET, "ios": "", "android": ""}, [PAGE, APP, local])))
         other = stack.enter_context(running(Issuer({"web": ""}, [PAGE])))
         keyed = stack.enter_context(running(Issuer({"web": public}, [PAGE])))
         turning, liar = (stack.enter_context(running(Issuer({"web": ""}, [PAGE]))) for _ in range(2))
@@ -107,7 +116,7 @@ def world(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 "issuer": home.url,
                 "client_ids": ["web", "ios", "android"],
                 "client_secret": SECRET,
-                "redirect_uris": [PAGE, APP],
+                "redirect_uris": [PAGE, APP, local],
                 "trust_email": True,
                 "email_domains": ["home.example"],
                 "hosted_domain_claim": "hd",
@@ -140,7 +149,8 @@ def world(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "TRANSOM_COOKIE_SECURE": "true",
         }
         made = stack.enter_context(door(at, tmp_path_factory.mktemp("door"), settings))
-        world = World(at, made, home, other, keyed, turning, liar, People(made))  # type: ignore[arg-type]
+        site.edge = made.edge
+        world = World(at, made, home, other, keyed, turning, liar, site, People(made))  # type: ignore[arg-type]
         # It is asked now, so that the last test of this file finds that a while ago.
         assert signed_in_bare(world, "turning", turning.id_token(person(), "web"))["token"]
         yield world
@@ -687,6 +697,52 @@ def test_a_page_gets_its_session_as_a_cookie(world: World) -> None:
         f"{world.door.edge}/transom/v1/accounts/me", headers={"cookie": cookie.partition(";")[0]}, trust_env=False
     )
     assert me.json() == answer.json()["account"]
+
+
+def test_a_page_signs_somebody_in_in_a_real_browser(world: World) -> None:
+    """The page of the manual, as it stands there."""
+    manual = (PROJECT / "docs" / "identity.md").read_text()
+    [script] = re.findall(r"### On a web page\n.*?```js\n(.*?)```", manual, re.DOTALL)
+    helper, button, back = re.split(r"// The button:\n|// The page /signed-in:\n", script)
+    origin = world.site.origin
+    button = button.replace('"google"', '"home"')
+    title = "<!doctype html><title>page</title>"
+    world.site.pages = {
+        "/": f"{title}<button>Sign in</button><script type=module>{helper}"
+        f"document.querySelector('button').onclick = async () => {{{button}}}</script>",
+        "/signed-in": f"{title}<script type=module>{helper}{back}"
+        "document.title = answer.account?.name ?? answer.error.details[0].reason</script>",
+    }
+    who = world.home.people["ann"] = person(new_address())
+    with chromium() as browser:
+
+        def opened() -> Page:
+            page = browser.new_context().new_page()
+            page.goto(origin)
+            return page
+
+        page = opened()
+        page.get_by_role("button").click()
+        page.get_by_label("Who are you?").fill("ann")
+        page.get_by_role("button").click()
+        page.wait_for_function(ENDED)
+        assert page.title() == world.whose(world.home, who) != ""
+        assert page.url == f"{origin}/signed-in", "the code stayed in the history"
+        me = page.evaluate("fetch('/transom/v1/accounts/me').then(answer => answer.json())")
+        assert me["name"] == page.title()
+        assert page.evaluate("document.cookie") == "", "a script can read the session"
+
+        # Login CSRF: the victim's browser opens what an attacker's came back with, while a flow of its own is under way.
+        found = begun(world, "home", f"{origin}/signed-in").back(person(new_address()))
+        victim = opened()
+        victim.get_by_role("button").click()
+        victim.get_by_label("Who are you?").wait_for()
+        victim.goto(
+            f"{origin}/signed-in?{urlencode({'code': found['code'], 'state': found['state'], 'iss': world.home.url})}"
+        )
+        victim.wait_for_function(ENDED)
+        assert victim.title() == "AUTHORIZATION_INVALID"
+        assert victim.context.cookies() == []
 
 
 # ------------------------------------------------------------------------------------------------------ whose account
