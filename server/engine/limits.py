@@ -56,11 +56,12 @@ class Limits:
                 raise _limited(bucket, now)
 
     async def count(self, address: str) -> None:
-        """Counts a call from there whose token is nobody's: who makes up tokens is not known, but its address is."""
+        """Counts a call from there whose token is nobody's: who makes up tokens is not known, but its address is. Raises
+        Exhausted (RATE_LIMITED)."""
         if self._address is not None:
             bucket = self._address.of(network(address))
-            if not self._address.spend(bucket):
-                await self._address.ask(bucket)
+            if not self._address.spend(bucket) and not await self._address.ask(bucket):
+                raise _limited(bucket, self._clock())
 
 
 class MethodLimits:
