@@ -21,6 +21,7 @@ import grpc
 import psycopg
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health, health_pb2_grpc
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 from transom.accounts.v1 import accounts_pb2_grpc
@@ -346,6 +347,7 @@ async def server(
     grpc_server = grpc.aio.server(interceptors=[Chain(layers)])
     accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(people), grpc_server)
     files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(files), grpc_server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), grpc_server)  # for an edge in front
     made.port = grpc_server.add_insecure_port("127.0.0.1:0")
     if told:
         announcements.open()
