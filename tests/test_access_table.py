@@ -160,6 +160,7 @@ class Asked:
 class Ground:
     """The app, with sites that the table speaks of, and what a row needs made anew for each of its cells."""
 
+    stack: Stack
     roads: Roads
     schema: Schema
     database: ConnectionPool
@@ -431,22 +432,20 @@ def ground(stack: Stack, schema: Schema, roads: Roads) -> Iterator[Ground]:
             "admin": pool.submit(admin, stack),
             "anonymous": pool.submit(anonymous, stack),
             "key": pool.submit(key, stack),
-            "scoped": pool.submit(key, stack, SCOPES),
+            "scoped": pool.submit(key, stack, *SCOPES),
         }
         found = {kind: future.result() for kind, future in people.items()}
     askers = {kind: Asker(kind, one.token, one.id or fresh()) for kind, one in found.items()}
     askers["nobody"] = Asker("nobody", id=fresh())
     with ConnectionPool(stack.env["TRANSOM_POSTGRES"], min_size=1, max_size=8, open=True) as database:
-        yield Ground(roads, schema, database, found["key"].token, askers)
+        yield Ground(stack, roads, schema, database, found["key"].token, askers)
 
 
 def admin(stack: Stack) -> Asker:
     """Somebody with the role of an admin, as staff is given it."""
     person = signed_up(stack)
-    with psycopg.connect(stack.env["TRANSOM_POSTGRES"], autocommit=True) as database:
-        database.execute("update transom.users set roles = '{admin}' where id = %s", [person.id])
-    again = signed_in(stack, person.email)
-    return Asker("admin", again.token, again.id)
+    transom(stack, "user", "role", person.email, "--add", "admin")
+    return Asker("admin", person.token, person.id)
 
 
 def anonymous(stack: Stack) -> Asker:
@@ -456,16 +455,18 @@ def anonymous(stack: Stack) -> Asker:
     return Asker("anonymous", made["token"], made["account"]["name"].removeprefix("users/"))
 
 
-def key(stack: Stack, scopes: list[str] | None = None) -> Asker:
+def key(stack: Stack, *scopes: str) -> Asker:
     """A service key."""
-    command = [sys.executable, "-m", "server.cli", "key", "create", "--title", "of the table"]
-    made = subprocess.run(command, env={**os.environ, **stack.env}, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    if scopes is not None:
-        name = made.stderr.partition(",")[0]
-        with psycopg.connect(stack.env["TRANSOM_POSTGRES"], autocommit=True) as database:
-            database.execute("update transom.keys set scopes = %s where id = %s", [scopes, name.removeprefix("keys/")])
-    return Asker("key", made.stdout.strip())
+    given = [part for scope in scopes for part in ("--scope", scope)]
+    return Asker("key", transom(stack, "key", "create", "--title", "of the table", *given))
+
+
+def transom(stack: Stack, *words: str) -> str:
+    """What a command says."""
+    command = [sys.executable, "-m", "server.cli", *words]
+    done = subprocess.run(command, env={**os.environ, **stack.env}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -564,3 +565,146 @@ def refusal(answer: Answer) -> str:
         assert set(answer.metadata) in ({"action", "resource"}, {"action", "resource", "field"}, {"method"}), answer
     words = {told: word for word, told in WORDS.items()}
     return words.get((answer.code, answer.reason), f"unexpected: {answer.code} {answer.reason}")
+
+
+# ── Transom's own services ──────────────────────────────────────────────────────────────────────────────────────
+
+# Who gets in: `everybody`; `accounts`, anonymous ones too; `people`, accounts that somebody can sign in to; `known`, accounts
+# and service keys; `admins`. What they find inside is theirs, and is for the tests of each service.
+OWN = """
+AccountsService       | everybody | SignUp SignIn RequestSignInCode SignInWithCode SignInAnonymously VerifyEmail
+AccountsService       | everybody | RequestPasswordReset ResetPassword
+AccountsService       | accounts  | UpgradeAccount SignOut GetMe UpdateMe RequestEmailVerification RequestEmailChange
+AccountsService       | accounts  | ChangePassword ListSessions RevokeSession RevokeAllSessions
+AccountDataService    | everybody | CancelAccountDeletion
+AccountDataService    | accounts  | DeleteAccount ExportAccount GetExport ListExports
+AccountDataService    | admins    | RestoreAccount
+IdentitiesService     | everybody | SignInWithIdToken StartAuthorization CompleteAuthorization
+IdentitiesService     | accounts  | ListIdentities LinkIdentity UnlinkIdentity
+PasskeysService       | everybody | BeginSignIn FinishSignIn
+PasskeysService       | accounts  | BeginRegistration FinishRegistration ListPasskeys UpdatePasskey DeletePasskey
+SecondFactorsService  | everybody | SignInWithSecondFactor
+SecondFactorsService  | accounts  | GetSecondFactor
+SecondFactorsService  | people    | EnrollAuthenticator ConfirmAuthenticator RemoveAuthenticator
+SecondFactorsService  | people    | RegenerateRecoveryCodes
+AdminService          | admins    | ListUsers GetUser UpdateUser RevokeUserSessions InviteUser ImpersonateUser
+AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
+FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
+"""
+WHO = {
+    #             nobody anonymous account   key        admin
+    "everybody": ("in", "in", "in", "in", "in"),
+    "accounts": ("who", "in", "in", "account", "in"),
+    "people": ("who", "account", "in", "account", "in"),
+    "known": ("who", "in", "in", "in", "in"),
+    "admins": ("who", "no", "no", "no", "in"),
+}
+ENDS = ("SignOut", "RevokeAllSessions", "DeleteAccount")
+"""After these, the session that called is over."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "RevokeSession": {"name": "sessions/none"},
+    "RestoreAccount": {"name": "users/none"},
+    "GetExport": {"name": "exports/none"},
+    "LinkIdentity": {"idToken": {"provider": "none", "idToken": "none"}},
+    "UnlinkIdentity": {"name": "identities/none"},
+    "FinishRegistration": {"credential": {"id": "none"}},
+    "UpdatePasskey": {"passkey": {"name": "passkeys/none"}},
+    "DeletePasskey": {"name": "passkeys/none"},
+    "GetUser": {"name": "users/none"},
+    "UpdateUser": {"user": {"name": "users/none"}},
+    "RevokeUserSessions": {"name": "users/none"},
+    "ImpersonateUser": {"name": "users/none"},
+    "RevokeKey": {"name": "keys/none"},
+    "CompleteUpload": {"name": "files/none"},
+    "GetFile": {"name": "files/none"},
+    "DeleteFile": {"name": "files/none"},
+    "GetDownloadUrl": {"name": "files/none"},
+}
+"""Of requests that cannot be empty, what gets them to where who calls is looked at."""
+
+
+def own_rows() -> dict[str, str]:
+    """Who gets in, by service and method."""
+    found: dict[str, str] = {}
+    for line in filter(None, OWN.splitlines()):
+        service, who, methods = (part.strip() for part in line.split("|"))
+        for method in methods.split():
+            assert f"{service}/{method}" not in found, line
+            found[f"{service}/{method}"] = who
+    return found
+
+
+def test_every_method_of_transom_itself_has_a_row_and_lets_in_whom_it_says(stack: Stack, ground: Ground) -> None:
+    paths = {p.rpartition(".")[2]: p for p in ground.roads.by_path if p.startswith("/transom.")}
+    assert set(own_rows()) == set(paths)
+    kinds = {"nobody": "nobody", "anonymous": "anonymous", "account": "creator", "key": "key", "admin": "admin"}
+    kept = {kind: ground.askers[asker].token for kind, asker in kinds.items()}
+
+    def entered(method: str, kind: str, road: str, token: str) -> str:
+        answer = getattr(ground.roads, road)(paths[method], NEEDED.get(method.partition("/")[2], {}), token)
+        if (answer.code, answer.reason) == WORDS["who"]:
+            return "who"
+        if answer.reason in ("NOT_AN_ACCOUNT", "ANONYMOUS_ACCOUNT"):
+            return "account"
+        return "no" if answer.code == "PERMISSION_DENIED" else "in"
+
+    def ended(road: str) -> dict[tuple[str, str, str], str]:
+        """The cells after which a session is over, one after the other; an admin is like any account there."""
+        email = signed_up(stack).email
+        found = {}
+        for method in filter(lambda m: m.partition("/")[2] in ENDS, sorted(paths, reverse=True)):
+            tokens = kept | {"account": signed_in(stack, email).token, "anonymous": anonymous(stack).token}
+            found |= {
+                (method, kind, road): entered(method, kind, road, tokens[kind]) for kind in kinds if kind != "admin"
+            }
+        return found
+
+    roads = ("over_rest", "over_grpc")
+    cells = [(m, kind, road) for m in paths if m.partition("/")[2] not in ENDS for kind in kinds for road in roads]
+    with ThreadPoolExecutor(8) as pool:
+        ends = [pool.submit(ended, road) for road in roads]
+        found = dict(zip(cells, pool.map(lambda c: entered(*c, kept[c[1]]), cells), strict=True))
+        for one in ends:
+            found |= one.result()
+    for road in roads:
+        wrong = {
+            f"{method}, {kind}": found[method, kind, road]
+            for method, who in own_rows().items()
+            for kind, word in zip(kinds, WHO[who], strict=True)
+            if found.get((method, kind, road), word) != word
+        }
+        assert wrong == {}, road
+
+
+# ── What no table says ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_was_put_out_is_out(ground: Ground) -> None:
+    """Of a read the bound is the replica's; of a write there is none."""
+    site = ground.site(public=False)
+    inspection = ground.inspection(site, SOMEBODY)
+    inspector, manager = ground.askers["inspector"], ground.askers["manager"]
+    finding = {"parent": inspection, "finding": {"title": "Crack", "severity": "LOW"}}
+    assert ground.roads.over_grpc("CreateFinding", finding, inspector.token).code == "OK"
+    out = ground.roads.over_grpc("DeleteMember", {"name": f"{site}/members/{inspector.id}"}, manager.token)
+    assert out.code == "OK"
+    assert refusal(ground.roads.over_grpc("CreateFinding", finding, inspector.token)) == "-"
+    replayed(ground.stack)
+    for method, request in (
+        ("GetSite", {"name": site}),
+        ("GetInspection", {"name": inspection}),
+        ("ListFindings", {"parent": inspection}),
+        ("ListMembers", {"parent": site}),
+    ):
+        assert refusal(ground.roads.over_rest(method, request, inspector.token)) == "-", method
+
+
+def test_what_one_may_not_see_one_does_not_erase(ground: Ground) -> None:
+    inspector = ground.askers["inspector"]
+    name = ground.inspection(ground.site(public=False), inspector.user)
+    whole = {"inspection": {"name": name, "title": "All of it", "inspector": inspector.user}, "updateMask": "*"}
+    for road in (ground.roads.over_rest, ground.roads.over_grpc):
+        answer = road("UpdateInspection", whole, inspector.token)
+        assert (answer.code, answer.message.internal_note) == ("OK", "")
+        assert ground.trusted("GetInspection", {"name": name}).internal_note == NOTE
+        assert not ground.trusted("GetInspection", {"name": name}).summary
