@@ -59,7 +59,7 @@ class Provider(BaseModel):
         description="Domains whose addresses it gives out itself: these it may sign in to accounts that are there "
         "already. `*` is any, for an issuer of the app team's own.",
     )
-    hosted_domain_claim: str = Field("", description="A claim that says the same of the address in a token.")
+    hosted_domain_claim: str = Field("", description="A claim that names such a domain, in a token.")
     require_nonce: bool = Field(True, description="Whether apps that bring an ID token must have asked for a nonce.")
 
     @model_validator(mode="before")

@@ -776,6 +776,13 @@ MEETINGS = [
         claims=(("hd", "firm.example"),),
         outcome="same",
     ),
+    Meeting(
+        "of another domain than it hosts",
+        "verified",
+        "elsewhere.example",
+        claims=(("hd", "firm.example"),),
+        outcome="ACCOUNT_EXISTS",
+    ),
     Meeting("the issuer's own, and never proved here", there="unverified", outcome="ACCOUNT_EXISTS"),
     Meeting("somebody else's domain, and proved here", "verified", "elsewhere.example", outcome="ACCOUNT_EXISTS"),
     Meeting("somebody else's domain, never proved here", "unverified", "elsewhere.example", outcome="ACCOUNT_EXISTS"),

@@ -17,7 +17,7 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
-from server.engine.text import EMAIL, email_key
+from server.engine.text import EMAIL, domain_key, email_key
 from server.errors import Unauthenticated
 from server.providers import Provider
 from server.store.key_sets import PublicKey
@@ -224,9 +224,8 @@ def _time(said: Mapping[str, Any], claim: str, usual: float | None = None) -> fl
 def _authoritative(said: Mapping[str, Any], provider: Provider, spelled: str) -> bool:
     domain = spelled.rpartition("@")[2]
     hosted = said.get(provider.hosted_domain_claim) if provider.hosted_domain_claim else None
-    return (
-        domain in provider.email_domains or "*" in provider.email_domains or (isinstance(hosted, str) and hosted != "")
-    )
+    gives_out = domain in provider.email_domains or "*" in provider.email_domains
+    return gives_out or (isinstance(hosted, str) and len(hosted) < EMAIL and domain_key(hosted) == domain)
 
 
 def _name(given: object) -> str:
