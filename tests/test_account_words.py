@@ -271,6 +271,28 @@ async def test_a_name_is_changed_and_nothing_else(at: Place) -> None:
         assert (await refused(ann.accounts("UpdateMe", long)))[2] == ("account.display_name",)
 
 
+@asynchronous
+async def test_a_sign_in_under_way_does_not_outlive_the_password_it_was_made_with(at: Place) -> None:
+    async with server(at) as on:
+        email, ann, name = await known(on)
+        checked, go = asyncio.Event(), asyncio.Event()
+        finish = on.sign_ins.finish
+
+        async def held(*given: Any, **more: Any) -> Any:
+            if more.get("password_hash"):
+                checked.set()
+                await go.wait()
+            return await finish(*given, **more)
+
+        on.sign_ins.finish = held
+        late = asyncio.create_task(refused(sign_in(on, email)))
+        await checked.wait()
+        token = (await change_password(ann, PASSWORD)).token
+        go.set()
+        assert (await late)[1] == "WRONG_CREDENTIALS"
+        assert at.sql("select token_hash from transom.sessions where user_id = %s", name[6:]) == [(digest(token),)]
+
+
 # ---------------------------------------------------------------------------------------------------- another address
 
 

@@ -64,8 +64,8 @@ class Accounts:
             raise wrong_credentials()
         await self._attempts.succeeded("password", key, place.address)
         if self._passwords.outdated(hashed):
-            await self._accounts.rehash(account, await self._passwords.hash(password))
-        return await self._sign_ins.finish(account.id, Proof.PASSWORD, place)
+            hashed = await self._rehashed(account, password)
+        return await self._sign_ins.finish(account.id, Proof.PASSWORD, place, password_hash=hashed)
 
     async def me(self, caller: Caller) -> Account:
         """The caller's own account. Raises Unauthenticated for nobody, Precondition for a key."""
@@ -87,6 +87,18 @@ class Accounts:
         named = _USER.fullmatch(user)
         stored = await self._accounts.by_id(named[1]) if named else None
         return account_of(stored) if stored else None
+
+    async def _rehashed(self, account: StoredAccount, password: str) -> str:
+        """The hash that is kept of the right password from now on. Raises wrong_credentials where it was changed."""
+        fresh = await self._passwords.hash(password)
+        if await self._accounts.rehash(account, fresh):
+            return fresh
+        kept = await self._accounts.by_id(account.id)  # another sign-in was faster, or a change
+        if kept is None or kept.password_hash is None:
+            raise wrong_credentials()
+        if not await self._passwords.matches(kept.password_hash, password):
+            raise wrong_credentials()
+        return kept.password_hash
 
     async def _note_refused(self, account: StoredAccount | None, place: Place) -> None:
         await self._audit.note(

@@ -122,10 +122,17 @@ class SignIns:
         self._lifetimes = lifetimes
 
     async def finish(
-        self, user_id: str, proof: Proof, place: Place, *, second_factor_done: bool = False
+        self,
+        user_id: str,
+        proof: Proof,
+        place: Place,
+        *,
+        second_factor_done: bool = False,
+        password_hash: str | None = None,
     ) -> SignedIn | Challenge:
         """The session of an account that proved itself by `proof`, or the challenge where it has a second factor and
-        that is not done.
+        that is not done. `password_hash` is of the password that was the proof: one that was changed meanwhile, which
+        ended all sessions, makes no session any more.
 
         An account has at most as many sessions as the store allows: one more ends the oldest. Raises Unauthenticated
         (WRONG_CREDENTIALS) where the account is gone or disabled, as for a wrong password.
@@ -138,7 +145,7 @@ class SignIns:
         if methods:
             return await self._challenge(user_id, proof, place, methods)
         token = new_token(SESSION)
-        stored, ended = await self._sessions.sign_in(user_id, self._new_session(token, proof, place))
+        stored, ended = await self._sessions.sign_in(user_id, self._new_session(token, proof, place), password_hash)
         if stored is None:
             raise wrong_credentials()
         if ended:

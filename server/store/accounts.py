@@ -85,10 +85,11 @@ class StoredAccounts:
             await cursor.execute(CREATE, parameters(account))
             return cursor.rowcount > 0
 
-    async def rehash(self, account: StoredAccount, password_hash: str) -> None:
-        """Keeps another hash of the same password."""
+    async def rehash(self, account: StoredAccount, password_hash: str) -> bool:
+        """Keeps another hash of the same password; False where another is kept by now."""
         async with transaction(self._pool, StoredAccount) as cursor:
             await cursor.execute(_REHASH, [password_hash, account.id, account.password_hash])
+            return cursor.rowcount > 0
 
 
 def parameters(account: NewAccount) -> list[object]:

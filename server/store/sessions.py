@@ -14,7 +14,10 @@ PER_ACCOUNT = 100
 # Sign-ins of one account wait for each other here, so that the count below is exact.
 # Nobody who is disabled at this moment gets in: disabling waits here, too, and ends what sessions it finds.
 _LOCK = """
-select id from transom.users where id = %s and disabled_time is null and delete_time is null for no key update
+select id from transom.users
+where id = %(user)s and disabled_time is null and delete_time is null
+  and (%(password_hash)s::text is null or password_hash = %(password_hash)s)
+for no key update
 """
 
 _COLUMNS = """id, user_id, device, create_time, expire_time, token_hash, proof, web, seen_time, address, impersonator"""
@@ -132,13 +135,15 @@ class StoredSessions:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def sign_in(self, user: str, session: NewSession) -> tuple[StoredSession | None, Sequence[bytes]]:
+    async def sign_in(
+        self, user: str, session: NewSession, password_hash: str | None = None
+    ) -> tuple[StoredSession | None, Sequence[bytes]]:
         """Makes a session of the account `user`; with it, the token hashes of those that ended to make room.
 
-        None where the account is gone or disabled.
+        None where the account is gone or disabled, or its password is not, or no longer, the one with that hash.
         """
         async with transaction(self._pool, StoredSession) as cursor:
-            await cursor.execute(_LOCK, [user])
+            await cursor.execute(_LOCK, {"user": user, "password_hash": password_hash})
             if cursor.rowcount == 0:
                 return None, ()
             await cursor.execute(_SIGN_IN, {"user": user, **_parameters(session)})
