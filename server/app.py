@@ -238,6 +238,9 @@ async def opened(
             address=settings.limit_address,
             methods=settings.limit_methods,
         )
+        served = {f"{service.name}/{method.name}" for service in schema.services for method in service.methods}
+        if unknown := sorted(settings.limit_methods.keys() - served):
+            log.warning("limits of methods that there are not", methods=unknown)
         words = Words(StoredWords(identity))
         factors = StoredSecondFactors(identity)
         lifetimes = Lifetimes(
