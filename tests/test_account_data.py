@@ -6,12 +6,17 @@ import asyncio
 import email
 import email.policy
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +28,7 @@ from transom.accounts.v1 import account_data_pb2 as pb
 from transom.accounts.v1 import account_data_pb2_grpc
 
 from consumers.workshop import open_workshop
-from deploy.native.stack import Stack
+from deploy.native.stack import PROJECT, Stack
 from server.app import Parts
 from server.caller import SYSTEM, Caller, Kind
 from server.engine.resources import Call
@@ -622,3 +627,24 @@ async def test_an_admin_deletes_and_exports_but_not_those_who_limit_them(diary: 
     eventually(lambda: emptied(diary, ann), within=20)
     noted = diary.rows("select actor, action from transom.audit where target = %s order by id", [ann.user])
     assert "account_deletion_requested" in [action for _, action in noted]
+
+
+def test_operators_export_and_delete_on_the_command_line(diary: Diary, tmp_path: Path) -> None:
+    def transom(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "server.cli", "user", *words]
+        return subprocess.run(
+            command, env={**os.environ, **diary.env}, cwd=PROJECT, capture_output=True, text=True, timeout=60
+        )
+
+    ann = diary.people.person()
+    notebook = diary.create(ann, "notebooks", {"title": "mine"})
+    told = transom("export", ann.email, "--to", str(tmp_path / "ann.zip"))
+    assert told.returncode == 0 and "is READY; written to" in told.stderr, told.stderr
+    assert [n["name"] for n in lines(zipfile.ZipFile(tmp_path / "ann.zip"), "diary.v1.Notebook")] == [notebook]
+    told = transom("delete", ann.user, "--yes")
+    assert told.returncode == 0 and "its data are removed from 20" in told.stderr, told.stderr
+    told = transom("restore", ann.user)
+    assert told.returncode == 1 and "does not wait to be deleted" in told.stderr, told.stderr
+    eventually(lambda: emptied(diary, ann), within=20)
+    noted = "select count(*) from transom.audit where target = %s and actor = 'operator'"
+    assert diary.value(noted, [ann.user]) >= 2

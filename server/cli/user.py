@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -23,7 +25,7 @@ MOST = 1000
 
 @click.group("user")
 def command() -> None:
-    """Look at accounts, give them roles, disable them, end their sessions, invite people.
+    """Look at accounts, give them roles, disable them, end their sessions, invite people, copy and delete what is theirs.
 
     A USER is an e-mail address or a name, users/...
 
@@ -164,6 +166,73 @@ def invite(email: str, roles: tuple[str, ...], port: int | None) -> None:
 
     _run(port, work)
     click.echo("an invitation is on its way", err=True)
+
+
+@command.command()
+@click.argument("user")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@port_option
+def delete(user: str, yes: bool, port: int | None) -> None:
+    """Delete an account and all that belongs to it.
+
+    Nobody can sign in to it from now on. Its data are removed in the background: at once, or after the time to think
+    better of it, where the installation gives one (TRANSOM_ACCOUNT_DELETE_AFTER); until then `restore` keeps it.
+    """
+    from server.caller import OPERATOR
+
+    async def work(parts: Parts) -> datetime:
+        found = await _found(parts, user)
+        if not yes:
+            click.confirm(f"Delete {found.name} ({found.email or 'no address'}) and all it owns?", abort=True, err=True)
+        return (await parts.account_data.delete(OPERATOR, found.name)).delete_time
+
+    click.echo(f"its data are removed from {_run(port, work):%Y-%m-%d %H:%M} UTC on", err=True)
+
+
+@command.command()
+@click.argument("user")
+@port_option
+def restore(user: str, port: int | None) -> None:
+    """Keep an account that waits to be deleted."""
+    from server.caller import OPERATOR
+
+    async def work(parts: Parts) -> str:
+        found = await _found(parts, user)
+        await parts.account_data.restore(OPERATOR, found.name)
+        return found.name
+
+    click.echo(f"{_run(port, work)} stays", err=True)
+
+
+@command.command()
+@click.argument("user")
+@click.option(
+    "--to", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Where to write the ZIP file."
+)
+@port_option
+def export(user: str, to: Path | None, port: int | None) -> None:
+    """Copy all that belongs to an account into one ZIP file.
+
+    It is made in the background and will be a file of the account's, who is told by mail. With --to, wait for it and
+    write it there.
+    """
+    from server.caller import OPERATOR
+
+    async def work(parts: Parts) -> tuple[str, str]:
+        found = await _found(parts, user)
+        made = await parts.account_data.export(OPERATOR, found.name)
+        while to is not None and made.state == "RUNNING":
+            await asyncio.sleep(1)
+            made = await parts.account_data.get_export(OPERATOR, made.name)
+        if to is not None and made.state == "READY":
+            with to.open("wb") as file:
+                await parts.files.pour(made.file, file.write)
+        return made.name, made.state
+
+    name, state = _run(port, work)
+    if state == "FAILED":
+        raise click.ClickException(f"{name} could not be made; the audit log says more")
+    click.echo(f"{name} is {state}" + (f"; written to {to}" if to else ""), err=True)
 
 
 def _disabled(port: int | None, user: str, disabled: bool) -> None:
