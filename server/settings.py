@@ -181,9 +181,6 @@ class Settings(BaseSettings):
             "transom.accounts.v1.IdentitiesService/StartAuthorization": Rate(300, 60),
             "transom.accounts.v1.IdentitiesService/CompleteAuthorization": Rate(300, 60),
             "transom.accounts.v1.PasskeysService/BeginRegistration": Rate(60, 60),
-            "transom.accounts.v1.PasskeysService/BeginSignIn": Rate(300, 60),
-            "transom.accounts.v1.PasskeysService/FinishSignIn": Rate(300, 60),
-            "transom.accounts.v1.SecondFactorsService/SignInWithSecondFactor": Rate(300, 60),
         },
         description="package.Service/Method=600/60s, with commas between them: calls of one method by one account, or "
         "from one address where it is not known who calls. In place of those that are set by default.",
