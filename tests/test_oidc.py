@@ -25,7 +25,7 @@ from edge_ground import eventually, free_port
 from identity_ground import Place, place
 from joserfc.jwk import ECKey
 from oidc_issuer import Issuer, Person, encoded, new_key, reply, running
-from people_ground import Client, People, Refused
+from people_ground import PASSWORD, Client, People, Refused
 from playwright.sync_api import Page
 from transom.accounts.v1 import identities_pb2 as pb
 from transom.accounts.v1 import identities_pb2_grpc
@@ -849,6 +849,22 @@ def test_who_took_an_address_before_its_owner_came_does_not_get_the_owners_accou
     other = person(new_address())
     assert "identity" in attacker.post("identities:link", idToken=brought(world, other))
     assert world.account(attacker.user) == (email, False, True)
+
+    # The way on that the refusal names: the owner resets the password, by a mail that only they read.
+    word = new_token(WORD)
+    world.at.sql(
+        "insert into transom.words (token_hash, purpose, user_id, email, email_key, expire_time)"
+        " values (%s, 'reset', %s, %s, %s, now() + interval '1 hour')",
+        *(digest(word), attacker.id, email, email),
+    )
+    assert "token" in world.nobody.post("accounts:resetPassword", word=word, password="nothing like the other one")
+    assert attacker.get("accounts/me") == Refused("UNAUTHENTICATED", "TOKEN_INVALID")
+    wrong = Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
+    assert world.nobody.post("accounts:signIn", email=email, password=PASSWORD) == wrong
+    for theirs in (trojan, other):
+        assert world.whose(world.home, theirs) == ""
+    # And now the issuer's word is enough.
+    assert signed_in(world, victim)["account"]["name"] == attacker.user
 
 
 def test_two_who_are_one_and_come_at_once_get_one_account(world: World) -> None:
