@@ -226,9 +226,8 @@ async def opened(
         stored_audit = StoredAudit(identity)
         stack.push_async_callback(stored_audit.aclose)
         audit = Audit(stored_audit, said, days=settings.audit_days, **sizes)
-        throttle = Throttle(
-            StoredAttempts(wire), KnownNetworks(identity), audit, settings.attempts_address, settings.attempts_account
-        )
+        networks = KnownNetworks(identity)
+        throttle = Throttle(StoredAttempts(wire), networks, audit, settings.attempts_address, settings.attempts_account)
         buckets = Buckets(wire)
         stack.push_async_callback(buckets.aclose)
         limits = Rules(
@@ -386,6 +385,7 @@ async def opened(
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
                 "audit": audit.sweep,
+                "networks": networks.sweep,
                 "deletions": deletions.begin,
                 "exports": exports.sweep,
             },

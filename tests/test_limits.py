@@ -29,6 +29,8 @@ from server.engine.networks import network
 from server.engine.tokens import SESSION, new_token
 from server.errors import Exhausted
 from server.rates import Rate, rate, rates
+from server.schema.reading import read
+from server.settings import Settings
 from server.store.limits import GENERATION, TELL_SECONDS, Buckets
 from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
@@ -282,6 +284,12 @@ def edge(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lim
     }
     with limited(stack, tmp_path_factory.mktemp("limits"), **options) as made:
         yield made
+
+
+def test_the_limits_that_are_set_by_default_name_methods_that_there_are(stack: Stack) -> None:
+    schema = read(stack.place.descriptor.read_bytes())
+    served = {f"{service.name}/{method.name}" for service in schema.services for method in service.methods}
+    assert Settings.model_fields["limit_methods"].default_factory().keys() <= served
 
 
 @dataclass(frozen=True)

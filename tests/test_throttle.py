@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from deploy.native.stack import Stack
 from server.engine.audit import Audit
+from server.engine.networks import network
 from server.engine.throttle import Throttle
 from server.errors import Exhausted
 from server.rates import Rate
@@ -208,6 +209,12 @@ async def test_what_is_kept_is_bounded_and_goes_with_the_account(at: Place) -> N
         await on.succeeded("password", "nobody@example.com", next(strange))
         at.sql("delete from transom.users where id = %s", id)
         assert at.sql("select count(*) from transom.known_networks where user_id = %s", id) == [(0,)]
+        (id, email), old, new = account(at), next(strange), next(strange)
+        assert await owner(on, email, old) and await owner(on, email, new)
+        ago = "update transom.known_networks set seen_time = now() - interval '91 days' where user_id = %s and network = %s"
+        at.sql(ago, id, network(old))
+        assert await on._networks.sweep() == 1
+        assert at.sql("select network from transom.known_networks where user_id = %s", id) == [(network(new),)]
         # In Redis, everything goes by itself, and no address stands in it.
         wire, one = RedisWire(at.redis), Try("password", email, "192.0.2.77", NETWORK, ACCOUNT)
         assert await guess(on, email, "192.0.2.77")

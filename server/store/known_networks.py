@@ -31,6 +31,14 @@ where (u.email_key = %(key)s or u.id = %(key)s) and n.user_id = u.id and n.kind 
     where user_id = u.id and kind = %(kind)s order by seen_time desc limit %(most)s)
 """
 
+# A bounded bite, as every sweep's.
+_SWEEP = f"""
+delete from transom.known_networks where (user_id, kind, network) in (
+    select user_id, kind, network from transom.known_networks
+    where seen_time < now() - interval '{DAYS} days' limit %s for update skip locked
+)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Network:
@@ -55,3 +63,9 @@ class KnownNetworks:
         async with transaction(self._pool, _Network) as cursor:
             await cursor.execute(_SEEN, values)
             await cursor.execute(_TRIM, values)
+
+    async def sweep(self, limit: int = 1000) -> int:
+        """Deletes at most `limit` networks that were not seen for DAYS; how many it were."""
+        async with transaction(self._pool, _Network) as cursor:
+            await cursor.execute(_SWEEP, [limit])
+            return cursor.rowcount

@@ -110,6 +110,7 @@ create table transom.audit (
     details     jsonb not null default '{}'
 );
 create index audit_of_actor on transom.audit (actor, id desc);
+create index audit_of_impersonator on transom.audit (impersonator, id desc) where impersonator <> '';
 create index audit_of_target on transom.audit (target, id desc);
 create index audit_of_action on transom.audit (action, id desc);
 create index audit_of_impersonator on transom.audit (impersonator, id desc) where impersonator <> '';
@@ -128,6 +129,9 @@ create table transom.exports (
 create index exports_of_user on transom.exports (user_id, create_time desc, id desc);
 create unique index exports_running on transom.exports (user_id) where state = 'RUNNING';
 create index exports_expire_time on transom.exports (expire_time);
+
+-- Nobody but its owner reads it, though they know its name: copies of accounts.
+alter table transom.files add column private boolean not null default false;
 
 -- Mails of identity carry words that are keys: their text is forgotten once they are sent.
 alter table transom.mails add column fleeting boolean not null default false;
