@@ -32,6 +32,7 @@ from deploy.native.stack import PROJECT, Stack
 from server.app import Parts
 from server.caller import SYSTEM, Caller, Kind
 from server.engine.resources import Call
+from server.engine.tokens import digest
 from server.errors import Refusal
 
 STUB = account_data_pb2_grpc.AccountDataServiceStub
@@ -473,6 +474,15 @@ def test_an_export_holds_what_was_created_as_the_account_may_see_it_and_nothing_
     eventually(lambda: len(mails_to(diary, ann.email)) == 1)
     assert "The copy of your data is ready" in mails_to(diary, ann.email)[0]
 
+    assert bob.get(made["file"]) == bob.get(f"{made['file']}:downloadUrl") == Refused("NOT_FOUND", "NOT_FOUND")
+    admin, as_ann = diary.people.person(), diary.people.session(ann)
+    diary.execute("update transom.users set roles = '{admin}' where id = %s", [admin.id])
+    acts = "update transom.sessions set impersonator = %s where token_hash = %s"
+    diary.execute(acts, [admin.user, digest(as_ann.token)])
+    assert as_ann.get("accounts/me")["name"] == ann.user
+    assert as_ann.get(f"{made['file']}:downloadUrl") == Refused("NOT_FOUND", "NOT_FOUND"), (
+        "who acts as her takes nothing"
+    )
     archive = diary.download(ann, made["file"])
     assert archive.testzip() is None
     told = json.loads(archive.read("account.json"))

@@ -135,9 +135,8 @@ class Files:
         return _file(ready)
 
     async def get(self, caller: Caller, name: str) -> File:
-        """The file `name`, for whoever is known and knows its name: it cannot be guessed."""
-        _known(caller)
-        return _file(await self._one(name))
+        """The file `name`, for whoever is known and knows its name: it cannot be guessed. A private one is for its owner."""
+        return _file(await self._open(caller, name))
 
     async def list(self, caller: Caller, page_size: int, page_token: str) -> tuple[Sequence[File], str]:
         """A page of the caller's own files, newest first, and the token of the next page; "" after the last."""
@@ -158,9 +157,9 @@ class Files:
             await self._objects.delete(_kept(stored.id), _uploaded(stored.id))
 
     async def download_url(self, caller: Caller, name: str) -> tuple[str, datetime]:
-        """A URL that anybody may read the bytes from, and until when. Raises Precondition before it is complete."""
-        _known(caller)
-        stored = await self._one(name)
+        """A URL that anybody may read the bytes from, and until when; for whom `get` is. Raises Precondition before it is
+        complete."""
+        stored = await self._open(caller, name)
         _readable(stored, name)
         url = self._objects.signed_get(_kept(stored.id), stored.content_type, disposition(stored), DOWNLOAD_LIFE)
         return url, datetime.now(UTC) + DOWNLOAD_LIFE
@@ -194,8 +193,8 @@ class Files:
         return await self._objects.read(_kept(stored.id), most)
 
     async def promise(self, user: str, filename: str, content_type: str) -> str | None:
-        """The name of a file of `users/{user}` whose bytes `keep` will bring; None where the account is gone or on its way
-        out. What is not kept within a day is removed."""
+        """The name of a private file of `users/{user}` whose bytes `keep` will bring; None where the account is gone or on
+        its way out. What is not kept within a day is removed."""
         stored = await self._files.promise(new_id(), user, filename, content_type)
         return f"files/{stored.id}" if stored else None
 
@@ -273,6 +272,15 @@ class Files:
             raise Invalid.field("name", "is not files/{file}", "NAME_INVALID")
         stored = await self._files.one(match[1])
         if stored is None:
+            raise _missing(name)
+        return stored
+
+    async def _open(self, caller: Caller, name: str) -> StoredFile:
+        """The file, for who may read it. A private one is not for who acts as its owner, either."""
+        _known(caller)
+        stored = await self._one(name)
+        own = stored.owner == caller.name and not caller.impersonator
+        if stored.private and not own and not caller.roles & _TRUSTED:
             raise _missing(name)
         return stored
 

@@ -25,7 +25,7 @@ CLAIMS = 2
 SETTLED = timedelta(minutes=10)
 """How long a deleted file's row waits for calls that were still writing its bytes; longer than any of them takes."""
 
-_COLUMNS = """id, owner, filename, content_type, size_bytes, sha256, state, create_time, complete_time"""
+_COLUMNS = """id, owner, filename, content_type, size_bytes, sha256, state, create_time, complete_time, private"""
 
 _ANNOUNCE = f"""
 insert into transom.files
@@ -81,8 +81,8 @@ returning {_COLUMNS}
 
 # Held while it is made: an account cannot go without its files.
 _PROMISE = f"""
-insert into transom.files (id, owner, filename, content_type, size_bytes, state)
-select %(id)s, 'users/' || id, %(filename)s, %(content_type)s, 0, 'PENDING'
+insert into transom.files (id, owner, filename, content_type, size_bytes, state, private)
+select %(id)s, 'users/' || id, %(filename)s, %(content_type)s, 0, 'PENDING', true
 from transom.users where id = %(user)s and delete_time is null for key share
 returning {_COLUMNS}
 """
@@ -135,6 +135,8 @@ class StoredFile:
     state: str
     create_time: datetime
     complete_time: datetime | None
+    private: bool
+    """Whether nobody but its owner may read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ class StoredFiles:
             return cursor.rowcount > 0
 
     async def promise(self, id: str, user: str, filename: str, content_type: str) -> StoredFile | None:
-        """Keeps a PENDING file of the account `user`, for bytes that are made here; None where the account is gone or on
+        """Keeps a PENDING private file of the account `user`, for bytes that are made here; None where the account is gone or on
         its way out. What is not `kept` is swept away like an upload."""
         async with transaction(self._pool, StoredFile) as cursor:
             await cursor.execute(_PROMISE, {"id": id, "user": user, "filename": filename, "content_type": content_type})

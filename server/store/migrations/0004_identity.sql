@@ -113,7 +113,6 @@ create index audit_of_actor on transom.audit (actor, id desc);
 create index audit_of_impersonator on transom.audit (impersonator, id desc) where impersonator <> '';
 create index audit_of_target on transom.audit (target, id desc);
 create index audit_of_action on transom.audit (action, id desc);
-create index audit_of_impersonator on transom.audit (impersonator, id desc) where impersonator <> '';
 create index audit_time on transom.audit (time);
 
 -- Copies of all that belongs to an account, made by a consumer.
