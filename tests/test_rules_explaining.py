@@ -67,8 +67,7 @@ TABLE = [
         '      get("as/" + path.a + "/settings").text  →  "set"',
         '        get("as/" + path.a + "/settings")  →  {name: "as/a/settings" text: "set"}',
         '          "as/" + path.a + "/settings"  →  "as/a/settings"',
-        '            "as/" + path.a  →  "as/a"',
-        '              path.a  →  "a"',
+        '            path.a  →  "a"',
         '  * exists("cs/nope")  →  false',
     ]),
     ("get('cs/nope').text == 'x' || resource.doubles['gone'] > 1.0", [

@@ -161,6 +161,16 @@ def test_values_beyond_the_scopes_of_who_asks_are_left_out(people: People, site:
     )
 
 
+def test_a_field_that_refuses_is_named(people: People, site: Site) -> None:
+    noted = site.make(
+        f"{site.name}/inspections?inspectionId=i{secrets.token_hex(4)}",
+        {"title": "Noted", "inspector": site.inspector.user, "internalNote": "mind the dog"},
+    )
+    found = explained(admin(people), site.inspector.user, "create", noted["name"])["asked"]
+    assert (found["allowed"], found["code"], found["field"]) == (False, "PERMISSION_DENIED", "internal_note")
+    assert found["rule"]["holds"]
+
+
 def test_it_is_noted_who_asked(people: People, site: Site) -> None:
     root = admin(people)
     explained(root, site.stranger.user, "watch", site.name)

@@ -22,6 +22,8 @@ ACTIONS = ("get", "list", "create", "update", "delete", "watch")
 NOBODY = "nobody"
 MOST = 1000
 """Accounts looked at for an address."""
+WIDE = 10_000
+"""Characters of a line that nobody looks at in a terminal."""
 
 
 @click.command()
@@ -95,7 +97,9 @@ def _show(found: Explanation, condition: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
     asked, caller = found.asked, found.caller
     about = [caller.kind.value, *sorted(caller.roles), *(["verified"] if caller.verified else [])]
     about += ["disabled: cannot call at all"] if found.disabled else []
@@ -155,8 +159,10 @@ def _why(found: ActionFound) -> str:
     told = f"{found.refusal.code.name} ({found.refusal.reason}): " if found.refusal is not None else ""
     if found.rule is None:
         return f"{told}{_SAID[found.why.value]}"
+    if found.field:
+        return f"{told}the rule holds, but not that of the field {_plain(found.field)}"
     if found.rule.holds and found.refusal is not None:
-        return f"{told}it may not even get it, though the rule holds: {_plain(found.rule.where)}"
+        return f"{told}the rule holds, but the caller may not even get it"
     return f"{told}{_plain(found.rule.where)}"
 
 

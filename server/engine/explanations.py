@@ -68,6 +68,11 @@ class ActionFound:
     why: Why
     rule: RuleFound | None
 
+    @property
+    def field(self) -> str:
+        """The field whose own rule refuses it, if that is why."""
+        return self.refusal.metadata.get("field", "") if self.refusal is not None else ""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldFound:

@@ -46,6 +46,7 @@ def _action(found: ActionFound) -> pb.ActionAccess:
         code=refusal.code.name if refusal is not None else "",
         reason=refusal.reason if refusal is not None else "",
         rule=_rule(found.rule),
+        field=found.field,
     )
 
 

@@ -41,7 +41,7 @@ class Part:
     decides: bool
     """Whether the rule holds, or not, because of it."""
     parts: tuple[Part, ...] = ()
-    """What it is made of, without constants."""
+    """What it is made of, without constants; of what is no truth only the first time."""
     element: str = ""
     """Where it is an element of a list: the variable that stands for it."""
 
@@ -65,6 +65,7 @@ class _Explaining:
         self._predicates = rule.predicates
         self._scene = scene
         self._left = PARTS_MOST
+        self._shown: list[Node] = []
 
     def part(self, node: Node, decides: bool) -> Part:
         self._left -= 1
@@ -81,8 +82,13 @@ class _Explaining:
         if isinstance(node, tree.Quantified):
             yield from self._elements(node, value, fault, decides)
             return
-        deciding = self._deciding(node, value) if decides and node.type.kind is Kind.BOOL else []
-        for child in node.children():
+        truth = node.type.kind is Kind.BOOL
+        if not truth and not any(isinstance(n, tree.Element) for n in tree.walk(node)):
+            if node in self._shown:
+                return  # what it is made of was shown before, and is the same
+            self._shown.append(node)
+        deciding = self._deciding(node, value) if decides and truth else []
+        for child in _below(node):
             if not isinstance(child, tree.Constant | tree.Root | tree.Element) and self._left > 0:
                 yield self.part(child, any(child is one for one in deciding))
 
@@ -170,6 +176,15 @@ class _Explaining:
             finally:
                 stack.pop()
         return "an element is one"
+
+
+def _below(node: Node) -> Iterator[Node]:
+    """What a node is made of: of a text that is put together, all of its pieces."""
+    for child in node.children():
+        if isinstance(node, tree.Joined) and isinstance(child, tree.Joined):
+            yield from _below(child)
+        else:
+            yield child
 
 
 # Texts.

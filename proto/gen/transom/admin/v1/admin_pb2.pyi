@@ -278,7 +278,7 @@ class ExplainedCaller(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., verified: _Optional[bool] = ..., trusted: _Optional[bool] = ..., scopes: _Optional[_Union[Scopes, _Mapping]] = ..., disabled: _Optional[bool] = ...) -> None: ...
 
 class ActionAccess(_message.Message):
-    __slots__ = ("action", "allowed", "why", "code", "reason", "rule")
+    __slots__ = ("action", "allowed", "why", "code", "reason", "rule", "field")
     class Why(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         WHY_UNSPECIFIED: _ClassVar[ActionAccess.Why]
@@ -297,13 +297,15 @@ class ActionAccess(_message.Message):
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
     action: str
     allowed: bool
     why: ActionAccess.Why
     code: str
     reason: str
     rule: RuleExplanation
-    def __init__(self, action: _Optional[str] = ..., allowed: _Optional[bool] = ..., why: _Optional[_Union[ActionAccess.Why, str]] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., rule: _Optional[_Union[RuleExplanation, _Mapping]] = ...) -> None: ...
+    field: str
+    def __init__(self, action: _Optional[str] = ..., allowed: _Optional[bool] = ..., why: _Optional[_Union[ActionAccess.Why, str]] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., rule: _Optional[_Union[RuleExplanation, _Mapping]] = ..., field: _Optional[str] = ...) -> None: ...
 
 class FieldAccess(_message.Message):
     __slots__ = ("field", "read", "write")
