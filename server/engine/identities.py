@@ -20,7 +20,7 @@ from server.engine.tokens import digest, looks_like_word, new_id
 from server.engine.words import Purpose
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Unauthenticated
 from server.store.accounts import NewAccount, StoredAccount
-from server.store.identities import PER_ACCOUNT, IdentityDeed, StoredIdentities, StoredIdentity
+from server.store.identities import PER_ACCOUNT, IdentityDeed, StoredIdentities, StoredIdentity, still
 from server.store.words import StoredWord
 
 _IDENTITY = re.compile(r"identities/[a-z2-7]{26}")
@@ -98,7 +98,9 @@ class Identities:
                 device=place.device,
             )
             raise
-        return await self._sign_ins.finish(user, Proof.OIDC, place)
+        # The identity may be parted from the account at this very moment, as by a reset that keeps a stranger out.
+        linked = still(claimed.issuer, claimed.subject, user)
+        return await self._sign_ins.finish(user, Proof.OIDC, place, still=linked)
 
     async def list(self, caller: Caller) -> Sequence[StoredIdentity]:
         """The caller's identities, oldest first. Raises Unauthenticated for nobody, Precondition for a key."""

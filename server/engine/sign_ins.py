@@ -15,6 +15,7 @@ from server.engine.tokens import SESSION, digest, new_id, new_token
 from server.engine.words import Purpose, Words
 from server.errors import Unauthenticated
 from server.store.accounts import StoredAccounts
+from server.store.pooled import Statement
 from server.store.sessions import NewSession, StoredSessions
 from server.store.tokens import Tokens
 
@@ -129,10 +130,11 @@ class SignIns:
         *,
         second_factor_done: bool = False,
         password_hash: str | None = None,
+        still: Statement | None = None,
     ) -> SignedIn | Challenge:
         """The session of an account that proved itself by `proof`, or the challenge where it has a second factor and
         that is not done. `password_hash` is of the password that was the proof: one that was changed meanwhile, which
-        ended all sessions, makes no session any more.
+        ended all sessions, makes no session any more. So it is with any other proof, where `still` finds no row.
 
         An account has at most as many sessions as the store allows: one more ends the oldest. Raises Unauthenticated
         (WRONG_CREDENTIALS) where the account is gone or disabled, as for a wrong password.
@@ -145,7 +147,9 @@ class SignIns:
         if methods:
             return await self._challenge(user_id, proof, place, methods)
         token = new_token(SESSION)
-        stored, ended = await self._sessions.sign_in(user_id, self._new_session(token, proof, place), password_hash)
+        stored, ended = await self._sessions.sign_in(
+            user_id, self._new_session(token, proof, place), password_hash, still
+        )
         if stored is None:
             raise wrong_credentials()
         if ended:

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from server.errors import Unauthenticated
 from server.store.deeds import Deed
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, Statement, transaction
 
 PER_ACCOUNT = 20
 """Identities of one account."""
@@ -39,6 +39,8 @@ returning {_COLUMNS}
 """
 
 _SESSION = "select id as user_id from transom.sessions where id = %s and user_id = %s and expire_time > now()"
+
+_STILL = "select 1 as one from transom.identities where issuer = %s and subject = %s and user_id = %s"
 
 # What else signs in: another identity, a password, a passkey, or a code that is mailed to a verified address.
 _REMOVE = """
@@ -78,6 +80,11 @@ class StoredIdentity:
 @dataclass(frozen=True, slots=True)
 class _User:
     user_id: str
+
+
+def still(issuer: str, subject: str, user: str) -> Statement:
+    """Finds a row where the identity signs in to the account `user`."""
+    return _STILL, [issuer, subject, user]
 
 
 class IdentityDeed(Deed):

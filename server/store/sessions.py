@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, Statement, transaction
 
 PER_ACCOUNT = 100
 """Live sessions of one account; one more ends the oldest."""
@@ -136,16 +136,21 @@ class StoredSessions:
         self._pool = pool
 
     async def sign_in(
-        self, user: str, session: NewSession, password_hash: str | None = None
+        self, user: str, session: NewSession, password_hash: str | None = None, still: Statement | None = None
     ) -> tuple[StoredSession | None, Sequence[bytes]]:
         """Makes a session of the account `user`; with it, the token hashes of those that ended to make room.
 
-        None where the account is gone or disabled, or its password is not, or no longer, the one with that hash.
+        None where the account is gone or disabled, or its password is not, or no longer, the one with that hash, or
+        `still` finds no row: with the account held, so that whoever takes its ways to sign in away is before or after.
         """
         async with transaction(self._pool, StoredSession) as cursor:
             await cursor.execute(_LOCK, {"user": user, "password_hash": password_hash})
             if cursor.rowcount == 0:
                 return None, ()
+            if still is not None:
+                await cursor.execute(*still)
+                if cursor.rowcount == 0:
+                    return None, ()
             await cursor.execute(_SIGN_IN, {"user": user, **_parameters(session)})
             made = await cursor.fetchone()
             await cursor.execute(_TRIM, {"user": user, "most": PER_ACCOUNT, "impersonator": session.impersonator})
