@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
+import psycopg
 import pytest
 from browser_ground import chromium
 from cryptography.hazmat.primitives import serialization
@@ -884,6 +885,22 @@ def test_two_identities_with_one_address_that_come_at_once_make_one_account(worl
     assert not any(isinstance(answer, Refused) for answer in answers), answers
     assert len({answer["account"]["name"] for answer in answers}) == 1
     assert world.at.sql("select count(*) from transom.users where email_key = %s", email) == [(1,)]
+
+
+def test_a_sign_in_that_is_under_way_does_not_outlive_its_identity(world: World) -> None:
+    who = person(new_address())
+    signed_in(world, who)
+    user = world.whose(world.home, who).removeprefix("users/")
+    before = world.count()
+    with psycopg.connect(world.at.postgres) as other, ThreadPoolExecutor(1) as threads:
+        other.execute("select id from transom.users where id = %s for no key update", [user])
+        attempt = threads.submit(signed_in, world, who)
+        waits = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        eventually(lambda: bool(world.at.sql(waits)))
+        other.execute("delete from transom.identities where user_id = %s", [user])
+        other.commit()
+        assert attempt.result() == Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
+    assert world.count() == (before[0], before[1] - 1, before[2])
 
 
 def test_a_second_factor_is_asked_for_all_the_same(world: World) -> None:
