@@ -83,10 +83,11 @@ class Accounts:
         return await self.me(caller)
 
     async def find(self, user: str) -> Account | None:
-        """The account with this resource name; None where there is none. For what acts for the system, not for callers."""
+        """The account with this resource name; None where there is none, or it is to be deleted. For what acts for the
+        system, not for callers."""
         named = _USER.fullmatch(user)
         stored = await self._accounts.by_id(named[1]) if named else None
-        return account_of(stored) if stored else None
+        return account_of(stored) if stored and stored.delete_time is None else None
 
     async def _rehashed(self, account: StoredAccount, password: str) -> str:
         """The hash that is kept of the right password from now on. Raises wrong_credentials where it was changed."""
