@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -68,17 +69,18 @@ class Announcements:
         self._hearer = hearer
         self._clock = clock
         self._hears: asyncio.Task[None] | None = None
+        self._until = -math.inf
 
     def open(self) -> None:
         """Begins to listen."""
         self._hears = asyncio.create_task(self._keep_hearing())
+        HEARING.set_function(lambda: float(self._clock() < self._until))
 
     async def aclose(self) -> None:
         """Stops listening."""
         if self._hears is not None:
             self._hears.cancel()
             await asyncio.gather(self._hears, return_exceptions=True)
-            HEARING.set(0)
 
     async def _keep_hearing(self) -> None:
         pause, longest = PAUSE
@@ -91,7 +93,6 @@ class Announcements:
                     await self._hear(connection)
             except (psycopg.Error, OSError) as lost:
                 log.warning("not hearing", cause=f"{type(lost).__name__}: {str(lost).partition(chr(10))[0][:200]}")
-            HEARING.set(0)
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -102,8 +103,8 @@ class Announcements:
             await connection.execute("select 1")
             async for word in connection.notifies(timeout=0):  # what came before the answer
                 self._take(word.payload)
-            self._hearer.alive(asked + SILENCE)
-            HEARING.set(self._clock() < asked + SILENCE)
+            self._until = asked + SILENCE
+            self._hearer.alive(self._until)
             async for word in connection.notifies(timeout=EVERY):
                 self._take(word.payload)
 
