@@ -97,7 +97,7 @@ class Addresses:
 
     async def prove(self, word: str) -> Account:
         """Uses a word that was mailed to prove an address: makes the account that signed up, upgrades an anonymous one,
-        changes an account's address, or verifies it. The account as it is then.
+        whose sessions end, changes an account's address, or verifies it. The account as it is then.
 
         Raises Invalid (WORD_INVALID) where it is not, or no longer, good; AlreadyExists (EMAIL_TAKEN) where another
         account has got the address meanwhile.
@@ -112,9 +112,12 @@ class Addresses:
                 user = await self._sign_ups.complete(deed, used)
             else:
                 user = await self._prove_for(deed, used)
+            # Whoever planted the anonymous session has its token, too: its owner signs in anew.
+            ended = await deed.end_sessions(user) if used.purpose == Purpose.UPGRADE else ()
             account = await deed.by_id(user)
             assert account is not None  # the deed has it locked
         if used.purpose != Purpose.SIGN_UP:
+            await self._revocations.ended(ended)
             await self._revocations.refresh(user)
         return account_of(account)
 

@@ -87,8 +87,8 @@ class Anonymous:
         """Gives the caller's anonymous account an address and a password: from then on its owner can sign in to it. It
         is the same account, with all it owns, in a new session; the one that calls ends.
 
-        None where the address must be proved first, as SignUps.sign_up: the session that calls stays, and the account
-        is upgraded when that is done. Raises Precondition (NOT_ANONYMOUS), and as SignUps.sign_up.
+        None where the address must be proved first, as SignUps.sign_up: the account is upgraded, and its sessions
+        end, when that is done. Raises Precondition (NOT_ANONYMOUS), and as SignUps.sign_up.
         """
         user = require_own(caller)
         if caller.kind is not Kind.ANONYMOUS:
