@@ -203,6 +203,9 @@ REFUSED = [
     "refused/patterns.proto: refused.patterns.None: google.api.resource: has no pattern",
     "refused/shared.proto: refused.shared.Gander: google.api.resource: pattern 'geese/{goose}' is that of "
     "refused.shared.Goose too",
+    "refused/rules.proto: refused.rules.Address: (transom.schema.v1.resource).read: is asked of resources, and this is none",
+    "refused/rules.proto: refused.rules.Address.street: (transom.schema.v1.field).read: is asked of the fields of a resource: "
+    "write it at the one that holds this message",
 ]
 
 

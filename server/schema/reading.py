@@ -67,6 +67,11 @@ class _Reader:
                         resources[resource.message] = resource
         resources = _with_tables(resources)
         self._check_unique(resources.values())
+        for file in served:
+            if not file.package.startswith(OWN_PACKAGE):
+                for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values()):
+                    if message.full_name not in resources:
+                        self._check_unruled(f"{file.name}: {message.full_name}", message)
         services = tuple(
             self._service(service, resources, own=file.package.startswith(OWN_PACKAGE))
             for file in served
@@ -242,6 +247,17 @@ class _Reader:
                         f"{pattern.text!r} is that of {patterns[key]} too"
                     )
                 patterns[key] = resource.message
+
+    def _check_unruled(self, where: str, message: Descriptor) -> None:
+        """A fault for each rule that nothing would ask: one that is not there must not look as if it were."""
+        for name, _ in _written(self.extension(message, "transom.schema.v1.resource"), RESOURCE_RULES):
+            self.faults.append(f"{where}: (transom.schema.v1.resource).{name}: is asked of resources, and this is none")
+        for field in message.fields:
+            for name, _ in _written(self.extension(field, "transom.schema.v1.field"), FIELD_RULES):
+                self.faults.append(
+                    f"{where}.{field.name}: (transom.schema.v1.field).{name}: is asked of the fields of a resource: write it "
+                    "at the one that holds this message"
+                )
 
     def _service(self, service: Any, resources: dict[str, Resource], own: bool) -> Service:
         methods = tuple(self._method(m, resources, own) for m in service.methods)
