@@ -213,8 +213,9 @@ class AccountsServiceServicer:
     def UpgradeAccount(self, request, context):
         """Gives the caller's anonymous account an address and a password. It stays the same account, with all that it owns.
 
-        Answers as SignUp: where addresses are proved first, the session stays as it is and the account is upgraded when the
-        word of the mail is given to VerifyEmail. Else, and with an invitation, its sessions end and a new one is answered.
+        Answers as SignUp: where addresses are proved first, the session stays as it is until the word of the mail is given
+        to VerifyEmail; that upgrades the account and ends its sessions, then SignIn works. Else, and with an invitation, its
+        sessions end at once and a new one is answered.
         FAILED_PRECONDITION (NOT_ANONYMOUS) for an account that is not anonymous; else as SignUp.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
