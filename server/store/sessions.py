@@ -26,9 +26,11 @@ _LIVE = "expire_time > now() and (idle_lifetime is null or seen_time + idle_life
 
 _SIGN_IN = f"""
 insert into transom.sessions
-    (id, user_id, token_hash, device, expire_time, idle_lifetime, proof, web, address, impersonator)
-values (%(session)s, %(user)s, %(token_hash)s, %(device)s, clock_timestamp() + %(lifetime)s, %(idle)s, %(proof)s,
-        %(web)s, %(address)s, %(impersonator)s)
+    (id, user_id, token_hash, device, create_time, seen_time, proof_time, expire_time, idle_lifetime, proof, web, address,
+     impersonator)
+select %(session)s, %(user)s, %(token_hash)s, %(device)s, time, time, time, time + %(lifetime)s, %(idle)s, %(proof)s,
+       %(web)s, %(address)s, %(impersonator)s
+from (select clock_timestamp() as time) now
 returning {_COLUMNS}
 """
 
