@@ -13,11 +13,11 @@ from server.engine.post import Post
 from server.engine.revocations import Revocations
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
 from server.engine.sign_up_policy import SignUpPolicy
-from server.engine.sign_ups import ANYWHERE, PENDING, taken
+from server.engine.sign_ups import ANYWHERE, PENDING, not_invited, taken
 from server.engine.text import LABEL, address, email_key, line, refuse
 from server.engine.tokens import WORD, digest, looks_like_word, new_id, new_token
 from server.engine.words import Purpose, Words
-from server.errors import Denied, Invalid, Precondition
+from server.errors import Denied, Precondition
 from server.store.accounts import NewAccount, StoredAccounts
 from server.store.anonymous import StoredAnonymous
 from server.store.deeds import Deed, Deeds
@@ -105,7 +105,7 @@ class Anonymous:
         if invitation:
             live = await self._words.live(invitation, Purpose.INVITE)
             if live is None or live.email_key != key:
-                raise _not_invited()
+                raise not_invited()
         self._policy.admit(key, invited=bool(invitation))
         hashed = await self._passwords.hash(password)
         if self._policy.verify and not invitation:
@@ -145,7 +145,7 @@ class Anonymous:
             if invitation:
                 used = await deed.use(digest(invitation), Purpose.INVITE) if looks_like_word(invitation) else None
                 if used is None:
-                    raise _not_invited()
+                    raise not_invited()
                 roles = list(used.details.get("roles", ()))
             room = await self._post.room(deed, key, Purpose.VERIFY)
             account = await deed.by_id(user)
@@ -176,7 +176,3 @@ class Anonymous:
 
 def _not_anonymous() -> Precondition:
     return Precondition("The account is an ordinary one already.", reason="NOT_ANONYMOUS")
-
-
-def _not_invited() -> Invalid:
-    return Invalid.field("invitation", "is not, or no longer, good for this address", "INVITATION_INVALID")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from server.engine.account import Account, Session, account_of, session_of
 from server.engine.authentication import Authentication
@@ -26,11 +26,6 @@ ATTEMPTS = 5
 
 SecondFactors = Callable[[str], Awaitable[tuple[str, ...]]]
 """The id of an account → the second factors it has confirmed, none where it has none."""
-
-
-async def no_second_factors(user_id: str) -> tuple[str, ...]:
-    """Where there are none."""
-    return ()
 
 
 class Proof(StrEnum):
@@ -59,13 +54,6 @@ class Notes(Protocol):
         address: str = "",
         device: str = "",
     ) -> None: ...
-
-
-class Unnoted:
-    """Where nobody keeps notes."""
-
-    async def note(self, action: str, **of: Any) -> None:
-        """Keeps nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class SignUps:
         )
         assert key is not None  # else it was refused
         if invitation and not await self._invited(invitation, key):
-            raise _not_invited()
+            raise not_invited()
         self._policy.admit(key, invited=bool(invitation))
         account = NewAccount(new_id(), email, key, display_name, await self._passwords.hash(password))
         if invitation:
@@ -170,7 +170,7 @@ class SignUps:
         async with self._deeds.begin() as deed:
             word = await deed.use(digest(invitation), Purpose.INVITE) if looks_like_word(invitation) else None
             if word is None:
-                raise _not_invited()
+                raise not_invited()
             await deed.hold(account.email_key)
             roles = tuple(word.details.get("roles", ()))
             await self._create(
@@ -236,7 +236,8 @@ def taken() -> AlreadyExists:
     return AlreadyExists("There is an account with this address.", reason="EMAIL_TAKEN")
 
 
-def _not_invited() -> Invalid:
+def not_invited() -> Invalid:
+    """The refusal of an invitation."""
     return Invalid.field("invitation", "is not, or no longer, good for this address", "INVITATION_INVALID")
 
 
