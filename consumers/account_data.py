@@ -24,7 +24,7 @@ DELETION_SECONDS = 600.0
 """Seconds of one run of a deletion: Deletions.SLICE, and what was begun in it."""
 EXPORT_SECONDS = 1500.0
 """Seconds of one run of an export: less than the half hour after which RabbitMQ takes a delivery for lost."""
-RETRIES = 12
+RETRIES = 17
 """With the ladder's last rung of an hour, S3 or the database may be away for half a day."""
 
 

@@ -414,6 +414,8 @@ async def test_an_account_that_waits_can_be_kept_by_its_word_and_goes_otherwise(
         with pytest.raises(Refusal, match="does not wait"):
             await shop.parts.account_data.restore(admin, bob.user)
         await shop.parts.account_data.delete(admin, bob.user)
+        with pytest.raises(Refusal, match="is to be deleted"):
+            await shop.parts.account_data.export(admin, bob.user)
         diary.execute("update transom.users set purge_time = clock_timestamp() where id = %s", [bob.id])
         assert await shop.parts.deletions.begin() == 1
         with pytest.raises(Refusal, match="does not wait"):

@@ -126,12 +126,14 @@ class AccountData:
         """Begins an export of the caller's own account, or of the one that an admin names; the one that is under way
         where there is one.
 
-        Raises Exhausted (TOO_MANY_EXPORTS), Denied, Unauthenticated, NotFound, Invalid.
+        Raises Exhausted (TOO_MANY_EXPORTS), Precondition (ACCOUNT_LEAVING), Denied, Unauthenticated, NotFound, Invalid.
         """
         user = _user(caller, name, EXPORT, "create")
         id = new_id()
         async with self._deeds.begin() as deed:
-            await self._held(deed, caller, user)  # and nobody else begins one meanwhile
+            account = await self._held(deed, caller, user)  # and nobody else begins one meanwhile
+            if account.delete_time is not None:
+                raise Precondition("The account is to be deleted.", reason="ACCOUNT_LEAVING")
             kept = await self._data.exports(user)
             running = next((one for one in kept if one.state == "RUNNING"), None)
             if running is not None:

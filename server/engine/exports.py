@@ -221,7 +221,7 @@ class Exports:
             self._audit.statement("export_ready", actor=origin.caller, target=user, details={"export": export.id}),
         ]
         account = await self._data.state(export.user_id)
-        if account is not None and account.email:
+        if account is not None and account.email and account.delete_time is None:
             letter = self._letters.exported(account.email, datetime.now(UTC) + self._life)
             last += mails.queued(
                 fresh_id(self._micros()),

@@ -32,8 +32,10 @@ BITE = 500
 RUNNING_MOST = timedelta(hours=24)
 """How long an export may take, its retries included, until it is given up."""
 
-FETCHED = 200
-"""Rows that an export reads at once."""
+FETCHED = 50
+"""Rows that an export reads at once; each may be as large as a request."""
+LISTED = 500
+"""Files that it looks at at once."""
 
 _EVENT: LiteralString = """
 insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
@@ -316,13 +318,13 @@ class StoredAccountData:
         while True:
             async with transaction(self._pool, Condemned) as cursor:
                 raw = cursor.connection.cursor(row_factory=dict_row)
-                given = {"id": user, "name": f"users/{user}", "time": time, "after": after, "limit": FETCHED}
+                given = {"id": user, "name": f"users/{user}", "time": time, "after": after, "limit": LISTED}
                 await raw.execute(_FILES, given)
                 rows = await raw.fetchall()
             if rows:
                 time, after = rows[-1]["create_time"], rows[-1]["name"]
                 yield rows
-            if len(rows) < FETCHED:
+            if len(rows) < LISTED:
                 return
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import IO, BinaryIO, cast
 
 from server.errors import Precondition
@@ -67,6 +67,13 @@ class Archive:
         return self.file.seek(0, 2)
 
 
+    def drop(self) -> None:
+        """Lets go of the file, whole or not."""
+        # A thread may still write to an entry of an archive that was given up, or the disk be full.
+        with suppress(ValueError, OSError):
+            self._zip.close()
+
+
 class Archives:
     """Makes archives. One per process."""
 
@@ -77,7 +84,11 @@ class Archives:
     async def begin(self) -> AsyncIterator[Archive]:
         """An empty archive; its file is gone after the block."""
         with tempfile.TemporaryFile(prefix="transom-archive-") as file:
-            yield Archive(cast(BinaryIO, file), self._threads)
+            archive = Archive(cast(BinaryIO, file), self._threads)
+            try:
+                yield archive
+            finally:
+                archive.drop()
 
     def close(self) -> None:
         """Ends the threads."""

@@ -19,7 +19,10 @@ from server.store.statements import Statements
 BITE = 200
 """Rows of one transaction. While it lasts they are locked, and nobody else's call waits for more."""
 
-_TABLES = "select message, table_schema, table_name from transom.tables"
+_TABLES = """
+select message, table_schema, table_name from transom.tables
+where to_regclass(format('%I.%I', table_schema, table_name)) is not null
+"""
 _MINE = sql.SQL("select name from {} where _owner = %s limit %s")
 # From the end: what lies below another comes before it, so that little is below what is removed.
 _BELOW = sql.SQL("select name from {} where name >= %s and name < %s order by name desc limit %s")

@@ -127,7 +127,8 @@ class AccountDataServiceServicer:
         when it is ready; GetExport tells, too.
 
         An account has one export under way at most: while there is one, it is answered. RESOURCE_EXHAUSTED (TOO_MANY_EXPORTS)
-        where 5 exports of the account are kept: they go by themselves (`expire_time`).
+        where 5 exports of the account are kept: they go by themselves (`expire_time`). FAILED_PRECONDITION (ACCOUNT_LEAVING)
+        where an admin names an account that is to be deleted.
 
         In the file are: `README.txt`, which says what is what; `account.json`, `sessions.json`, `identities.json`,
         `passkeys.json`, `audit.json`; `resources/<message>.jsonl`, the resources that the account created, one a line as
