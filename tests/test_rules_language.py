@@ -20,10 +20,13 @@ from rules_ground import MARK, Google, Row, World, in_python, in_sql, schema_of,
 
 from deploy.native.stack import Stack
 from server.caller import Caller, Kind
+from server.engine.access import told
 from server.query.rules import tree
 from server.query.rules.checking import Rule, rules_of
+from server.query.rules.scene import Asking
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
+from server.store.statements import Statements
 
 SHOP = """
 syntax = "proto3";
@@ -603,6 +606,111 @@ def test_nobody_is_a_caller(
     rule: str, holds: bool, shop: FileDescriptorProto, connection: psycopg.Connection[Any]
 ) -> None:
     assert all_say(connection, shop, "A", rule, [BARE], Caller()) == {"as/bare": holds}
+
+
+# ------------------------------------------------------------------------------------------------- pages
+
+HOSTILE_TEXTS = [
+    "'",
+    '"',
+    "\\",
+    "\\'; drop table a; --",
+    "{0} {} {x}",
+    "%s %(a)s %",
+    "$1 $2",
+    "é😀",
+    "\n",
+    "E'\\\\'",
+    "\ud7ff\U0010ffff",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=range(len(HOSTILE_TEXTS)))
+def test_the_statement_of_a_page_takes_every_text(
+    text: str, shop: FileDescriptorProto, connection: psycopg.Connection[Any]
+) -> None:
+    written = "".join(f"\\U{ord(c):08x}" for c in text)
+    rule = f"resource.text == '{written}' && resource.texts.all(t, t in ['{written}'])"
+    schema = schema_of(
+        with_rules(
+            shop, {("shop.v1.A", "", "list"): rule, ("shop.v1.A", "nick", "read"): f"resource.text + '{written}' == ''"}
+        )
+    )
+    resource, rules = schema.resources["shop.v1.A"], rules_of(schema)
+    statements = Statements(schema, resource, rules.resources[resource.message])
+    rows = [
+        {"name": "as/a", "text": text, "texts": [text]},
+        {"name": "as/b", "text": text + "x"},
+        {"name": "as/c", "text": text},
+    ]
+    asking = told(Asking(ADA, NOW)).decode()
+    with connection.transaction(force_rollback=True):
+        tables_made(connection, world_of(schema, rows))
+        for large in (False, True):
+            cursor = psycopg.RawCursor(connection)
+            cursor.execute(statements.pages[True, large], [[""], [""], [10], [asking]])
+            assert [(name, seen) for _, name, _, _, seen in cursor.fetchall()] == [("as/a", "0"), ("as/c", "0")]
+
+
+# ------------------------------------------------------------------------------------------------- methods
+
+METHODS = """
+message GetARequest {
+  string name = 1 [(google.api.resource_reference).type = "shop/A"];
+  Part part = 2;
+}
+message PutRequest {
+  string parent = 1 [(google.api.resource_reference).type = "shop/A"];
+  string name = 2;
+}
+message Empty {}
+service ShopService {
+  rpc Take(GetARequest) returns (Empty) {
+    option (transom.schema.v1.method).rule = "TAKE";
+  }
+  rpc Put(PutRequest) returns (Empty) {
+    option (transom.schema.v1.method).rule = "PUT";
+  }
+  rpc Look(Empty) returns (Empty) {
+    option (transom.schema.v1.method).rule = "LOOK";
+  }
+}
+"""
+
+
+def methods(**rules: str) -> Any:
+    text = SHOP + METHODS
+    for name in ("TAKE", "PUT", "LOOK"):
+        text = text.replace(f'"{name}"', json.dumps(rules.get(name.lower(), "true")))
+    return rules_of(made_of({"shop.proto": text})).methods
+
+
+def test_a_method_is_judged_on_its_request_and_on_what_that_names() -> None:
+    found = methods(
+        take="resource.text == request.part.text && owner == caller.name && path.a != ''",
+        put="resource.flag && request.name == parent",
+        look="caller.verified",
+    )
+    take, put, look = (found[f"/shop.v1.ShopService/{name}"] for name in ("Take", "Put", "Look"))
+    assert (take.subject.message, take.subject_field, take.rule.of_row) == ("shop.v1.A", "name", True)
+    assert (put.subject.message, put.subject_field) == ("shop.v1.A", "parent")
+    assert (look.subject, look.rule.of_row, look.rule.condition) == (None, False, "")
+
+
+@pytest.mark.parametrize(
+    ("method", "rule", "why"),
+    [
+        ("look", "resource.flag", "ShopService.Look: (transom.schema.v1.method).rule: column 9: undeclared reference to 'resource.flag'"),
+        ("look", "owner == ''", "ShopService.Look: (transom.schema.v1.method).rule: column 1: undeclared reference to 'owner'"),
+        ("take", "request.nope == ''", "ShopService.Take: (transom.schema.v1.method).rule: column 8: undefined field 'nope' not found in struct 'shop.v1.GetARequest'"),
+        ("put", "path.b == ''", "ShopService.Put: (transom.schema.v1.method).rule: column 5: undeclared reference to 'path.b'"),
+        ("put", "request.name", "ShopService.Put: (transom.schema.v1.method).rule: column 1: is a string; a rule is true or false"),
+    ],
+)  # fmt: skip
+def test_a_method_that_says_what_it_cannot_is_refused(method: str, rule: str, why: str) -> None:
+    with pytest.raises(SchemaError) as refused:
+        methods(**{method: rule})
+    assert str(refused.value) == f"shop.proto: shop.v1.{why}: {rule}"
 
 
 # ------------------------------------------------------------------------------------------------- what once failed

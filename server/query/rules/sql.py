@@ -263,10 +263,12 @@ class Conditions:
                 return f"jsonb_exists_any({of}, case {held[0]} {labels} else array[{held[0]}::text] end)"
 
             return self._known([value], found)
-        # Numbers in columns are JSON numbers; inside of messages, those of 64 bits are texts.
-        inside = not isinstance(node.of.of, tree.Root | tree.Found)
-        long = field.cpp_type == FieldDescriptor.CPPTYPE_INT64
-        return f"({of} @> to_jsonb({value}{'::text' if inside and long else ''}))"
+        if isinstance(node.of.of, tree.Root | tree.Found):
+            return f"({of} @> to_jsonb({value}))"
+        # Numbers in columns are JSON numbers; inside of messages, those of 64 bits are texts. A field may have been of 32
+        # bits when the row was written.
+        either = "{0} @> to_jsonb({1}) or {0} @> to_jsonb({1}::text)"
+        return self._known([of, value], lambda held: either.format(*held))
 
     # Values.
 
