@@ -26,13 +26,15 @@ ANYBODY = (
     "/transom.accounts.v1.IdentitiesService/SignInWithIdToken",
     "/transom.accounts.v1.IdentitiesService/StartAuthorization",
     "/transom.accounts.v1.IdentitiesService/CompleteAuthorization",
+    "/transom.accounts.v1.PasskeysService/BeginSignIn",
+    "/transom.accounts.v1.PasskeysService/FinishSignIn",
+    "/transom.accounts.v1.SecondFactorsService/SignInWithSecondFactor",
     "/transom.accounts.v1.AccountDataService/CancelAccountDeletion",
     "/grpc.health.",
     "/grpc.reflection.",
 )
 """Beginnings of methods that are served whoever calls: a token is not even looked at, so that a client whose token has
 run out can sign in without forgetting it first."""
-
 
 SIGN_OUT = "/transom.accounts.v1.AccountsService/SignOut"
 """A page cannot forget its cookie by itself: whatever becomes of this call, it does."""
