@@ -26,11 +26,14 @@ from transom.accounts.v1 import accounts_pb2 as pb
 
 from deploy.native.stack import PROJECT, Stack
 from edge.rendering import render
+from server.engine.tokens import digest
+from server.interceptors.authentication import ANYBODY
 from server.schema.compilation import compile_app
 from server.schema.reading import read
 from server.services.cookie_rules import CookieRules
 
 PASSWORD = "correct horse battery"
+SIGNS_IN = ("transom.accounts.v1.SignInResponse", "transom.accounts.v1.SignUpResponse")
 APP = f"http://localhost:{free_port()}"
 """The origin of the web app, whose pages may call."""
 STRANGER = f"http://localhost:{free_port()}"
@@ -299,6 +302,23 @@ def test_a_session_for_a_page_is_made_for_a_page_that_may_have_one(door: Door) -
         message = pb.SignInRequest(email=asked["email"], password=PASSWORD, web=True)
         web = grpc_web(client, "SignIn", message, {"origin": APP, "x-transom-csrf": "1"})
         assert web["grpc-status"] == "0" and "HttpOnly" in web["set-cookie"]
+
+
+def test_a_page_whose_session_has_ended_can_sign_in_by_any_way(door: Door, descriptor: Path) -> None:
+    """It cannot forget its cookie by itself: nobody looks at it then."""
+    methods = [
+        method for service in read(descriptor.read_bytes()).services if service.own for method in service.methods
+    ]
+    signing_in = [m for m in methods if m.response in SIGNS_IN and m.name != "UpgradeAccount"]
+    assert len(signing_in) >= 8 and all(m.path.startswith(ANYBODY) for m in signing_in), [
+        m.path for m in signing_in if not m.path.startswith(ANYBODY)
+    ]
+    with door.page() as page:
+        sign_up(page)
+        door.at.sql("delete from transom.sessions where token_hash = %s", digest(page.cookies["transom_session"]))
+        eventually(lambda: page.get("/transom/v1/accounts/me").status_code == 401)
+        assert sign_up(page).status_code == 200
+        assert page.get("/transom/v1/accounts/me").status_code == 200
 
 
 def test_the_edge_lets_pages_of_named_origins_alone_read_with_cookies(door: Door) -> None:
