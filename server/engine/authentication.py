@@ -32,7 +32,7 @@ ENDED_FRESH = 70.0
 Redis, and a look-up that saw what was before may take."""
 
 ENDED = 10_000
-"""Ends, and changes, remembered; above that the oldest are left to the marks in Redis."""
+"""Ends, and changes, remembered. Above that the oldest are forgotten, and for a while no copy is believed."""
 
 HEARD = 60.0
 """Seconds after which it is noted again that something was heard of a session."""
@@ -69,9 +69,11 @@ class Authentication:
         # All are in order of age, oldest first: what is written again moves to the end.
         self._good: dict[str, tuple[float, Caller, bytes]] = {}
         self._headers: dict[bytes, str] = {}
+        self._tokens_of: dict[str, set[bytes]] = {}
         self._bad: dict[str, float] = {}
         self._ended: dict[bytes, float] = {}
         self._changed: dict[str, float] = {}
+        self._forgot = -math.inf
 
     def cached(self, authorization: str | None) -> Caller | None:
         """The caller, where it is known without asking anybody; None where `caller` must be awaited.
@@ -118,21 +120,18 @@ class Authentication:
 
     def forget(self, digests: Iterable[bytes]) -> None:
         """Tokens with these SHA-256 have ended: from now on they are nobody's here."""
-        until = self._clock() + ENDED_FRESH
+        now = self._clock()
         for hashed in digests:
-            _remember(self._ended, hashed, until, ENDED)
+            self._note_down(self._ended, hashed, now)
             self._drop(hashed)
 
     def changed(self, names: Iterable[str]) -> None:
         """Callers with these resource names, and those in whose name an admin acts, are not what they were: they are
         looked up anew, in the primary."""
-        changed = set(names)
         now = self._clock()
-        for name in changed:
-            _remember(self._changed, name, now, ENDED)
-        # Changes are rare and the table is bounded: looking through it is cheaper than keeping an index on every call.
-        for _, caller, hashed in list(self._good.values()):
-            if caller.name in changed or caller.impersonator in changed:
+        for name in names:
+            self._note_down(self._changed, name, now)
+            for hashed in tuple(self._tokens_of.get(name, ())):
                 self._drop(hashed)
 
     def begin(self) -> None:
@@ -140,6 +139,7 @@ class Authentication:
         self._begun = self._clock()
         self._good.clear()
         self._headers.clear()
+        self._tokens_of.clear()
 
     def alive(self, until: float) -> None:
         """All that was to tell has been told: what is remembered counts until that time."""
@@ -147,11 +147,13 @@ class Authentication:
 
     def _has_ended(self, hashed: bytes) -> bool:
         """Whether it ended here while it was looked up elsewhere."""
-        until = self._ended.get(hashed)
-        return until is not None and until > self._clock()
+        told = self._ended.get(hashed)
+        return told is not None and self._clock() < told + ENDED_FRESH
 
     def _has_changed(self, known: Known) -> bool:
         """Whether what is known may be from before a change: read before it was told, or from a copy that may be."""
+        if known.copied and self._clock() < self._forgot + ENDED_FRESH:
+            return True
         for name in (known.caller, known.impersonator):
             told = self._changed.get(name)
             if told is not None and (known.seen <= told or (known.copied and self._clock() < told + ENDED_FRESH)):
@@ -168,12 +170,26 @@ class Authentication:
                 self._drop(next(iter(self._good.values()))[2])
             _remember(self._good, header, (fresh, caller, hashed), GOOD)
             self._headers[hashed] = header
+            for name in filter(None, (caller.name, caller.impersonator)):
+                self._tokens_of.setdefault(name, set()).add(hashed)
         return caller
 
     def _drop(self, hashed: bytes) -> None:
         header = self._headers.pop(hashed, None)
-        if header is not None:
-            self._good.pop(header, None)
+        if header is None:
+            return
+        _, caller, _ = self._good.pop(header)
+        for name in filter(None, (caller.name, caller.impersonator)):
+            tokens = self._tokens_of[name]
+            tokens.discard(hashed)
+            if not tokens:
+                del self._tokens_of[name]
+
+    def _note_down(self, table: dict[K, float], key: K, now: float) -> None:
+        """Remembers since when; and that something was forgotten, where that was too much."""
+        if len(table) >= ENDED and key not in table and now < next(iter(table.values())) + ENDED_FRESH:
+            self._forgot = now
+        _remember(table, key, now, ENDED)
 
 
 def _remember(table: dict[K, V], key: K, value: V, most: int) -> None:
