@@ -19,6 +19,7 @@ from transom.accounts.v1 import accounts_pb2 as pb
 from deploy.native.stack import Stack
 from server.engine.sign_up_policy import Policy, SignUpPolicy
 from server.engine.tokens import SESSION, digest, new_id, new_token
+from server.errors import Unavailable
 
 PASSWORD, OTHER = "correct horse battery", "quite another staple"
 WORD = re.compile(r"#(tsw_[A-Za-z0-9_-]{43})")
@@ -123,6 +124,27 @@ async def test_of_those_who_reset_with_one_word_at_once_one_does(at: Place) -> N
         assert sum(isinstance(outcome, pb.SignInResponse) for outcome in outcomes) == 1
         assert len(at.sql("select 1 from transom.sessions where user_id = %s", name[6:])) == 1
         assert noted(at, name).count("password_reset") == 1
+        [made] = [outcome for outcome in outcomes if isinstance(outcome, pb.SignInResponse)]
+        assert (await me(on.stubs(made.token))).name == name  # those who came too late have ended nothing
+
+
+@asynchronous
+async def test_a_reset_that_fails_at_the_end_has_done_nothing(at: Place) -> None:
+    async with server(at) as on, server(at) as other:
+        email, ann, name = await known(on)
+        await request_reset(on, email)
+        key = word(at, email)
+
+        async def away(*given: Any, **more: Any) -> None:
+            raise Unavailable("The database is away for now.", reason="DATABASE_AWAY")
+
+        queue, on.people.new_passwords._post.queue = on.people.new_passwords._post.queue, away
+        assert (await refused(reset(on, key)))[1] == "DATABASE_AWAY"
+        for one in (on, other):
+            assert (await me(one.stubs(ann._metadata[0][1].removeprefix("Bearer ")))).name == name
+        assert (await sign_in(on, email)).token
+        on.people.new_passwords._post.queue = queue
+        assert (await reset(on, key)).token  # the word is as good as before
 
 
 @asynchronous
@@ -524,6 +546,9 @@ def test_a_password_is_forgotten_and_an_address_changed_over_rest(stack: Stack) 
     headers = {"authorization": f"Bearer {signed['token']}"}
     patched = httpx.patch(f"{stack.edge}/transom/v1/accounts/me", json={"displayName": "Ann"}, headers=headers)
     assert patched.json()["displayName"] == "Ann", patched.text
+
+    ines = post(":signIn", {"email": "ines@example.com", "password": "inspect-ines"})
+    assert ines["account"]["verified"]  # whom the seed brings need not prove an address
 
     guest, mine = post(":signInAnonymously", {}), address()
     assert post("/me:upgrade", {"email": mine, "password": PASSWORD}, guest["token"])["verify"]

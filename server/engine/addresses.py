@@ -114,6 +114,7 @@ class Addresses:
                 user = await self._prove_for(deed, used)
             # Whoever planted the anonymous session has its token, too: its owner signs in anew.
             ended = await deed.end_sessions(user) if used.purpose == Purpose.UPGRADE else ()
+            await self._revocations.ending(ended)
             account = await deed.by_id(user)
             assert account is not None  # the deed has it locked
         if used.purpose != Purpose.SIGN_UP:

@@ -111,8 +111,8 @@ class Anonymous:
         if self._policy.verify and not invitation:
             await self._promise(user, email, key, hashed, display_name)
             return None
-        late = await self._at_once(user, email, key, hashed, display_name, invitation)
-        await self._revocations.ended(late)
+        ended = await self._at_once(user, email, key, hashed, display_name, invitation)
+        await self._revocations.ended(ended)
         await self._revocations.refresh(user)
         return await self._sign_ins.finish(user, Proof.PASSWORD, place)
 
@@ -160,7 +160,9 @@ class Anonymous:
                 word = new_token(WORD)
                 await deed.keep(NewWord(digest(word), Purpose.VERIFY, PENDING, user, email, key))
                 await self._post.queue(deed, email, self._letters.verify(email, word, PENDING))
-            return [*await deed.end_sessions(user)]
+            ended = [*await deed.end_sessions(user)]
+            await self._revocations.ending(ended)
+            return ended
 
     async def _upgraded(
         self, deed: Deed, user: str, email: str, key: str, hashed: str, display_name: str, *, verified: bool

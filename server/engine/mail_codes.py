@@ -122,9 +122,9 @@ class MailCodes:
                 raise await self._wrong(word, place)
             await deed.hold(used.email_key)
             account = await deed.by_email(used.email_key)
-            user, late, claimed = await self._signed_in(deed, used, account, display_name)
+            user, ended, claimed = await self._signed_in(deed, used, account, display_name)
         if claimed:
-            await self._revocations.ended(late)
+            await self._revocations.ended(ended)
             await self._revocations.refresh(user)
         return await self._sign_ins.finish(user, Proof.CODE, place)
 
@@ -144,9 +144,10 @@ class MailCodes:
             return account.id, [], False
         await deed.by_id(account.id)  # nobody signs in to it meanwhile
         await claim(deed, account.id)
-        late = [*await deed.end_sessions(account.id)]
+        ended = [*await deed.end_sessions(account.id)]
+        await self._revocations.ending(ended)
         await deed.also([self._audit.statement("claimed", target=f"users/{account.id}")])
-        return account.id, late, True
+        return account.id, ended, True
 
     async def _wrong(self, word: StoredWord | None, place: Place) -> Unauthenticated:
         await self._audit.note(

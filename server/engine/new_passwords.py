@@ -70,17 +70,17 @@ class NewPasswords:
         refuse(self._rules.violation(new, account.email or "", "new_password"))
         hashed = await self._passwords.hash(new)
         session = caller.session.partition("/")[2]
-        await self._revocations.end_sessions(user, keep=session, why="password_changed")
         async with self._deeds.begin() as deed:
             if await deed.by_id(user) is None:
                 raise word_invalid()
             await deed.set_password(user, hashed)
             await deed.drop(user, [Purpose.RESET, Purpose.SECOND_FACTOR])
-            late = await deed.end_sessions(user, keep=session)
+            ended = await deed.end_sessions(user, keep=session)
+            await self._revocations.ending(ended)
             if account.email:
                 await self._post.queue(deed, account.email, self._letters.password_changed(account.email))
             await deed.also([self._audit.statement("password_changed", target=caller.name)])
-        await self._revocations.ended(late)
+        await self._revocations.ended(ended)
         return await self._sessions.rotate(caller, proved=True)
 
     async def request_reset(self, email: str) -> None:
@@ -118,7 +118,6 @@ class NewPasswords:
             raise word_invalid()
         hashed = await self._passwords.hash(password)
         user = account.id
-        await self._revocations.end_sessions(user, why="password_reset")
         async with self._deeds.begin() as deed:
             used = await deed.use(digest(word), Purpose.RESET)
             account = await deed.by_id(user)
@@ -128,12 +127,13 @@ class NewPasswords:
                 await claim(deed, user)
             await deed.set_password(user, hashed)
             await deed.drop(user, [*TO_AN_ADDRESS, Purpose.SECOND_FACTOR])
-            late = await deed.end_sessions(user)
+            ended = await deed.end_sessions(user)
+            await self._revocations.ending(ended)
             if account.email:
                 await self._post.queue(deed, account.email, self._letters.password_changed(account.email))
             name = f"users/{user}"
             await deed.also([self._audit.statement("password_reset", actor=name, target=name)])
-        await self._revocations.ended(late)
+        await self._revocations.ended(ended)
         await self._revocations.refresh(user)
         return await self._sign_ins.finish(user, Proof.RESET, place)
 

@@ -52,8 +52,13 @@ class Revocations:
             )
         return len(ended)
 
+    async def ending(self, digests: Iterable[bytes]) -> None:
+        """For sessions whose rows a transaction has deleted that is not committed yet, by the hashes of their tokens: from
+        now on no copy of them is kept. `ended` is for when it is."""
+        await self._tokens.recall(digests)
+
     async def ended(self, digests: Iterable[bytes]) -> None:
-        """For sessions whose rows another transaction has just deleted, by the hashes of their tokens."""
+        """For sessions whose rows another transaction has just deleted."""
         gone = list(digests)
         if gone:
             await self._tokens.recall(gone)
