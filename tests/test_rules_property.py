@@ -97,8 +97,11 @@ def judge(case: Case, connection: psycopg.Connection[Any], seen: Seen) -> list[s
                                 differing.append(
                                     f"{key} {row.name} {caller.name or 'nobody'}: CEL {wanted}, {who} {what}: {part.text}"
                                 )
+                del expression
                 if not rule.of_row and len(answers) > len(world.callers):
                     differing.append(f"{key}: does not depend on the row, and does: {part.text}")
+            for google in googles.values():
+                google.close()
     return differing
 
 
