@@ -347,6 +347,22 @@ async def test_an_address_is_changed_where_the_new_one_is_proved(at: Place) -> N
 
 
 @asynchronous
+async def test_who_is_thrown_out_does_not_change_the_address_afterwards(at: Place) -> None:
+    async with server(at) as on:
+        for thrown_out in ("another password", "revoked"):
+            email, ann, _ = await known(on)
+            thief = await sign_in(on, email)
+            theirs = address()
+            await request_change(on.stubs(thief.token), theirs)
+            if thrown_out == "revoked":
+                await ann.accounts("RevokeSession", pb.RevokeSessionRequest(name=thief.session.name))
+            else:
+                await change_password(ann, PASSWORD)
+            assert await refused(verify(on, word(at, theirs))) == BAD_WORD
+            assert at.sql("select 1 from transom.users where email_key = %s", theirs) == []
+
+
+@asynchronous
 async def test_an_address_of_somebody_else_is_answered_alike_and_not_taken(at: Place) -> None:
     async with server(at) as on:
         _, ann, _ = await known(on)

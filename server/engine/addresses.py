@@ -69,8 +69,8 @@ class Addresses:
             await self._post.queue(deed, account.email, self._letters.verify(account.email, word, PENDING))
 
     async def request_change(self, caller: Caller, email: str, password: str, address_of_call: str = "") -> None:
-        """Mails the new address a word: with it the account's address is changed. Alike for an address that another
-        account has: that one is told.
+        """Mails the new address a word: with it the account's address is changed, if the session that calls is still
+        there then. Alike for an address that another account has: that one is told.
 
         Raises Denied as Proving.require, Invalid.
         """
@@ -87,7 +87,8 @@ class Addresses:
             if not await self._post.room(deed, key, Purpose.CHANGE):
                 return
             owner = await deed.by_email(key)
-            await deed.keep(NewWord(digest(word), Purpose.CHANGE, PENDING, user, email, key))
+            asked = {"session": caller.session.removeprefix("sessions/")}
+            await deed.keep(NewWord(digest(word), Purpose.CHANGE, PENDING, user, email, key, asked))
             if owner is None or owner.id == user:
                 await self._post.queue(deed, email, self._letters.change(email, word, PENDING))
             else:  # nobody ever sees the word
@@ -135,6 +136,8 @@ class Addresses:
             await deed.drop(account.id, [Purpose.VERIFY])
             await deed.also([self._audit.statement("email_verified", target=name)])
             return account.id
+        if used.purpose == Purpose.CHANGE and not await deed.signed_in(used.details["session"], account.id):
+            raise word_invalid()  # who ended the session, by whatever way, did not trust who asked in it
         owner = await deed.by_email(used.email_key)
         if owner is not None and owner.id != account.id:
             raise taken()

@@ -74,7 +74,7 @@ class NewPasswords:
             if await deed.by_id(user) is None:
                 raise word_invalid()
             await deed.set_password(user, hashed)
-            await deed.drop(user, [Purpose.RESET, Purpose.SECOND_FACTOR])
+            await deed.drop(user, [Purpose.RESET, Purpose.CHANGE, Purpose.SECOND_FACTOR])
             ended = await deed.end_sessions(user, keep=session)
             await self._revocations.ending(ended)
             if account.email:

@@ -35,6 +35,7 @@ _KNOWN = "update transom.users set anonymous = false where id = %s and anonymous
 _NAME = "update transom.users set display_name = %s where id = %s"
 _ROLES = "update transom.users set roles = %s where id = %s"
 _DROP = "delete from transom.words where user_id = %s and purpose = any(%s)"
+_SESSION = "select 1 from transom.sessions where id = %s and user_id = %s and expire_time > now()"
 _END = "delete from transom.sessions where user_id = %s and id <> %s returning token_hash"
 
 # All that signs in beside the password.
@@ -127,6 +128,10 @@ class Deed:
     async def make_known(self, user: str) -> bool:
         """Makes an anonymous account an ordinary one; False where it is."""
         return (await self._connection.execute(_KNOWN, [user])).rowcount > 0
+
+    async def signed_in(self, session: str, user: str) -> bool:
+        """Whether the session with this id still is one of the account's."""
+        return (await self._connection.execute(_SESSION, [session, user])).rowcount > 0
 
     async def end_sessions(self, user: str, *, keep: str = "") -> Sequence[bytes]:
         """Ends an account's sessions but the one with the id `keep`; the hashes of their tokens."""

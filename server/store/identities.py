@@ -38,8 +38,6 @@ select %s, %s, %s, %s where (select count(*) from transom.identities where user_
 returning {_COLUMNS}
 """
 
-_SESSION = "select id as user_id from transom.sessions where id = %s and user_id = %s and expire_time > now()"
-
 _STILL = "select 1 as one from transom.identities where issuer = %s and subject = %s and user_id = %s"
 
 # What else signs in: another identity, a password, a passkey, or a code that is mailed to a verified address.
@@ -115,10 +113,6 @@ class IdentityDeed(Deed):
         """Links an identity, which the deed must hold and must have found free, to the account `user`, which it must
         hold or have made; None where that has PER_ACCOUNT of them."""
         return await self._maybe(StoredIdentity, _ADD, [issuer, subject, user, email, user, PER_ACCOUNT])
-
-    async def signed_in(self, session: str, user: str) -> bool:
-        """Whether the session with this id still is one of the account's."""
-        return await self._maybe(_User, _SESSION, [session, user]) is not None
 
     async def of_user(self, user: str) -> list[StoredIdentity]:
         """All identities of an account, oldest first."""

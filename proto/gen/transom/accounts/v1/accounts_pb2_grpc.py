@@ -269,7 +269,8 @@ class AccountsServiceServicer:
 
     def RequestEmailChange(self, request, context):
         """Mails a new address a word for VerifyEmail, good for a day: with it the caller's account gets the address. The old
-        address is told then, and words that were mailed to it are void. Alike for an address that has an account.
+        address is told then, and words that were mailed to it are void. Alike for an address that has an account. The word
+        is void once the session that asked has ended.
 
         Takes the password, or a session that proved who it is within the last 15 minutes: else FAILED_PRECONDITION
         (SIGN_IN_AGAIN); PERMISSION_DENIED (WRONG_PASSWORD) where it is wrong.
