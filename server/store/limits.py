@@ -28,8 +28,8 @@ from server.store.redis_wire import RedisWire
 
 AHEAD = 100
 """A server spends at most a bucket divided by this before it has Redis' word."""
-TELL_SECONDS = 0.025
-"""What was spent is told to Redis at most this much later."""
+TELL_SECONDS = 0.1
+"""What was spent is told to Redis at most this much later; sooner where half of what may be spent ahead is."""
 GENERATION = 10_000
 """Buckets of one kind that a server remembers at least; at most twice as many. Redis knows the others."""
 TOGETHER = 500
@@ -106,6 +106,8 @@ class Kind:
             bucket.spent += 1
             if not bucket.dirty:
                 self._buckets.touched(bucket)
+            elif bucket.spent * 2 >= bucket.room:
+                self._buckets.hurry()
             return True
         return False
 
@@ -142,6 +144,11 @@ class Buckets:
         self._dirty.append(bucket)
         if self._timer is None and self._telling is None:
             self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
+
+    def hurry(self) -> None:
+        """Tells Redis now, before calls have to wait for it."""
+        if self._timer is not None:
+            self._tell()
 
     async def ask(self, bucket: Bucket) -> bool:
         """As Kind.ask."""
