@@ -106,7 +106,7 @@ async def test_a_key_is_limited_by_the_command(at: Place, descriptor: Path, tmp_
     assert made.returncode == 0, made.stderr
     async with server(at) as on:
         for _ in range(2):  # from Postgres, then from the copy in Redis
-            on.authentication._good.clear()
+            on.authentication.begin()
             caller = await on.authentication.caller(f"Bearer {made.stdout.strip()}")
             assert caller.scopes == {"inspect.v1.Site:get", "inspect.v1.Site:list", "inspect.v1.Inspection:*"}
             assert caller.in_scope("inspect.v1.Site", "list") and caller.in_scope("inspect.v1.Inspection", "delete")

@@ -61,7 +61,7 @@ TOGETHER = 500
 _MARKED = b"ended"
 
 # Nobody's are also the sessions of accounts that are disabled or on their way out, those that were idle for too long,
-# and those in which an admin acts who is none any more.
+# and those in which an admin acts who is none any more, or as somebody who has become one.
 _FIND = """
 select s.token_hash, 'users/' || s.user_id as caller, 'sessions/' || s.id as session, u.roles, u.scopes, u.verified,
        u.anonymous, s.impersonator, extract(epoch from s.proof_time)::float8 as session_time,
@@ -71,10 +71,10 @@ from transom.sessions s join transom.users u on u.id = s.user_id
 where s.token_hash = any(%(digests)s)
   and s.expire_time > now() and (s.idle_lifetime is null or s.seen_time + s.idle_lifetime > now())
   and u.disabled_time is null and u.delete_time is null
-  and (s.impersonator = ''
-       or exists (select from transom.users a where 'users/' || a.id = s.impersonator
-                  and 'admin' = any(a.roles) and a.disabled_time is null and a.delete_time is null)
-       or exists (select from transom.keys k where 'keys/' || k.id = s.impersonator and k.role = 'admin'))
+  and (s.impersonator = '' or 'admin' <> all(u.roles) and (
+       exists (select from transom.users a where 'users/' || a.id = s.impersonator
+               and 'admin' = any(a.roles) and a.disabled_time is null and a.delete_time is null)
+       or exists (select from transom.keys k where 'keys/' || k.id = s.impersonator and k.role = 'admin')))
 union all
 select token_hash, 'keys/' || id, '', array[role], scopes, false, false, '', 0, 0, null
 from transom.keys where token_hash = any(%(digests)s)
