@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import people
+import psycopg
 import pytest
 from google.protobuf import json_format
 from PIL import Image
@@ -428,10 +431,11 @@ def test_what_is_no_readable_picture_is_none(reduced: Callable[[bytes], Any], da
 class Browser:
     """Speaks JSON to the edge, as somebody."""
 
-    def __init__(self, edge: str, email: str) -> None:
+    def __init__(self, edge: str, email: str, password: str = "") -> None:
         self._edge = edge
         self._headers: dict[str, str] = {}
-        signed_in = self("POST", "/transom/v1/accounts:signIn", {"email": email, "password": f"inspect-{email[:-12]}"})
+        given = {"email": email, "password": password or f"inspect-{email[:-12]}"}
+        signed_in = self("POST", "/transom/v1/accounts:signIn", given)
         self._headers = {"authorization": f"Bearer {signed_in['token']}"}
 
     def __call__(self, method: str, path: str, body: Any = None) -> Any:
@@ -530,6 +534,29 @@ def test_the_state_cannot_be_written(max_: Browser, site: str) -> None:
     max_("PATCH", f"/v1/{name}?updateMask=state,title", {"state": "APPROVED", "title": "Another"})
     after = max_("GET", f"/v1/{name}")
     assert (after["state"], after["report"], after["title"]) == ("DRAFT", "", "Another")
+
+
+def test_what_a_team_made_outlives_the_account_that_made_it(stack: Stack, max_: Browser) -> None:
+    founder = people.signed_up(stack)
+    founding = Browser(stack.edge, founder.email, people.PASSWORD)
+    site = founding("POST", "/v1/sites", {"displayName": "Founded"})["name"]
+    max_id = max_("GET", "/transom/v1/accounts/me")["name"].removeprefix("users/")
+    founding("POST", f"/v1/{site}/members?memberId={max_id}", {"user": f"users/{max_id}", "role": "MANAGER"})
+    inspection = begun(founding, site)
+    founding("POST", f"/v1/{inspection}/findings", {"title": "Crack", "severity": "LOW"})
+
+    founding("POST", "/transom/v1/accounts:delete", {"password": people.PASSWORD})
+    deadline = time.monotonic() + 60
+    with psycopg.connect(stack.env["TRANSOM_POSTGRES"], autocommit=True) as database:
+        looked = "select purge_time is not null from transom.users where id = %s"
+        while database.execute(looked, [founder.id]).fetchone() == (False,):
+            assert time.monotonic() < deadline, "the account's data are not looked through"
+            time.sleep(0.1)
+    assert founding("GET", f"/v1/{site}") == "UNAUTHENTICATED TOKEN_INVALID"
+    assert max_("GET", f"/v1/{inspection}")["inspector"] == "users/somebody"
+    assert len(max_("GET", f"/v1/{inspection}/findings")["findings"]) == 1
+    assert len(max_("GET", f"/v1/{site}/members")["members"]) == 2
+    assert max_("DELETE", f"/v1/{site}/members/{founder.id}") == {}
 
 
 def test_the_seed_is_served_and_loading_it_again_changes_nothing(stack: Stack, max_: Browser) -> None:

@@ -89,7 +89,7 @@ class Deletions:
         """Whether all is removed; False where the time is over before."""
         await self._data.clean(account)
         for resource in self._schema.resources.values():
-            if not await self._emptied(resource, account.name, origin, until):
+            if not resource.outlives_owner and not await self._emptied(resource, account.name, origin, until):
                 return False
         return (
             await self._repeated(lambda: self._owned.forget(account.name), until)

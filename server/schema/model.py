@@ -70,6 +70,8 @@ class Resource:
     comment: str = ""
     rules: tuple[tuple[str, str], ...] = ()
     """Its access rules: an action, or `read` or `write` for several, and the expression."""
+    outlives_owner: bool = False
+    """Whether it stays when the account that created it is deleted."""
 
     def pattern_of(self, name: str) -> Pattern | None:
         """The pattern that `name` is of, if any."""

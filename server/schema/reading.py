@@ -147,6 +147,7 @@ class _Reader:
         plural = option.plural or patterns[0].collection
         fields = tuple(self._fields(where, message, name_field))
         managed = frozenset(m for m in Managed if self._manages(message, m))
+        said = self.extension(message, "transom.schema.v1.resource")
         for m in Managed:
             if m in message.fields_by_name and m not in managed:
                 self.warnings.append(f"{where}.{m}: not kept by Transom: its type is not the standard one (AIP-148)")
@@ -163,7 +164,8 @@ class _Reader:
             table_name=identifier(snake(plural)),
             descriptor=message,
             comment=self.comments.get(message.full_name, ""),
-            rules=_written(self.extension(message, "transom.schema.v1.resource"), RESOURCE_RULES),
+            rules=_written(said, RESOURCE_RULES),
+            outlives_owner=bool(getattr(said, "outlives_owner", False)),
         )
 
     def _fields(self, where: str, message: Descriptor, name_field: str) -> Iterable[Field]:

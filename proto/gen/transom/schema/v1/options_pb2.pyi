@@ -23,7 +23,7 @@ class Term(_message.Message):
     def __init__(self, name: _Optional[str] = ..., means: _Optional[str] = ...) -> None: ...
 
 class ResourceRules(_message.Message):
-    __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch")
+    __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch", "outlives_owner")
     READ_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     GET_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class ResourceRules(_message.Message):
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     WATCH_FIELD_NUMBER: _ClassVar[int]
+    OUTLIVES_OWNER_FIELD_NUMBER: _ClassVar[int]
     read: str
     write: str
     get: str
@@ -40,7 +41,8 @@ class ResourceRules(_message.Message):
     update: str
     delete: str
     watch: str
-    def __init__(self, read: _Optional[str] = ..., write: _Optional[str] = ..., get: _Optional[str] = ..., list: _Optional[str] = ..., create: _Optional[str] = ..., update: _Optional[str] = ..., delete: _Optional[str] = ..., watch: _Optional[str] = ...) -> None: ...
+    outlives_owner: bool
+    def __init__(self, read: _Optional[str] = ..., write: _Optional[str] = ..., get: _Optional[str] = ..., list: _Optional[str] = ..., create: _Optional[str] = ..., update: _Optional[str] = ..., delete: _Optional[str] = ..., watch: _Optional[str] = ..., outlives_owner: _Optional[bool] = ...) -> None: ...
 
 class FieldRules(_message.Message):
     __slots__ = ("initial", "read", "write")
