@@ -30,6 +30,10 @@ class AccountsServiceStub:
     """Sign up, sign in, sign out, and what belongs to an account. A session's token goes into the `authorization`
     header (or gRPC metadata) of every later call: `Bearer <token>`.
 
+    A web page asks for a cookie instead (`web`), which its browser sends along by itself. Whatever asks for one, and
+    whatever changes something with one, must come from a page that may call, with the header `x-transom-csrf`; else
+    PERMISSION_DENIED (reason CSRF_CHECK_FAILED) whichever method it is. docs/identity.md says which pages may.
+
     No method here says whether an address has an account (but for SignUp where the installation makes accounts at once,
     see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
 
@@ -139,6 +143,10 @@ class AccountsServiceStub:
 class AccountsServiceServicer:
     """Sign up, sign in, sign out, and what belongs to an account. A session's token goes into the `authorization`
     header (or gRPC metadata) of every later call: `Bearer <token>`.
+
+    A web page asks for a cookie instead (`web`), which its browser sends along by itself. Whatever asks for one, and
+    whatever changes something with one, must come from a page that may call, with the header `x-transom-csrf`; else
+    PERMISSION_DENIED (reason CSRF_CHECK_FAILED) whichever method it is. docs/identity.md says which pages may.
 
     No method here says whether an address has an account (but for SignUp where the installation makes accounts at once,
     see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
@@ -437,6 +445,10 @@ def add_AccountsServiceServicer_to_server(servicer, server):
 class AccountsService:
     """Sign up, sign in, sign out, and what belongs to an account. A session's token goes into the `authorization`
     header (or gRPC metadata) of every later call: `Bearer <token>`.
+
+    A web page asks for a cookie instead (`web`), which its browser sends along by itself. Whatever asks for one, and
+    whatever changes something with one, must come from a page that may call, with the header `x-transom-csrf`; else
+    PERMISSION_DENIED (reason CSRF_CHECK_FAILED) whichever method it is. docs/identity.md says which pages may.
 
     No method here says whether an address has an account (but for SignUp where the installation makes accounts at once,
     see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
