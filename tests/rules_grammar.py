@@ -47,6 +47,8 @@ FLOATS = [
     float("inf"),
     float("-inf"),
     float("nan"),
+    float("nan"),
+    float("nan"),
     3.4028234663852886e38,
     1.401298464324817e-45,
 ]

@@ -6,8 +6,11 @@ into the same rows. All three must say the same of every row and caller: true, f
 
 from __future__ import annotations
 
+import secrets
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +21,8 @@ from cel_expr_python import cel
 from google.api import resource_pb2
 from google.protobuf import descriptor_pb2, duration_pb2, timestamp_pb2, wrappers_pb2
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.errors import InsufficientPrivilege, ObjectInUse
 from transom.schema.v1 import options_pb2
 
 from server.caller import Caller
@@ -209,6 +214,26 @@ def unread(rule: Rule, row: Row, caller: Caller, world: World) -> bool | str:
             for resource, name in scene.wanted:
                 asking.found[resource.message, name] = world.by_name.get((resource.message, name))
     raise AssertionError("looks up without an end")
+
+
+@contextmanager
+def sorted_otherwise(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a database of its own that compares texts as people do, where CEL compares their bytes."""
+    name = f"rules_{secrets.token_hex(4)}"
+    with psycopg.connect(dsn, autocommit=True) as outside:
+        outside.execute(f"create database {name} template template0 locale_provider icu icu_locale 'en-US'")
+        try:
+            with psycopg.connect(make_conninfo(dsn, dbname=name)) as connection:
+                connection.execute("set timezone to 'UTC'")
+                connection.commit()
+                yield connection
+        finally:
+            while True:  # an autovacuum in it may be in the way, and is not ours to end
+                try:
+                    outside.execute(f"drop database {name} with (force)")
+                    break
+                except (InsufficientPrivilege, ObjectInUse):
+                    time.sleep(0.1)
 
 
 def tables_made(connection: psycopg.Connection[Any], world: World) -> None:

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from library_ground import database, made_of
+from library_ground import made_of
 from rules_grammar import NOW, with_rules
-from rules_ground import MARK, Google, Row, World, in_python, in_sql, schema_of, tables_made
+from rules_ground import MARK, Google, Row, World, in_python, in_sql, schema_of, sorted_otherwise, tables_made
 
 from deploy.native.stack import Stack
 from server.caller import Caller, Kind
@@ -173,8 +173,7 @@ def shop() -> FileDescriptorProto:
 
 @pytest.fixture(scope="module")
 def connection(components: Stack) -> Iterator[psycopg.Connection[Any]]:
-    with database(components, None) as at, psycopg.connect(at.postgres) as connection:
-        connection.execute("set timezone to 'UTC'")
+    with sorted_otherwise(components.env["TRANSOM_POSTGRES"]) as connection:
         yield connection
 
 
