@@ -30,7 +30,7 @@ AHEAD = 100
 """A server spends at most a bucket divided by this before it has Redis' word."""
 TELL_SECONDS = 0.1
 """What was spent is told to Redis at most this much later; sooner where half of what may be spent ahead is."""
-GENERATION = 10_000
+GENERATION = 5_000
 """Buckets of one kind that a server remembers at least; at most twice as many. Redis knows the others."""
 TOGETHER = 500
 """Buckets of one command."""
