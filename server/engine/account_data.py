@@ -94,7 +94,8 @@ class AccountData:
         # An anonymous account has nothing to prove itself by, and nothing that a stranger could not make anew.
         if own and (caller.kind is Kind.USER or password):
             await self._proving.require(caller, password, address)
-        farewell = await self._condemn(caller, user, own)
+        farewell, ended = await self._condemn(caller, user, own)
+        await self._revocations.ended(ended)
         await self._revocations.end_sessions(user, why="account_deletion_requested")
         await self._revocations.refresh(user)
         return farewell
@@ -175,7 +176,8 @@ class AccountData:
         user = _user(caller, name, EXPORT, "list")
         return [_export(one) for one in await self._data.exports(user)]
 
-    async def _condemn(self, caller: Caller, user: str, own: bool) -> Farewell:
+    async def _condemn(self, caller: Caller, user: str, own: bool) -> tuple[Farewell, Sequence[bytes]]:
+        """What becomes of the account, and the hashes of the tokens of its sessions, which have ended."""
         now = datetime.now(UTC)
         purge_time = now + self._delay if self._delay else None
         name, said, word = f"users/{user}", self._said(), ""
@@ -183,9 +185,9 @@ class AccountData:
             account = await self._held(deed, caller, user)
             if account.delete_time is not None:  # asked for before: nothing is to do
                 found = await self._data.state(user)
-                return Farewell(found.purge_time or account.delete_time if found else now)
+                return Farewell(found.purge_time or account.delete_time if found else now), ()
             await deed.also([stored.condemned(user, purge_time)])
-            await deed.end_sessions(user)
+            ended = await deed.end_sessions(user)
             if purge_time is None:
                 await deed.also([stored.noted(ACCOUNT, stored.REQUESTED, name, said.actor, said.request_id)])
             else:
@@ -197,7 +199,7 @@ class AccountData:
                         deed, account.email, self._letters.condemned(account.email, made, purge_time)
                     )
             await deed.also([self._audit.statement("account_deletion_requested", target=name)])
-        return Farewell(purge_time or now, word)
+        return Farewell(purge_time or now, word), ended
 
     async def _spared(self, deed: Deed, caller: Caller | None, user: str) -> Sequence[bytes]:
         """Keeps an account; the hashes of tokens that would come back to life, and must not."""
