@@ -14,6 +14,7 @@ from server.apps.work import Work
 from server.caller import NOBODY, Caller, Kind
 from server.engine.resources import Call
 from server.errors import Denied, Invalid, NotFound, Refusal, Stale, Unauthenticated
+from server.services.veils import Veils
 from server.store.changes import Row
 from tests.library_ground import Database, Engine, asynchronous, database, engine, made_of
 
@@ -71,6 +72,27 @@ message Doc {
   repeated string readers = 4;
   string author = 5;
   string note = 6 [(transom.schema.v1.field) = {read: "owner == caller.name" write: "owner == caller.name"}];
+}
+
+message TouchRequest {
+  string name = 1 [(google.api.resource_reference).type = "teams.test/Team"];
+}
+message TouchSilentRequest {
+  string name = 1 [(google.api.resource_reference).type = "teams.test/Silent"];
+}
+message TouchReply {
+  message Shelf { repeated Team teams = 1; map<string, Team> by_name = 2; Shelf below = 3; }
+  Shelf shelf = 1;
+  Doc doc = 2;
+  string word = 3;
+}
+service TouchService {
+  rpc Touch(TouchRequest) returns (TouchReply) { option (transom.schema.v1.method).rule = "resource.founder == caller.name"; }
+  rpc TouchSilent(TouchSilentRequest) returns (TouchReply) { option (transom.schema.v1.method).rule = "owner != ''"; }
+  rpc TouchStaff(TouchRequest) returns (TouchReply) { option (transom.schema.v1.method).role = "staff"; }
+  rpc TouchAny(TouchRequest) returns (TouchReply) { option (transom.schema.v1.method).allow = PUBLIC; }
+  rpc TouchKnown(TouchRequest) returns (TouchReply) { option (transom.schema.v1.method).allow = SIGNED_IN; }
+  rpc TouchNone(TouchRequest) returns (TouchReply);
 }
 
 message Silent {
@@ -449,6 +471,96 @@ async def test_allow_missing_does_not_tell_what_is_there(at: Database) -> None:
         message = ground.message("Team", name="teams/hers", title="x", founder="users/eve")
         await on.resources.update(EVE, TEAM, message, None, allow_missing=True)
         assert (await ground.stored("Team", "teams/hers")).founder == "users/eve"
+
+
+@asynchronous
+async def test_absent_and_hidden_are_alike_where_nothing_could_be_got(at: Database) -> None:
+    """Before anything is looked for: by no rule, by one that looks at no row, by a scope."""
+    async with engine(at, schema=TEAMS, ruled=True) as on:
+        ground = Ground(on)
+        await ground.create(KEY, "Silent", "", "a")
+        await ground.create(KEY, "Staff", "", "a")
+        for kind, first in (("Silent", "silents"), ("Staff", "staff")):
+            for by in (ANN, STRANGER, scoped("teams.v1.Team:*")):
+                for id in ("a", "none"):
+                    refusal = Unauthenticated if by is STRANGER else Denied
+                    name = f"{first}/{id}"
+                    await refused(ground.get(by, kind, name), refusal)
+                    await refused(ground.update(by, kind, name, ["*"]), refusal)
+                    await refused(ground.delete(by, kind, name), refusal)
+                    await refused(ground.delete(by, kind, name, allow_missing=True), refusal)
+
+
+@asynchronous
+async def test_deleting_what_may_be_missing_does_not_tell_hidden_from_absent(at: Database) -> None:
+    async with engine(at, schema=TEAMS, ruled=True) as on:
+        ground = Ground(on)
+        await ground.team()
+        for name in ("teams/t", "teams/none"):
+            await ground.delete(EVE, "Team", name, allow_missing=True)
+        assert (await ground.stored("Team", "teams/t")).title == "T"
+        for by in (EVE, STRANGER):
+            for name in ("teams/t/docs/d", "teams/none/docs/d"):
+                message = ground.message("Doc", name=name, author="users/eve")
+                await refused(on.resources.update(by, DOC, message, None, allow_missing=True), NotFound)
+
+
+@asynchronous
+async def test_a_methods_rule_decides_who_calls_it(at: Database) -> None:
+    async with engine(at, schema=TEAMS, ruled=True) as on:
+        await Ground(on).team()
+        await Ground(on).create(KEY, "Silent", "", "a")
+        methods = {m.name: m for m in TEAMS.methods()}
+        staff = user("sue", "staff")
+        bound = scoped("teams.v1.TouchService:Touch")
+
+        async def call(method: str, by: Call, name: str = "teams/t") -> str:
+            request = TEAMS.message_class(methods[method].request)(name=name)
+            try:
+                await on.resources.access.call(by, methods[method], request)
+            except Refusal as refusal:
+                return refusal.code.name
+            return "OK"
+
+        told = {
+            (method, who): await call(method, by)
+            for method in ("Touch", "TouchStaff", "TouchAny", "TouchKnown", "TouchNone")
+            for who, by in {
+                "ann": ANN,
+                "ben": BEN,
+                "eve": EVE,
+                "nobody": STRANGER,
+                "staff": staff,
+                "key": KEY,
+                "bound": bound,
+            }.items()
+        }
+        no, hidden, who = "PERMISSION_DENIED", "NOT_FOUND", "UNAUTHENTICATED"
+        people = ("ann", "ben", "eve", "nobody", "staff", "key", "bound")
+        wanted = {
+            "Touch": ("OK", no, hidden, hidden, hidden, "OK", "OK"),
+            "TouchStaff": (no, no, no, who, "OK", "OK", no),
+            "TouchAny": ("OK", "OK", "OK", "OK", "OK", "OK", no),
+            "TouchKnown": ("OK", "OK", "OK", who, "OK", "OK", no),
+            "TouchNone": (no, no, no, who, no, "OK", no),
+        }
+        assert told == {(m, p): code for m, codes in wanted.items() for p, code in zip(people, codes, strict=True)}
+        assert await call("Touch", EVE, "teams/none") == await call("Touch", EVE, "silents/a") == hidden
+        assert {await call("TouchSilent", ANN, f"silents/{id}") for id in ("a", "none")} == {no}
+        assert {await call("TouchSilent", STRANGER, f"silents/{id}") for id in ("a", "none")} == {who}
+
+
+def test_resources_are_found_however_deep_in_a_reply() -> None:
+    reply = TEAMS.message_class("teams.v1.TouchReply")()
+    reply.shelf.teams.add(name="a")
+    reply.shelf.by_name["x"].name = "b"
+    reply.shelf.below.below.teams.add(name="c")
+    reply.doc.name = "d"
+    veils = Veils(reply.DESCRIPTOR, {"teams.v1.Team", "teams.v1.Doc"})
+    assert [m.name for m in veils.within(reply)] == ["a", "b", "c", "d"]
+    assert [m.name for m in Veils(reply.DESCRIPTOR, {"teams.v1.Doc"}).within(reply)] == ["d"]
+    assert list(Veils(reply.DESCRIPTOR, set()).within(reply)) == []
+    assert [m.name for m in Veils(reply.doc.DESCRIPTOR, {"teams.v1.Doc"}).within(reply.doc)] == ["d"]
 
 
 @asynchronous

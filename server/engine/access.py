@@ -129,7 +129,8 @@ class Access:
         rule = self.rules(resource).actions.get("get")
         asking = self._asking(caller)
         return [
-            rule is not None and await self._holds(rule, self._scene(asking, resource, row), caller.name) for row in rows
+            rule is not None and await self._holds(rule, self._scene(asking, resource, row), caller.name)
+            for row in rows
         ]
 
     async def redact(
@@ -168,6 +169,17 @@ class Access:
             given = not is_empty(message, field.descriptor) and (field.initial is None or value != field.initial)
             if given and not await self._holds(one, scene, None):
                 raise refused(caller, resource, "create", field.name)
+        return None
+
+    async def admit(self, call: Asked, resource: Resource, action: str) -> None:
+        """Raises Denied or Unauthenticated where the caller could do this with no such resource: to be asked before one is
+        looked for, so that what is there and what is not are answered alike."""
+        caller = call.caller
+        if caller.trusted:
+            return self._in_scope(caller, resource, action)
+        rule = self.rules(resource).actions.get("get")
+        if rule is None or not (rule.of_row or await self._holds(rule, Scene(self._asking(caller)), None)):
+            raise refused(caller, resource, action)
         return None
 
     async def changing(self, call: Asked, resource: Resource, row: Row) -> Changing:
@@ -255,15 +267,14 @@ class Access:
         scene = Scene(asking, name, request=request)
         if rule.subject is not None and rule.rule.of_row:
             resource = rule.subject
+            await self.admit(call, resource, "get")
             [row] = await self._records.find([(resource, name)], None) if resource.pattern_of(name) else [None]
             if row is None:
-                # Absent and hidden are told apart for nobody who could not get it.
-                gettable = self.rules(resource).actions.get("get")
-                raise absent(resource, name) if gettable is not None else refused(caller, resource, "get")
+                raise absent(resource, name)
             scene = self._scene(asking, resource, row)
             scene.request = request
-            get = self.rules(resource).actions.get("get")
-            if get is None or not await self._holds(get, scene, None):
+            get = self._rule(caller, resource, "get")
+            if not await self._holds(get, scene, None):
                 raise absent(resource, name)
         return await self._holds(rule.rule, scene, None)
 

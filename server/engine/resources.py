@@ -15,7 +15,7 @@ from server.caller import Caller
 from server.engine.access import Access, absent
 from server.engine.decisions import Asked, Clock, Decisions
 from server.engine.identity import etag_of, version_of
-from server.errors import AlreadyExists, Denied, Precondition, Refusal, Stale
+from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
 from server.query import pages
 from server.schema.model import Resource, Schema
 from server.store.changes import PAGE_BYTES_MAX, Change, Origin, Outcome, Page, Row, Shown
@@ -168,6 +168,7 @@ class Resources:
         """
         name = getattr(message, resource.name_field)
         self.decisions.check_name(resource, name, f"{asked.resource_field}.{resource.name_field}" if asked else "name")
+        await self.access.admit(call, resource, "update")
         # Updates of one resource wait for each other here, where that is cheap, rather than outdo each other.
         async with self.records.turn(resource, name):
             for _ in range(ATTEMPTS):
@@ -244,14 +245,18 @@ class Resources:
         given.
         """
         self.decisions.check_name(resource, name)
+        await self.access.admit(call, resource, "delete")
         async with self.records.turn(resource, name):
             for _ in range(ATTEMPTS):
                 row = await self.records.latest(resource, name)
-                if row is None:
+                try:
+                    if row is None:
+                        raise absent(resource, name)
+                    await self.access.delete(call, resource, row)
+                except NotFound:
                     if allow_missing:
-                        return
-                    raise absent(resource, name)
-                await self.access.delete(call, resource, row)
+                        return  # so for what is hidden, too
+                    raise
                 if etag and version_of(etag) != row.version:
                     raise stale(resource, name)
                 # What was judged is what goes: not what it may have become since.
@@ -295,9 +300,18 @@ class Resources:
             )
         except AlreadyExists:
             return None
-        except Denied:
+        except (Denied, Unauthenticated, NotFound):
             # Hidden is answered so, too: whether it is there is not to be told apart.
             raise absent(resource, name) from None
+        except Invalid:
+            # What is wrong with it is for those who could create it.
+            kept = self.schema.parent_of(resource, pattern)
+            below = (kept, pattern.parent_of(name)) if kept else None
+            try:
+                await self.access.create(call, resource, name, message, below)
+            except Refusal:
+                raise absent(resource, name) from None
+            raise
 
 
 def _fitting(rows: list[Shown]) -> list[Shown]:

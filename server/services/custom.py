@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -13,9 +12,9 @@ from server.apps.work import Accounts, Call, Files
 from server.engine import bounds
 from server.engine.resources import Resources
 from server.errors import Internal, Invalid, Stale, Unimplemented
-from server.schema.columns import is_map
 from server.schema.model import Method
 from server.services.standard import Behavior, calling
+from server.services.veils import Veils
 
 ATTEMPTS = 5
 """How often a function runs where others change what it read."""
@@ -37,7 +36,7 @@ class CustomMethods:
         (AIP-163), all is done and taken back.
         """
         access = self._resources.access
-        veiled = self._veiled(method)
+        veils = self._veils(method)
         request_class = self._resources.schema.message_class(method.request)
         response_class = self._resources.schema.message_class(method.response)
 
@@ -57,7 +56,7 @@ class CustomMethods:
                 call = Call(calls, self._resources, self._files, self._accounts, request, response_class)
                 answer = await implements.function(call)
                 reply = _reply(method, answer, response_class)
-                for message in _messages(reply, veiled):
+                for message in veils.within(reply):
                     await call.show(message)
                 data = reply.SerializeToString(deterministic=True)
                 try:
@@ -70,17 +69,10 @@ class CustomMethods:
 
         return custom
 
-    def _veiled(self, method: Method) -> list[str]:
-        """The fields of the reply that hold resources of which not every reader may see all; "" is the reply itself."""
+    def _veils(self, method: Method) -> Veils:
         resources, access = self._resources.schema.resources, self._resources.access
-
-        def has_hidden(message: Any) -> bool:
-            resource = resources.get(message.full_name)
-            return resource is not None and bool(access.rules(resource).reads)
-
         reply = self._resources.schema.message_class(method.response).DESCRIPTOR
-        found = [f.name for f in reply.fields if f.message_type and not is_map(f) and has_hidden(f.message_type)]
-        return ["", *found] if has_hidden(reply) else found
+        return Veils(reply, {m for m, resource in resources.items() if access.rules(resource).reads})
 
 
 def unimplemented(method: Method) -> Behavior:
@@ -107,14 +99,3 @@ def _reply(method: Method, answer: Any, response_class: type[Message]) -> Messag
     reply = response_class()
     reply.CopyFrom(answer)
     return reply
-
-
-def _messages(reply: Any, fields: Sequence[str]) -> Iterator[Any]:
-    """The messages in these fields of the reply, where they are there; "" is the reply itself."""
-    for name in fields:
-        if not name:
-            yield reply
-        elif reply.DESCRIPTOR.fields_by_name[name].is_repeated:
-            yield from getattr(reply, name)
-        elif reply.HasField(name):
-            yield getattr(reply, name)
