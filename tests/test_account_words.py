@@ -469,6 +469,8 @@ async def test_an_anonymous_account_is_upgraded_and_stays_the_same(at: Place) ->
         account = await me(guest)
         assert (account.email, account.anonymous, account.password_set) == ("", True, False)
         assert (await on.authentication.caller(f"Bearer {made.token}")).kind == "anonymous"
+        for call in (request_change(guest, address(), ""), change_password(guest, "")):
+            assert (await refused(call))[1] == "ANONYMOUS_ACCOUNT"  # no way around the sign-up policy
         email, taken = address(), (await known(on))[0]
         assert (await refused(upgrade(guest, "nobody")))[2] == ("email",)
         for address_ in (email, taken):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from server.caller import Caller
+from server.caller import Caller, Kind
 from server.engine.callers import require_own, require_recent
 from server.engine.password_rules import shape
 from server.engine.text import refuse
 from server.engine.throttle import Attempts
-from server.errors import Denied, Refusal, Unauthenticated
+from server.errors import Denied, Precondition, Refusal, Unauthenticated
 from server.store.accounts import StoredAccount, StoredAccounts
 from server.store.passwords import Passwords
 
@@ -24,9 +24,12 @@ class Proving:
         """The caller's account, where `password` is its password, or is empty and the session proved itself a moment
         ago. `address` is where the call came from.
 
-        Raises Denied (WRONG_PASSWORD), Precondition (SIGN_IN_AGAIN), Exhausted where there were too many tries.
+        Raises Denied (WRONG_PASSWORD), Precondition (SIGN_IN_AGAIN; ANONYMOUS_ACCOUNT for one that must be upgraded, as
+        the sign-up policy allows, before it has anything to prove itself by), Exhausted where there were too many tries.
         """
         user = require_own(caller)
+        if caller.kind is Kind.ANONYMOUS:
+            raise Precondition("The account is anonymous; upgrade it first.", reason="ANONYMOUS_ACCOUNT")
         if not password:
             require_recent(caller)
         else:

@@ -281,7 +281,8 @@ class AccountsServiceServicer:
         is void once the session that asked has ended.
 
         Takes the password, or a session that proved who it is within the last 15 minutes: else FAILED_PRECONDITION
-        (SIGN_IN_AGAIN); PERMISSION_DENIED (WRONG_PASSWORD) where it is wrong.
+        (SIGN_IN_AGAIN); PERMISSION_DENIED (WRONG_PASSWORD) where it is wrong. FAILED_PRECONDITION (ANONYMOUS_ACCOUNT) for an
+        anonymous account: UpgradeAccount gives it an address.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
