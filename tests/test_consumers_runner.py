@@ -124,6 +124,24 @@ async def test_a_handler_that_fails_is_run_again_and_its_effect_happens_once(gro
 
 
 @asynchronous
+async def test_a_handler_that_asks_for_it_runs_so_many_times_at_once_and_no_more(ground: Ground) -> None:
+    running = most = 0
+
+    async def heavy(event: Event, work: Work) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)  # others may begin meanwhile
+        running -= 1
+
+    async with working(ground, counting(heavy, at_once=2)) as shop:
+        for _ in range(6):
+            await ground.thing(shop.work, "tested")
+        await eventually(lambda: shop.outcomes("test_count") == {"done": 6})
+    assert most == 2
+
+
+@asynchronous
 async def test_what_fails_for_good_is_parked_with_its_story(ground: Ground) -> None:
     async def always_fails(event: Event, work: Work) -> None:
         raise ValueError("x" * 2000)

@@ -66,7 +66,6 @@ class Archive:
         await self._threads.run(self._zip.close)
         return self.file.seek(0, 2)
 
-
     def drop(self) -> None:
         """Lets go of the file, whole or not."""
         # A thread may still write to an entry of an archive that was given up, or the disk be full.
