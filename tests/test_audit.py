@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import secrets
 import subprocess
@@ -18,7 +19,7 @@ from identity_ground import Place, asynchronous, cable, place
 from people_ground import PASSWORD, Client, People, Refused
 from psycopg_pool import AsyncConnectionPool
 
-from deploy.native.stack import Stack
+from deploy.native.stack import PROJECT, Stack
 from server.cli.__main__ import main as transom
 from server.engine.audit import DETAILS, TEXT, Audit, Said
 from server.store import audit as stored
@@ -180,6 +181,21 @@ async def test_pages_hold_while_entries_are_written(at: Place) -> None:
         third, token = await audit.list(wanted, 2, token)
         assert [entry.action for entry in (*first, *second, *third)] == [f"number_{n}" for n in (4, 3, 2, 1, 0)]
         assert token == ""
+
+
+NOTING = ("note", "statement", "_told", "_add", "_end")
+"""Functions whose first text is an action."""
+
+
+def test_every_action_is_on_the_page() -> None:
+    actions = set()
+    for file in (PROJECT / "server" / "engine").glob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in NOTING:
+                texts = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+                actions.update(texts[:1])
+    page = (PROJECT / "docs" / "identity.md").read_text()
+    assert "sign_in" in actions and [one for one in sorted(actions) if f"`{one}`" not in page] == []
 
 
 # ------------------------------------------------------------------------------------------------- the whole, and the CLI
