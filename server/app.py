@@ -255,6 +255,7 @@ async def opened(
         sessions = Sessions(stored_sessions, stored_accounts, tokens, callers, revocations, audit, **sizes)
         letters = Letters(settings.relying_party_name, settings.public_url)
         notices = Notices(Post(micros, said), letters)
+        policy = SignUpPolicy(Policy(settings.sign_up), settings.sign_up_domains, verify=settings.sign_up_verify)
         passkeys = Passkeys(
             StoredPasskeys(identity),
             stored_accounts,
@@ -265,6 +266,7 @@ async def opened(
             audit,
             notices,
             RelyingParty(settings.relying_party_id, settings.relying_party_name, settings.relying_party_origins),
+            policy,
         )
         second_factors = SecondFactors(
             factors,
@@ -276,7 +278,6 @@ async def opened(
             Seal([secret.get_secret_value() for secret in settings.secret], PURPOSE),
             issuer=settings.relying_party_name,
         )
-        policy = SignUpPolicy(Policy(settings.sign_up), settings.sign_up_domains, verify=settings.sign_up_verify)
         people = people_of(
             identity,
             stored_accounts,

@@ -15,10 +15,13 @@ from identity_ground import Place, Server, asynchronous, place, refused, server
 from transom.accounts.v1 import accounts_pb2 as pb
 
 from deploy.native.stack import Stack
+from server.engine.ceremonies import RelyingParty
+from server.engine.passkeys import Passkeys
 from server.engine.password_rules import PasswordRules
 from server.engine.post import MAILS
 from server.engine.sign_up_policy import Policy, SignUpPolicy
 from server.errors import Denied
+from server.store.passkeys import StoredPasskeys
 
 PASSWORD = "correct horse battery"
 WORD = re.compile(r"#(tsw_[A-Za-z0-9_-]{43})")
@@ -304,6 +307,30 @@ async def test_policies_hold_for_every_way_to_get_an_account(at: Place) -> None:
             assert len(mails(at, known)) == 1 and mails(at, stranger) == []
             assert (await sign_in(on, known)).token
             assert at.sql("select 1 from transom.users where email_key = %s", stranger) == []
+
+
+@pytest.mark.parametrize("policy", [Policy.CLOSED, Policy.INVITE, Policy.DOMAINS])
+@asynchronous
+async def test_a_passkey_makes_no_account_that_the_policy_does_not_admit(at: Place, policy: Policy) -> None:
+    async with server(at, anonymous=True, policy=SignUpPolicy(policy)) as on:
+        guest = await on.authentication.caller(f"Bearer {(await on.people.anonymous.sign_in()).token}")
+        accounts = on.accounts._accounts
+        party = RelyingParty("localhost", "Transom", ["http://localhost:8080"])
+        passkeys = Passkeys(
+            StoredPasskeys(accounts._pool),
+            accounts,
+            on.words,
+            on.sign_ins,
+            on.revocations,
+            on.sessions.rotate,
+            on.accounts._audit,
+            None,
+            party,
+            SignUpPolicy(policy),
+        )
+        for call in (passkeys.begin_registration(guest), passkeys.finish_registration(guest, {}, "phone")):
+            with pytest.raises(Denied):
+                await call
 
 
 @asynchronous

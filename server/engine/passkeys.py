@@ -25,6 +25,7 @@ from server.engine.ceremonies import (
 from server.engine.notices import Change, Notices
 from server.engine.revocations import Revocations
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
+from server.engine.sign_up_policy import SignUpPolicy
 from server.engine.text import line
 from server.engine.tokens import new_id
 from server.engine.words import Words
@@ -67,6 +68,7 @@ class Passkeys:
         audit: Audit,
         notices: Notices,
         party: RelyingParty,
+        policy: SignUpPolicy,
     ) -> None:
         self._passkeys = passkeys
         self._accounts = accounts
@@ -77,13 +79,15 @@ class Passkeys:
         self._audit = audit
         self._notices = notices
         self._party = party
+        self._policy = policy
 
     async def begin_registration(self, caller: Caller) -> Asked:
         """What to ask for a new passkey of the caller's account.
 
-        Raises Unauthenticated, Precondition where the caller may not or has as many as there may be.
+        Raises Unauthenticated, Precondition where the caller may not or has as many as there may be; Denied where the
+        account is anonymous and the sign-up policy admits nobody without an address.
         """
-        user = _registrant(caller)
+        user = self._registrant(caller)
         account = await self._accounts.by_id(user)
         if account is None:
             raise _gone()
@@ -111,7 +115,7 @@ class Passkeys:
         Raises as begin_registration; Invalid where the credential is not in order, Precondition (CHALLENGE_INVALID)
         where its challenge is not, or no longer, one of this account's, AlreadyExists where it is registered.
         """
-        user = _registrant(caller)
+        user = self._registrant(caller)
         _refuse_title("title", title)
         try:
             answer = Answer.to_registration(credential)
@@ -144,6 +148,16 @@ class Passkeys:
             return passkey, ""
         await self._revocations.refresh(user)
         return passkey, await self._rotate(caller)
+
+    def _registrant(self, caller: Caller) -> str:
+        """The id of the account that may be given a passkey. An anonymous one has nothing to prove itself by, and becomes
+        one that can sign in: that is signing up."""
+        user = require_own(caller)
+        if caller.kind is Kind.ANONYMOUS:
+            self._policy.admit("")
+        else:
+            require_recent(caller)
+        return user
 
     async def begin_sign_in(self) -> Asked:
         """What to ask for a sign-in. For anybody."""
@@ -254,14 +268,6 @@ _WORDS = {
     Flaw.SIGNATURE: "has a wrong signature",
     Flaw.COUNTER: "was used elsewhere, as a copy would be",
 }
-
-
-def _registrant(caller: Caller) -> str:
-    """The id of the account that may be given a passkey. An anonymous one has nothing to prove itself by."""
-    user = require_own(caller)
-    if caller.kind is not Kind.ANONYMOUS:
-        require_recent(caller)
-    return user
 
 
 def _refuse_title(field: str, title: str) -> None:
