@@ -259,12 +259,13 @@ async def test_a_password_is_changed_with_the_old_one_or_soon_after_signing_in(a
 async def test_who_acts_for_somebody_changes_none_of_it(at: Place) -> None:
     async with server(at) as on:
         email, _, name = await known(on)
+        _, _, boss = await known(on)
+        at.sql("update transom.users set roles = '{admin}' where id = %s", boss[6:])
         token = new_token(SESSION)
         at.sql(
             "insert into transom.sessions (id, user_id, token_hash, device, expire_time, impersonator)"
-            " values (%s, %s, %s, '', now() + interval '1 hour', %s)", new_id(), name[6:], digest(token), name,
+            " values (%s, %s, %s, '', now() + interval '1 hour', %s)", new_id(), name[6:], digest(token), boss,
         )  # fmt: skip
-        at.sql("update transom.users set roles = '{admin}' where id = %s", name[6:])
         admin = on.stubs(token)
         assert (await me(admin)).email == email
         for method, request in [
