@@ -162,15 +162,18 @@ class Google:
             "caller.kind": caller.kind.value,
             "caller.roles": sorted(caller.roles),
             "caller.verified": caller.verified,
-            "caller.session_age": timedelta(microseconds=asking.session_age),
             "now": EPOCH + timedelta(microseconds=self._world.now),
-            "owner": row.owner,
             "parent": row.parent,
             "resource": row.message,
             **{f"path.{v}": segments[i] for v, i in self._variables.items()},
         }
         if row.request is not None:
             data["request"] = row.request
+        # What there is not is not known to CEL, which is an error like any other.
+        if row.owner:
+            data["owner"] = row.owner
+        if asking.session_age is not None:
+            data["caller.session_age"] = timedelta(microseconds=asking.session_age)
         value = expression.eval(data=data)
         if value.type() == cel.Type.BOOL:
             return bool(value.value())

@@ -113,7 +113,7 @@ TABLE = [
         '    resource.part.color == Color.RED && resource.data == b"\\x00\\xff"  →  true',
         '      resource.part.color == Color.RED  →  true',
         '        resource.part.color  →  RED',
-        '          resource.part  →  {color: RED parts { key: "k" value { color: 77 longs: 9 ints: 9 large: 18446744073709551615 data: "\\377" } }}',
+        '          resource.part  →  {color: RED parts { key: "k" value { color: 77 longs: 9 ints: 9 large: 18446744073709551615 data: "\\377" } } single: 0.…',
         '      resource.data == b"\\x00\\xff"  →  true',
         '        resource.data  →  b"\\x00\\xff"',
         '  * resource.real > 1.0  →  false',

@@ -92,6 +92,8 @@ message Part {
   bytes data = 10;
   bool flag = 11;
   optional string nick = 12;
+  float single = 13;
+  map<string, float> singles = 14;
 }
 
 enum Color {
@@ -390,7 +392,7 @@ ROW: dict[str, Any] = {
     "doubles": {"nan": "NaN", "inf": "Infinity", "minus": -0.0, "": 1.5, "it's": 2},
     "time": "9999-12-31T23:59:59.999999Z",
     "span": "-0.000001s",
-    "part": {"text": "", "parts": {"k": {"longs": ["9"], "ints": [9], "large": str(2**64 - 1), "data": "/w==", "color": 77}}, "color": "CRIMSON"},
+    "part": {"single": 0.1, "singles": {"k": 0.1}, "text": "", "parts": {"k": {"longs": ["9"], "ints": [9], "large": str(2**64 - 1), "data": "/w==", "color": 77}}, "color": "CRIMSON"},
     "color": 77,
     "large": str(2**64 - 1),
     "parts": [{}, {"text": "x", "nick": ""}],
@@ -432,6 +434,7 @@ HOLDS: list[tuple[str, Any, Any]] = [
     ("!(resource.doubles['nope'] < resource.real)", "error", "error"),
     ("resource.doubles['inf'] > 1e308 && resource.doubles['minus'] == 0.0 && resource.doubles[\"it's\"] == 2.0 && resource.doubles[''] == 1.5", True, "error"),
     ("resource.reals.exists(r, r < -1e308) && resource.reals.exists(r, r > 0.0 && r < 1e-300)", True, False),
+    ("resource.part.single == resource.single && resource.part.single > 0.1 && resource.part.singles['k'] == resource.single", True, False),
     ("resource.single > 0.1 && resource.single < 0.10000001", True, False),
     ("resource.time > timestamp('9999-12-31T23:59:59.999998Z') && resource.time - duration('1us') < resource.time", True, False),
     ("resource.time + duration('1us') > now", "error", False),
@@ -599,7 +602,7 @@ NOBODY = (
 
 
 @pytest.mark.parametrize(
-    ("rule", "holds"), [NOBODY, ("caller.session_age == duration('0s')", True), ("owner == caller.name", False)]
+    ("rule", "holds"), [NOBODY, ("caller.session_age >= duration('0s')", "error"), ("owner == caller.name", False)]
 )
 def test_nobody_is_a_caller(
     rule: str, holds: bool, shop: FileDescriptorProto, connection: psycopg.Connection[Any]

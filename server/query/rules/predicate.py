@@ -26,7 +26,7 @@ _GIVEN: Mapping[str, Value] = {
     "caller.kind": lambda s: s.asking.caller.kind.value,
     "caller.roles": lambda s: s.asking.caller.roles,
     "caller.verified": lambda s: s.asking.caller.verified,
-    "caller.session_age": lambda s: s.asking.session_age,
+    "caller.session_age": lambda s: _session_age(s),
     "now": lambda s: s.asking.now,
 }
 
@@ -222,9 +222,17 @@ def _either(left: Value, right: Value, decisive: bool) -> Value:
 
 
 def _owner(scene: Scene) -> str:
-    if scene.owner is None:
+    # What nobody created belongs to nobody, and not to everybody who is nobody.
+    if not scene.owner:
         raise Fault
     return scene.owner
+
+
+def _session_age(scene: Scene) -> int:
+    age = scene.asking.session_age
+    if age is None:
+        raise Fault
+    return age
 
 
 def _name(scene: Scene) -> str:

@@ -29,10 +29,10 @@ class Asking:
         """What was looked up so far: messages, None for what does not exist."""
 
     @property
-    def session_age(self) -> int:
-        """Microseconds since the session last proved who it is; 0 without a session."""
+    def session_age(self) -> int | None:
+        """Microseconds since the session last proved who it is; None without a session."""
         began = int(self.caller.session_time * 1e6)
-        return max(self.now - began, 0) if began else 0
+        return max(self.now - began, 0) if began else None
 
 
 class Scene:

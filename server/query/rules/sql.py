@@ -79,7 +79,7 @@ class Conditions:
 
     def _given(self, node: tree.Given) -> str:
         if node.name == "owner":
-            return "t._owner"
+            return "nullif(t._owner, '')"
         if node.name == "parent":
             return "t._parent"
         if node.name == "caller.session_age":
@@ -339,9 +339,9 @@ def _bounded(text: str) -> str:
 
 def _plain(node: Node) -> bool:
     """Whether its SQL is short and no error: it may stand in several places."""
-    return isinstance(node, tree.Constant | tree.Given) or (
-        isinstance(node, tree.Select) and isinstance(node.of, tree.Root)
-    )
+    if isinstance(node, tree.Select):
+        return isinstance(node.of, tree.Root)
+    return isinstance(node, tree.Constant | tree.Given) and not tree.may_fail(node)
 
 
 def _comparison(op: str, kind: Kind, left: str, right: str) -> str:

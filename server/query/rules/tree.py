@@ -232,9 +232,16 @@ def depth(node: Node) -> int:
     return below + isinstance(node, Found | Exists)
 
 
+_MAY_LACK = ("owner", "caller.session_age")
+"""What there need not be: nobody's creations have no owner, nobody and keys have no session."""
+
+
 def may_fail(node: Node) -> bool:
-    """Whether its value may be an error: a look-up or a key that finds nothing, a time out of its range."""
-    return any(isinstance(n, Found | Item | Shifted) for n in walk(node))
+    """Whether its value may be an error: a look-up or a key that finds nothing, a time out of its range, an owner or a
+    session that there is not."""
+    return any(
+        isinstance(n, Found | Item | Shifted) or (isinstance(n, Given) and n.name in _MAY_LACK) for n in walk(node)
+    )
 
 
 _OF_ROW = ("owner", "parent")
