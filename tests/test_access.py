@@ -550,6 +550,23 @@ async def test_a_methods_rule_decides_who_calls_it(at: Database) -> None:
         assert {await call("TouchSilent", STRANGER, f"silents/{id}") for id in ("a", "none")} == {who}
 
 
+@asynchronous
+async def test_a_name_that_nothing_has_fails_nobody_else(at: Database) -> None:
+    """U+0000, by a stranger, in a read that others' reads go along with."""
+    async with engine(at, schema=TEAMS, ruled=True) as on:
+        await Ground(on).team()
+        method = next(m for m in TEAMS.methods() if m.name == "Touch")
+        request = TEAMS.message_class(method.request)(name="teams/a\0b")
+        results = await asyncio.gather(
+            *(on.resources.access.call(by, method, request) for by in (EVE, STRANGER)),
+            *(Ground(on).get(ANN, "Team", "teams/t") for _ in range(10)),
+            *(on.records.latest(TEAM, "teams/t") for _ in range(10)),
+            return_exceptions=True,
+        )
+        assert [type(r) for r in results[:2]] == [NotFound, NotFound]
+        assert not [r for r in results[2:] if isinstance(r, BaseException) or r is None]
+
+
 def test_resources_are_found_however_deep_in_a_reply() -> None:
     reply = TEAMS.message_class("teams.v1.TouchReply")()
     reply.shelf.teams.add(name="a")

@@ -274,7 +274,9 @@ class Records:
     @staticmethod
     def _fetcher(statements: Statements, run: Run) -> Callable[[list[str]], Awaitable[list[Row | None]]]:
         async def fetch(names: list[str]) -> list[Row | None]:
-            [result] = await run([Step(statements.fetch, [binary.text_array(list(dict.fromkeys(names)))])])
+            # Nothing is called what no text of Postgres can hold; and asking for it would fail for all who ask along.
+            asked = [name for name in dict.fromkeys(names) if "\0" not in name]
+            [result] = await run([Step(statements.fetch, [binary.text_array(asked)])])
             value = result.get_value
             found: dict[str, Row] = {}
             for i in range(result.ntuples):
