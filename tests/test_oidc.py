@@ -1028,11 +1028,24 @@ def test_an_identity_is_linked_by_the_code_flow(world: World) -> None:
     assert world.whose(world.home, who) == ann.user
 
 
-def test_linking_proves_an_address_that_the_account_has_said(world: World) -> None:
+@pytest.mark.parametrize(("domain", "proved"), [("home.example", True), ("elsewhere.example", False)])
+def test_linking_proves_an_address_that_the_issuer_gives_out(world: World, domain: str, proved: bool) -> None:
+    """Of another domain it has looked at the address once, and it may be somebody else's by now."""
     ann = world.people.person()
+    email = f"{new_id()}@{domain}"
+    world.at.sql("update transom.users set email = %s, email_key = %s where id = %s", email, email, ann.id)
     assert ann.get("accounts/me")["verified"] is False
-    ann.post("identities:link", idToken=brought(world, person(ann.email)))
-    assert ann.get("accounts/me")["verified"] is True
+    ann.post("identities:link", idToken=brought(world, person(email)))
+    assert ann.get("accounts/me")["verified"] is proved
+
+
+@pytest.mark.parametrize(("domain", "proved"), [("home.example", True), ("elsewhere.example", False)])
+def test_a_new_account_has_a_proved_address_where_the_issuer_gives_it_out(
+    world: World, domain: str, proved: bool
+) -> None:
+    email = f"{new_id()}@{domain}"
+    name = signed_in(world, person(email))["account"]["name"].removeprefix("users/")
+    assert world.at.sql("select email, verified from transom.users where id = %s", name) == [(email, proved)]
 
 
 def test_who_may_link_and_unlink(world: World) -> None:

@@ -136,7 +136,7 @@ class Identities:
                 raise Unauthenticated("The session is over; sign in again.", reason="TOKEN_INVALID")
             if account.anonymous:
                 word = await self._invited(deed, claimed, invitation)
-                self._policy.admit(claimed.email_key, invited=word is not None)
+                self._admit(claimed, word)
                 if word is not None:
                     await deed.set_roles(user, _roles(word))
             added = await self._add(deed, claimed, user, "identity_linked")
@@ -206,7 +206,7 @@ class Identities:
 
     async def _enrol(self, deed: IdentityDeed, claimed: Claimed, display_name: str, invitation: str) -> str:
         word = await self._invited(deed, claimed, invitation)
-        self._policy.admit(claimed.email_key, invited=word is not None)
+        self._admit(claimed, word)
         # An invitation came by mail: that proves its address.
         email, key = (word.email, word.email_key) if word is not None else (claimed.email, claimed.email_key)
         account = NewAccount(
@@ -215,7 +215,7 @@ class Identities:
             key or None,
             display_name or claimed.name,
             None,
-            verified=bool(key),
+            verified=word is not None or claimed.authoritative,
             roles=_roles(word) if word is not None else (),
         )
         if not await deed.create(account):
@@ -234,13 +234,19 @@ class Identities:
 
     async def _prove(self, deed: IdentityDeed, claimed: Claimed, account: StoredAccount) -> bool:
         """Gives an account without an address that of the identity, where it is free; and takes the issuer's word for that
-        which the account has. Whether callers must hear of it."""
+        which the account has, where the issuer gives it out. Whether callers must hear of it."""
         if not claimed.email_key:
             return False
         if account.email_key is None and await deed.by_email(claimed.email_key) is None:
-            await deed.set_address(account.id, claimed.email, claimed.email_key, verified=True)
+            await deed.set_address(account.id, claimed.email, claimed.email_key, verified=claimed.authoritative)
             return True
-        return account.email_key == claimed.email_key and await deed.verify(account.id)
+        same = account.email_key == claimed.email_key
+        return same and claimed.authoritative and await deed.verify(account.id)
+
+    def _admit(self, claimed: Claimed, word: StoredWord | None) -> None:
+        """Raises Denied as SignUpPolicy.admit. Of a domain is who its issuer says is: others have looked at an address
+        once, and it may be somebody else's by now."""
+        self._policy.admit(claimed.email_key if claimed.authoritative else "", invited=word is not None)
 
     async def _invited(self, deed: IdentityDeed, claimed: Claimed, invitation: str) -> StoredWord | None:
         """The invitation, used up with the deed; None where there is none. Raises Invalid where it is not good."""
