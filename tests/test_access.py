@@ -14,6 +14,8 @@ from server.apps.work import Work
 from server.caller import NOBODY, Caller, Kind
 from server.engine.resources import Call
 from server.errors import Denied, Invalid, NotFound, Refusal, Stale, Unauthenticated
+from server.query.rules.checking import rules_of
+from server.schema.compilation import SchemaError
 from server.services.veils import Veils
 from server.store.changes import Row
 from tests.library_ground import Database, Engine, asynchronous, database, engine, made_of
@@ -548,6 +550,19 @@ async def test_a_methods_rule_decides_who_calls_it(at: Database) -> None:
         assert await call("Touch", EVE, "teams/none") == await call("Touch", EVE, "silents/a") == hidden
         assert {await call("TouchSilent", ANN, f"silents/{id}") for id in ("a", "none")} == {no}
         assert {await call("TouchSilent", STRANGER, f"silents/{id}") for id in ("a", "none")} == {who}
+
+
+@pytest.mark.parametrize("field", ["Note copy = 2;", "map<string, Note> copies = 2;", "Part part = 2;"])
+def test_a_copy_of_what_has_hidden_fields_is_refused(field: str) -> None:
+    head = 'syntax = "proto3"; package c.v1; import "google/api/resource.proto"; import "transom/schema/v1/options.proto"; '
+    note = """message Note { option (google.api.resource) = {type: "c.test/Note" pattern: "notes/{note}"};
+      string name = 1; string secret = 2 [(transom.schema.v1.field).read = "owner == caller.name"]; }
+      message Part { repeated Note notes = 1; }"""
+    page = f"""message Page {{ option (google.api.resource) = {{type: "c.test/Page" pattern: "pages/{{page}}"}};
+      string name = 1; {field} }}"""
+    with pytest.raises(SchemaError, match="holds a c.v1.Note, whose fields have rules"):
+        rules_of(made_of({"c.proto": head + note + page}))
+    rules_of(made_of({"c.proto": head + note}))
 
 
 @asynchronous

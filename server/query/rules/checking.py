@@ -7,7 +7,7 @@ resources: `get(…)` and `exists(…)` become functions typed by what they find
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -143,6 +143,8 @@ class _Checking:
 
     def rules(self) -> Rules:
         resources = {r.message: self._resource(r) for r in self._stored}
+        for r in self._stored:
+            self._check_embedded(r, {m for m, found in resources.items() if found.reads or found.writes})
         methods = {
             m.path: found
             for s in self._schema.services
@@ -173,6 +175,24 @@ class _Checking:
             elif rule := self._rule(place, action, text):
                 found[action].append((f, rule))
         return ResourceRules(actions, tuple(found["read"]), tuple(found["write"]))
+
+    def _check_embedded(self, resource: Resource, ruled: Collection[str]) -> None:
+        """Refuses copies of resources whose fields have rules in another one, where these would not be asked."""
+        left, seen = [resource.descriptor], {resource.message}
+        while left:
+            message = left.pop()
+            for f in message.fields:
+                held = f.message_type
+                if held is None:
+                    continue
+                if held.full_name in ruled:
+                    self._faults.append(
+                        f"{resource.descriptor.file.name}: {resource.message}: {f.full_name} holds a {held.full_name}, whose "
+                        "fields have rules; they are asked for the resource itself, not for copies: hold its name instead"
+                    )
+                if held.full_name not in seen:
+                    seen.add(held.full_name)
+                    left.append(held)
 
     def _place(self, where: str, resource: Resource, action: str) -> _Place:
         roots = {"resource": resource.descriptor}
