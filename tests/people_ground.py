@@ -6,6 +6,7 @@ import functools
 import json
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +139,18 @@ class People:
         with psycopg.connect(self.stack.env["TRANSOM_POSTGRES"], autocommit=True) as connection:
             cursor = connection.execute(statement, named or values)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
+
+    def meanwhile(self, of: Client, call: Callable[[], Any], statement: str, *values: Any) -> Any:
+        """The answer to `call`, where `statement` is run at the last moment: as it waits for the account, which the
+        statement's transaction holds."""
+        with psycopg.connect(self.stack.env["TRANSOM_POSTGRES"]) as connection, ThreadPoolExecutor(1) as calling:
+            connection.execute("select 1 from transom.users where id = %s for no key update", [of.id])
+            answer = calling.submit(call)
+            waiting = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+            eventually(lambda: answer.done() or self.sql(waiting, connection.info.backend_pid) == [(1,)])
+            connection.execute(statement, values)  # type: ignore[arg-type]
+            connection.commit()
+            return answer.result()
 
     def noted(self, target: Client, action: str) -> list[tuple[str, dict[str, str]]]:
         """Outcomes and details of what the audit log says was done to an account, oldest first."""

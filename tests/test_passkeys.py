@@ -454,6 +454,19 @@ def test_who_may_add_a_passkey(people: People, device: SoftwareAuthenticator) ->
     assert acted.call("DELETE", name) == impersonated
 
 
+def test_a_session_that_has_ended_leaves_no_passkey_behind(people: People, device: SoftwareAuthenticator) -> None:
+    thief = people.person()
+    begun = thief.post("passkeys:beginRegistration")["options"]
+    credential = device.create(begun)
+    answer = people.meanwhile(
+        thief,
+        lambda: thief.post("passkeys:finishRegistration", credential=credential),
+        *("delete from transom.sessions where user_id = %s", thief.id),
+    )
+    assert answer == Refused("UNAUTHENTICATED", "TOKEN_INVALID")
+    assert people.sql("select 1 from transom.passkeys where user_id = %s", thief.id) == []
+
+
 def test_a_disabled_account_is_not_signed_in_to(people: People, device: SoftwareAuthenticator) -> None:
     ann = people.person()
     registered(ann, device)

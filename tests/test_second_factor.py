@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -368,6 +369,24 @@ def test_who_may_change_a_second_factor(people: People) -> None:
     assert app.owner.post("secondFactor:removeAuthenticator") == {}
 
 
+def test_a_session_that_has_ended_leaves_no_second_factor_behind(people: People) -> None:
+    over = Refused("UNAUTHENTICATED", "TOKEN_INVALID")
+    thief = people.person()
+    secret = thief.post("secondFactor:enrollAuthenticator")["secret"]
+    end = "delete from transom.sessions where user_id = %s"
+    code = pyotp.TOTP(secret).now()
+    assert (
+        people.meanwhile(thief, lambda: thief.post("secondFactor:confirmAuthenticator", code=code), end, thief.id)
+        == over
+    )
+    assert people.sql("select confirm_time from transom.authenticators where user_id = %s", thief.id) == [(None,)]
+    app = enrolled(people)
+    assert state_of(app.owner) == ("ACTIVE", 10)
+    regenerate = functools.partial(app.owner.post, "secondFactor:regenerateRecoveryCodes")
+    assert people.meanwhile(app.owner, regenerate, end, app.owner.id) == over
+    assert "session" in answered(people, challenge(people, app.owner), recoveryCode=app.recovery_codes[0])
+
+
 def test_nothing_that_is_kept_shows_a_secret(people: People) -> None:
     app = enrolled(people)
     [[kept]] = people.sql("select secret from transom.authenticators where user_id = %s", app.owner.id)
@@ -436,8 +455,15 @@ async def ground(
     kept = Seal([sealed], PURPOSE).seal(secret.encode(), user)
     note = audit.statement("second_factor_added", target=f"users/{user}")
     assert await stored.enroll(user, kept)
-    assert await stored.confirm(user, kept, 0, [recovery_hash(user, "abcd efgh")], [note])
-    caller = Caller(Kind.USER, f"users/{user}", session="sessions/s")  # it has proved itself long ago: the code counts
+    at.sql(
+        "insert into transom.sessions (id, user_id, token_hash, device, expire_time)"
+        " values (%s, %s, %s, 'test', now() + interval '1 hour')",
+        *(user, user, user.encode()),
+    )
+    assert await stored.confirm(user, user, kept, 0, [recovery_hash(user, "abcd efgh")], [note]) is None
+    caller = Caller(
+        Kind.USER, f"users/{user}", session=f"sessions/{user}"
+    )  # it has proved itself long ago: the code counts
     nothing: Any = None  # nobody signs in here, and no session is replaced
     factors = SecondFactors(
         stored, nothing, nothing, throttle, audit, notices, Seal(opened, PURPOSE), issuer="Test", clock=lambda: now

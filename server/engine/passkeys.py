@@ -136,7 +136,8 @@ class Passkeys:
             title,
         )
         also = await self._told("passkey_added", caller, _name(new.id), Change.PASSKEY_ADDED)
-        added = await self._passkeys.add(user, new, also)
+        # Callers are remembered for a moment: this one's session may have ended, and nobody may leave a way in behind.
+        added = await self._passkeys.add(user, caller.session.partition("/")[2], new, also)
         if added is NotAdded.TAKEN:
             raise AlreadyExists("The passkey is registered.", reason="PASSKEY_TAKEN")
         if added is NotAdded.FULL:
@@ -299,4 +300,4 @@ def _full() -> Precondition:
 
 
 def _gone() -> Unauthenticated:
-    return Unauthenticated("The account is gone.", reason="TOKEN_INVALID")
+    return Unauthenticated("The session is over; sign in again.", reason="TOKEN_INVALID")

@@ -24,7 +24,7 @@ from server.engine.sign_ins import Challenge, Place, SignedIn, SignIns
 from server.engine.throttle import Attempts
 from server.errors import Invalid, Precondition, Unauthenticated, Violation
 from server.store.pooled import Statement
-from server.store.second_factors import StoredSecondFactor, StoredSecondFactors
+from server.store.second_factors import NotDone, StoredSecondFactor, StoredSecondFactors
 
 PURPOSE = "authenticators"
 """What the seal of secrets is for."""
@@ -145,7 +145,10 @@ class SecondFactors:
         also = self._told("second_factor_added", found, Change.SECOND_FACTOR_ADDED)
 
         async def take(step: int) -> bool:
-            return await self._stored.confirm(user, secret, step, hashes, also)
+            refused = await self._stored.confirm(user, _session(caller), secret, step, hashes, also)
+            if refused is NotDone.OVER:
+                raise _over()
+            return refused is None
 
         if not await self._judged(user, secret, given, address, take):
             raise _wrong_field(given)
@@ -164,7 +167,11 @@ class SecondFactors:
         await self._proved(caller, user, given, address)
         codes = fresh_recovery_codes()
         also = self._told("recovery_codes_made", await self._one(user), Change.RECOVERY_CODES_MADE)
-        if not await self._stored.replace_codes(user, [recovery_hash(user, code) for code in codes], also):
+        hashes = [recovery_hash(user, code) for code in codes]
+        refused = await self._stored.replace_codes(user, _session(caller), hashes, also)
+        if refused is NotDone.OVER:
+            raise _over()
+        if refused is not None:
             raise Precondition("There is no confirmed authenticator app.", reason="NOT_ENROLLED")
         return codes
 
@@ -263,6 +270,15 @@ def _registered(caller: Caller) -> str:
     if caller.kind is Kind.ANONYMOUS:
         raise Precondition("Upgrade the anonymous account first.", reason="ANONYMOUS_ACCOUNT")
     return user
+
+
+def _session(caller: Caller) -> str:
+    return caller.session.partition("/")[2]
+
+
+def _over() -> Unauthenticated:
+    """Callers are remembered for a moment: the session of one may have ended."""
+    return Unauthenticated("The session is over; sign in again.", reason="TOKEN_INVALID")
 
 
 def _refuse(*violations: Violation | None) -> None:

@@ -18,8 +18,11 @@ _COLUMNS = """credential_id, id, user_id, public_key, sign_count, transports, ba
 _OF_USER = f"select {_COLUMNS} from transom.passkeys where user_id = %s order by create_time, id"
 _BY_CREDENTIAL = f"select {_COLUMNS} from transom.passkeys where credential_id = %s"
 
-# Whatever adds or takes ways to sign in waits here for each other, so that what is counted below stays so.
+# Whatever adds or takes ways to sign in waits here for each other, so that what is counted below stays so; and what ends
+# sessions together with a password: a session that has ended by then adds none.
 _LOCK = "select id from transom.users where id = %s for no key update"
+
+_SESSION = "select id from transom.sessions where id = %s and user_id = %s and expire_time > now()"
 
 _ADD = f"""
 insert into transom.passkeys
@@ -90,7 +93,7 @@ class NotAdded(Enum):
     """Why a passkey was not added."""
 
     GONE = "gone"
-    """There is no such account (any more)."""
+    """There is no such account (any more), or the session has ended."""
     TAKEN = "taken"
     """Some account has it."""
     FULL = "full"
@@ -125,12 +128,15 @@ class StoredPasskeys:
             return await cursor.fetchone()
 
     async def add(
-        self, user: str, passkey: NewPasskey, also: Sequence[Statement]
+        self, user: str, session: str, passkey: NewPasskey, also: Sequence[Statement]
     ) -> tuple[StoredPasskey, bool] | NotAdded:
-        """Adds a passkey to `user`, and does something else (`also`) with it; and whether the account was anonymous until
-        now."""
+        """Adds a passkey to `user`, where the session with this id still is one of its own, and does something else
+        (`also`) with it; and whether the account was anonymous until now."""
         async with transaction(self._pool, StoredPasskey) as cursor:
             await cursor.execute(_LOCK, [user])
+            if cursor.rowcount == 0:
+                return NotAdded.GONE
+            await cursor.execute(_SESSION, [session, user])
             if cursor.rowcount == 0:
                 return NotAdded.GONE
             await cursor.execute(

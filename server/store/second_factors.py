@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from psycopg import AsyncCursor
 
 from server.store.pooled import Pool, Statement, all_of, transaction
 
@@ -27,6 +31,10 @@ insert into transom.authenticators (user_id, secret) values (%s, %s)
 on conflict (user_id) do update set secret = excluded.secret, last_step = 0
 where authenticators.confirm_time is null
 """
+
+# What ends an account's sessions together with its password waits here, or is waited for; then the session is looked for.
+_LOCK_ACCOUNT = "select id from transom.users where id = %s for no key update"
+_SESSION = "select id from transom.sessions where id = %s and user_id = %s and expire_time > now()"
 
 # Only with the very secret that the code was compared with: another enrolment may have come in between.
 _CONFIRM = """
@@ -71,6 +79,15 @@ class _Methods:
     codes: bool
 
 
+class NotDone(Enum):
+    """Why a second factor was not changed."""
+
+    OVER = "over"
+    """The session has ended, or the account is gone."""
+    OTHER = "other"
+    """It is not, or no longer, as it must be for this change."""
+
+
 class StoredSecondFactors:
     """Second factors in Postgres."""
 
@@ -97,18 +114,21 @@ class StoredSecondFactors:
             return cursor.rowcount > 0
 
     async def confirm(
-        self, user: str, secret: bytes, step: int, codes: Sequence[bytes], also: Sequence[Statement]
-    ) -> bool:
+        self, user: str, session: str, secret: bytes, step: int, codes: Sequence[bytes], also: Sequence[Statement]
+    ) -> NotDone | None:
         """Makes the authenticator with this sealed secret count, with `codes` as recovery codes, and does something
-        else (`also`) with it; False where it is not (any more) the one to be confirmed."""
+        else (`also`) with it; OTHER where it is not (any more) the one to be confirmed, OVER where the session with this
+        id is none of the account's (any more)."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
+            if not await _signed_in(cursor, user, session):
+                return NotDone.OVER
             await cursor.execute(_CONFIRM, {"user": user, "secret": secret, "step": step})
             if cursor.rowcount == 0:
-                return False
+                return NotDone.OTHER
             await cursor.execute(_DROP_CODES, [user])
             await cursor.execute(_ADD_CODES, [user, list(codes)])
             await all_of(cursor, also)
-            return True
+            return None
 
     async def take_step(self, user: str, secret: bytes, step: int) -> bool:
         """Takes the code of `step`: False where it, or a later one, was taken before. One call gets it."""
@@ -131,17 +151,21 @@ class StoredSecondFactors:
             await all_of(cursor, also)
             return True
 
-    async def replace_codes(self, user: str, codes: Sequence[bytes], also: Sequence[Statement]) -> bool:
-        """Puts `codes` in place of the recovery codes there are, and does something else with it; False where no
-        authenticator is confirmed."""
+    async def replace_codes(
+        self, user: str, session: str, codes: Sequence[bytes], also: Sequence[Statement]
+    ) -> NotDone | None:
+        """Puts `codes` in place of the recovery codes there are, and does something else with it; OTHER where no
+        authenticator is confirmed, OVER as `confirm`."""
         async with transaction(self._pool, StoredSecondFactor) as cursor:
+            if not await _signed_in(cursor, user, session):
+                return NotDone.OVER
             await cursor.execute(_LOCK, [user])
             if cursor.rowcount == 0:
-                return False
+                return NotDone.OTHER
             await cursor.execute(_DROP_CODES, [user])
             await cursor.execute(_ADD_CODES, [user, list(codes)])
             await all_of(cursor, also)
-            return True
+            return None
 
     async def remove(self, user: str, also: Sequence[Statement]) -> bool:
         """Removes the authenticator, confirmed or not, and the recovery codes, and does something else with it; False
@@ -153,3 +177,10 @@ class StoredSecondFactors:
                 await all_of(cursor, also)
             await cursor.execute(_DROP_CODES, [user])
             return removed
+
+
+async def _signed_in(cursor: AsyncCursor[Any], user: str, session: str) -> bool:
+    """Whether the session still is one of the account's; what would end it with the password waits from now on."""
+    await cursor.execute(_LOCK_ACCOUNT, [user])
+    await cursor.execute(_SESSION, [session, user])
+    return cursor.rowcount > 0
