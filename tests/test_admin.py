@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psycopg
 import pytest
 from edge_ground import eventually
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -277,6 +279,23 @@ def test_all_sessions_of_an_account_end(people: People) -> None:
     for one in sessions:
         eventually(lambda one=one: one.get("accounts/me") == Refused("UNAUTHENTICATED", "TOKEN_INVALID"), within=1.0)
     assert root.post("users/nobody:revokeSessions") == NO_USER
+
+
+def test_the_sessions_of_who_is_disabled_end_in_the_same_moment(people: People) -> None:
+    """Whatever dies in between: there is no account that is disabled and has sessions, which would be good again with it."""
+    root, ann = admin(people), people.person()
+    disabled = "select disabled_time is not null from transom.users where id = %s"
+    with psycopg.connect(people.stack.env["TRANSOM_POSTGRES"]) as other, ThreadPoolExecutor(1) as calling:
+        other.execute("select 1 from transom.sessions where user_id = %s for update", [ann.id])
+        answer = calling.submit(root.call, "PATCH", f"{ann.user}?updateMask=disabled", {"disabled": True})
+        waiting = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
+        eventually(lambda: people.sql(waiting, other.info.backend_pid) == [(1,)])
+        assert people.sql(disabled, ann.id) == [(False,)]
+        other.commit()
+        assert answer.result()["disabled"]
+    assert people.sql(disabled, ann.id) == [(True,)]
+    assert people.sql("select count(*) from transom.sessions where user_id = %s", ann.id) == [(0,)]
+    assert people.noted(ann, "sessions_ended") == [("ok", {"why": "disabled", "sessions": "1"})]
 
 
 def test_somebody_is_invited_with_a_role(people: People) -> None:

@@ -142,11 +142,17 @@ class Admins:
             _check(caller, before, wanted)
             said = _told(before, wanted)
             notes = [
-                self._audit.statement(action, actor=caller.name, target=name, details=told)
-                for action, told in said.items()
+                self._audit.statement(action, actor=caller.name, target=name, details=details)
+                for action, details in said.items()
             ]
             if not notes:
                 return _user(before)
+            # Those of an account that is disabled go with it, whatever dies now: else they would be good again with it.
+            ended = await held.end_sessions() if "disabled" in said else []
+            if ended:
+                await self._revocations.ending(ended)
+                told = {"why": "disabled", "sessions": str(len(ended))}
+                notes.append(self._audit.statement("sessions_ended", target=name, details=told))
             after = await held.write(
                 display_name=wanted.display_name,
                 roles=wanted.roles,
@@ -154,9 +160,8 @@ class Admins:
                 disabled=wanted.disabled,
                 also=notes,
             )
+        await self._revocations.ended(ended)
         await self._revocations.refresh(id)
-        if "disabled" in said:  # else they would be good again with the account
-            await self._revocations.end_sessions(id, why="disabled")
         return _user(after)
 
     async def revoke_sessions(self, caller: Caller, name: str) -> int:

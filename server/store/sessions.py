@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import AsyncCursor
 
 from server.store.pooled import Pool, Statement, transaction
+from server.store.words import NewWord, keep
 
 PER_ACCOUNT = 100
 """Live sessions of one account; one more ends the oldest."""
@@ -72,7 +76,7 @@ _DIGESTS = """
 select token_hash from transom.sessions
 where (user_id = %(user)s or impersonator = 'users/' || %(user)s) and id <> %(but)s
 """
-_END = """
+END = """
 delete from transom.sessions
 where (user_id = %(user)s or impersonator = 'users/' || %(user)s) and id <> %(but)s
 returning token_hash
@@ -131,6 +135,11 @@ class _Digest:
     token_hash: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    expire_time: datetime
+
+
 class StoredSessions:
     """Sessions in Postgres."""
 
@@ -146,17 +155,19 @@ class StoredSessions:
         `still` finds no row: with the account held, so that whoever takes its ways to sign in away is before or after.
         """
         async with transaction(self._pool, StoredSession) as cursor:
-            await cursor.execute(_LOCK, {"user": user, "password_hash": password_hash})
-            if cursor.rowcount == 0:
+            if not await _held(cursor, user, password_hash, still):
                 return None, ()
-            if still is not None:
-                await cursor.execute(*still)
-                if cursor.rowcount == 0:
-                    return None, ()
             await cursor.execute(_SIGN_IN, {"user": user, **_parameters(session)})
             made = await cursor.fetchone()
             await cursor.execute(_TRIM, {"user": user, "most": PER_ACCOUNT, "impersonator": session.impersonator})
             return made, [ended.token_hash for ended in await cursor.fetchall()]
+
+    async def challenge(
+        self, user: str, word: NewWord, password_hash: str | None = None, still: Statement | None = None
+    ) -> datetime | None:
+        """Keeps the word of a challenge that stands before a session of the account; when it ends. None as `sign_in`."""
+        async with transaction(self._pool, _Kept) as cursor:
+            return await keep(cursor, word) if await _held(cursor, user, password_hash, still) else None
 
     async def one(self, id: str, user: str) -> StoredSession | None:
         """The session `id`, where it is one of `user`'s."""
@@ -204,7 +215,7 @@ class StoredSessions:
     async def end(self, user: str, but: str = "") -> list[bytes]:
         """Ends those sessions; their token hashes."""
         async with transaction(self._pool, _Digest) as cursor:
-            await cursor.execute(_END, {"user": user, "but": but})
+            await cursor.execute(END, {"user": user, "but": but})
             return [row.token_hash for row in await cursor.fetchall()]
 
     async def sweep(self, limit: int = 1000) -> int:
@@ -212,6 +223,14 @@ class StoredSessions:
         async with transaction(self._pool, StoredSession) as cursor:
             await cursor.execute(_SWEEP, [limit])
             return cursor.rowcount
+
+
+async def _held(cursor: AsyncCursor[Any], user: str, password_hash: str | None, still: Statement | None) -> bool:
+    """Holds the account until the transaction ends; whether it may be signed in to with what was proved."""
+    await cursor.execute(_LOCK, {"user": user, "password_hash": password_hash})
+    if cursor.rowcount and still is not None:
+        await cursor.execute(*still)
+    return cursor.rowcount > 0
 
 
 def _parameters(session: NewSession) -> dict[str, object]:

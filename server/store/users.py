@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import AsyncCursor
+from psycopg.rows import class_row
 
+from server.store import sessions
 from server.store.pooled import Pool, transaction
 
 _SELECT = """
@@ -61,6 +63,11 @@ class StoredUser:
     seen_time: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Token:
+    token_hash: bytes
+
+
 class HeldUser:
     """An account that nobody else changes until the transaction ends. Not for use after its block."""
 
@@ -86,6 +93,12 @@ class HeldUser:
         written = await self._cursor.fetchone()
         assert written is not None  # it is held
         return written
+
+    async def end_sessions(self) -> list[bytes]:
+        """Ends its sessions, and those in which it acts as others, in the same transaction; the hashes of their tokens."""
+        async with self._cursor.connection.cursor(row_factory=class_row(_Token)) as cursor:
+            await cursor.execute(sessions.END, {"user": self.user.id, "but": ""})
+            return [ended.token_hash for ended in await cursor.fetchall()]
 
 
 class StoredUsers:
