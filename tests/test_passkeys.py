@@ -396,6 +396,18 @@ def test_a_deleted_passkey_signs_nobody_in(people: People, device: SoftwareAuthe
     assert "name" in registered(ann, device)  # it is nobody's now
 
 
+def test_a_passkey_that_is_deleted_at_this_moment_signs_nobody_in(
+    people: People, device: SoftwareAuthenticator
+) -> None:
+    ann = people.person()
+    name = registered(ann, device)["name"].partition("/")[2]
+    answer = people.meanwhile(
+        ann, lambda: signed_in(people.nobody, device), "delete from transom.passkeys where id = %s", name
+    )
+    assert answer == Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
+    assert people.sql("select count(*) from transom.sessions where user_id = %s", ann.id) == [(1,)]
+
+
 def test_the_last_way_to_sign_in_stays(people: People, device: SoftwareAuthenticator) -> None:
     ann = people.person(password=False)
     other = SoftwareAuthenticator(device.origin)

@@ -285,6 +285,40 @@ def test_a_disabled_account_is_not_let_in_half_way(people: People) -> None:
     assert answer == Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
 
 
+def test_a_new_password_is_never_too_late_for_a_sign_in_half_way(people: People) -> None:
+    app = enrolled(people)
+    token, before = challenge(people, app.owner), sessions(people, app.owner)
+    # As a new password does: it holds the account, and takes challenges back.
+    drop = "delete from transom.words where user_id = %s and purpose = 'second_factor'"
+    answer = functools.partial(answered, people, token, recoveryCode=app.recovery_codes[0])
+    assert people.meanwhile(app.owner, answer, drop, app.owner.id) == OVER
+    sign_in = functools.partial(people.nobody.post, "accounts:signIn", email=app.owner.email, password=PASSWORD)
+    change = "update transom.users set password_hash = 'another' where id = %s"
+    refused = Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
+    assert people.meanwhile(app.owner, sign_in, change, app.owner.id) == refused
+    assert sessions(people, app.owner) == before
+    assert people.sql("select 1 from transom.words where user_id = %s", app.owner.id) == []
+
+
+def test_a_page_that_may_not_sign_in_uses_nothing_up(people: People) -> None:
+    app, edge = enrolled(people), people.stack.edge
+    page = {"origin": edge, "sec-fetch-site": "same-origin", "x-transom-csrf": "1"}
+
+    def from_page(path: str, headers: dict[str, str], **body: Any) -> httpx.Response:
+        return httpx.post(f"{edge}/transom/v1/accounts:{path}", json=body, headers=headers, trust_env=False)
+
+    begun = from_page("signIn", page, email=app.owner.email, password=PASSWORD, web=True).json()
+    before = sessions(people, app.owner)
+    given = {"challengeToken": begun["challenge"]["token"], "recoveryCode": app.recovery_codes[0]}
+    refused = from_page(
+        "signInWithSecondFactor", page | {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, **given
+    )
+    assert (refused.status_code, refused.json()["error"]["details"][0]["reason"]) == (403, "CSRF_CHECK_FAILED")
+    assert (sessions(people, app.owner), state_of(app.owner)) == (before, ("ACTIVE", 10))
+    done = from_page("signInWithSecondFactor", page, **given)
+    assert done.json()["token"] == "" and "HttpOnly" in done.headers["set-cookie"], done.text
+
+
 def test_a_challenge_goes_with_its_time(people: People) -> None:
     app = enrolled(people)
     token = challenge(people, app.owner)

@@ -31,7 +31,7 @@ from server.engine.tokens import new_id
 from server.engine.words import Words
 from server.errors import AlreadyExists, Invalid, NotFound, Precondition, Refusal, Unauthenticated
 from server.store.accounts import StoredAccounts
-from server.store.passkeys import PER_ACCOUNT, NewPasskey, NotAdded, NotDeleted, StoredPasskey, StoredPasskeys
+from server.store.passkeys import PER_ACCOUNT, NewPasskey, NotAdded, NotDeleted, StoredPasskey, StoredPasskeys, still
 from server.store.pooled import Statement
 
 TITLE = 100
@@ -195,7 +195,9 @@ class Passkeys:
                 raise FlawedAnswer(Flaw.COUNTER)
         except FlawedAnswer as wrong:
             raise await self._refused(passkey, wrong.flaw, place) from None
-        return await self._sign_ins.finish(passkey.user_id, Proof.PASSKEY, place, second_factor_done=True)
+        # It may be taken from the account at this very moment.
+        there = still(passkey.credential_id, passkey.user_id)
+        return await self._sign_ins.finish(passkey.user_id, Proof.PASSKEY, place, second_factor_done=True, still=there)
 
     async def list(self, caller: Caller) -> Sequence[StoredPasskey]:
         """The caller's passkeys, oldest first."""

@@ -20,7 +20,7 @@ from server.engine.authenticators import (
 from server.engine.callers import require_own, require_recent
 from server.engine.notices import Change, Notices
 from server.engine.sealing import Seal
-from server.engine.sign_ins import Challenge, Place, SignedIn, SignIns
+from server.engine.sign_ins import Place, SignedIn, SignIns
 from server.engine.throttle import Attempts
 from server.errors import Invalid, Precondition, Unauthenticated, Violation
 from server.store.pooled import Statement
@@ -175,8 +175,11 @@ class SecondFactors:
             raise Precondition("There is no confirmed authenticator app.", reason="NOT_ENROLLED")
         return codes
 
-    async def sign_in(self, challenge: str, given: Given, address: str = "") -> tuple[SignedIn | Challenge, Place]:
-        """Finishes the sign-in that was answered with `challenge`; with it, where it was asked for.
+    async def sign_in(
+        self, challenge: str, given: Given, address: str, admit: Callable[[Place], None]
+    ) -> tuple[SignedIn, Place]:
+        """Finishes the sign-in that was answered with `challenge`; with it, where it was asked for. `admit` raises where
+        no session may live there: then the code stays good.
 
         Raises Unauthenticated where the challenge is over or the code wrong, Exhausted after too many wrong codes of the
         account's app.
@@ -187,6 +190,7 @@ class SecondFactors:
         )
         user, proof, place = await self._sign_ins.resume(challenge)
         place = replace(place, address=address or place.address)
+        admit(place)
         if not await self._right(user, given, place.address):
             await self._audit.note(
                 "sign_in",
@@ -197,8 +201,7 @@ class SecondFactors:
                 device=place.device,
             )
             raise Unauthenticated("The code is wrong, or was used.", reason="WRONG_CODE")
-        await self._sign_ins.close(challenge)
-        return await self._sign_ins.finish(user, proof, place, second_factor_done=True), place
+        return await self._sign_ins.meet(challenge, user, proof, place), place
 
     async def _one(self, user: str) -> StoredSecondFactor:
         found = await self._stored.one(user)

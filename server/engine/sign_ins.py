@@ -11,13 +11,14 @@ from typing import Protocol
 from server.engine.account import Account, Session, account_of, session_of
 from server.engine.authentication import Authentication
 from server.engine.lifetimes import Lifetimes
-from server.engine.tokens import SESSION, digest, new_id, new_token
+from server.engine.tokens import SESSION, WORD, digest, new_id, new_token
 from server.engine.words import Purpose, Words
 from server.errors import Unauthenticated
-from server.store.accounts import StoredAccounts
+from server.store.accounts import StoredAccount, StoredAccounts
 from server.store.pooled import Statement
 from server.store.sessions import NewSession, StoredSessions
 from server.store.tokens import Tokens
+from server.store.words import NewWord, using
 
 CHALLENGE = timedelta(minutes=10)
 """How long a second factor is waited for."""
@@ -127,23 +128,29 @@ class SignIns:
         An account has at most as many sessions as the store allows: one more ends the oldest. Raises Unauthenticated
         (WRONG_CREDENTIALS) where the account is gone or disabled, as for a wrong password.
         """
-        account = await self._accounts.by_id(user_id)
-        if account is None or account.closed:
-            await self._note(user_id, proof, place, "DISABLED" if account else "GONE")
-            raise wrong_credentials()
+        account = await self._account(user_id, proof, place)
         methods = () if second_factor_done else await self._second_factors(user_id)
-        if methods:
-            return await self._challenge(user_id, proof, place, methods)
-        token = new_token(SESSION)
-        stored, ended = await self._sessions.sign_in(
-            user_id, self._new_session(token, proof, place), password_hash, still
+        made = (
+            await self._challenge(user_id, proof, place, methods, password_hash, still)
+            if methods
+            else await self._session(account, proof, place, password_hash, still)
         )
-        if stored is None:
+        if made is None:
             raise wrong_credentials()
-        if ended:
-            await self._end(ended)
-        await self._note(user_id, proof, place, "ok")
-        return SignedIn(account_of(account), session_of(stored, stored.id), token)
+        return made
+
+    async def meet(self, challenge_token: str, user_id: str, proof: Proof, place: Place) -> SignedIn:
+        """The session of an account whose second factor met the challenge, which is used up with it, once: what took the
+        challenge back meanwhile, as a new password does, leaves no session.
+
+        Raises Unauthenticated: CHALLENGE_INVALID where it is over, or another call was faster; else as `finish`.
+        """
+        account = await self._account(user_id, proof, place)
+        met = using(digest(challenge_token), Purpose.SECOND_FACTOR)
+        made = await self._session(account, proof, place, None, met)
+        if made is None:
+            raise _over()
+        return made
 
     async def resume(self, challenge_token: str) -> tuple[str, Proof, Place]:
         """The id of the account that a live challenge is about, and how and where it signs in. Counts as an answer.
@@ -152,19 +159,40 @@ class SignIns:
         """
         word = await self._words.attempt(challenge_token, Purpose.SECOND_FACTOR, ATTEMPTS)
         if word is None or word.user_id is None:
-            raise Unauthenticated("The challenge is over; sign in again.", reason="CHALLENGE_INVALID")
+            raise _over()
         told = word.details
         return word.user_id, Proof(told["proof"]), Place(**told["place"])
 
-    async def close(self, challenge_token: str) -> None:
-        """Ends a challenge that was met: to be called before `finish`, so that it is met once.
+    async def _account(self, user_id: str, proof: Proof, place: Place) -> StoredAccount:
+        account = await self._accounts.by_id(user_id)
+        if account is None or account.closed:
+            await self._note(user_id, proof, place, "DISABLED" if account else "GONE")
+            raise wrong_credentials()
+        return account
 
-        Raises Unauthenticated (CHALLENGE_INVALID) where another call was faster.
-        """
-        if await self._words.use(challenge_token, Purpose.SECOND_FACTOR) is None:
-            raise Unauthenticated("The challenge is over; sign in again.", reason="CHALLENGE_INVALID")
+    async def _session(
+        self, account: StoredAccount, proof: Proof, place: Place, password_hash: str | None, still: Statement | None
+    ) -> SignedIn | None:
+        token = new_token(SESSION)
+        stored, ended = await self._sessions.sign_in(
+            account.id, self._new_session(token, proof, place), password_hash, still
+        )
+        if stored is None:
+            return None
+        if ended:
+            await self._end(ended)
+        await self._note(account.id, proof, place, "ok")
+        return SignedIn(account_of(account), session_of(stored, stored.id), token)
 
-    async def _challenge(self, user_id: str, proof: Proof, place: Place, methods: tuple[str, ...]) -> Challenge:
+    async def _challenge(
+        self,
+        user_id: str,
+        proof: Proof,
+        place: Place,
+        methods: tuple[str, ...],
+        password_hash: str | None,
+        still: Statement | None,
+    ) -> Challenge | None:
         told = {
             "proof": proof.value,
             "place": {
@@ -174,8 +202,10 @@ class SignIns:
                 "address": place.address,
             },
         }
-        word, ends = await self._words.make(Purpose.SECOND_FACTOR, CHALLENGE, user=user_id, details=told)
-        return Challenge(word, methods, ends)
+        token = new_token(WORD)
+        word = NewWord(digest(token), Purpose.SECOND_FACTOR, CHALLENGE, user_id, details=told)
+        ends = await self._sessions.challenge(user_id, word, password_hash, still)
+        return None if ends is None else Challenge(token, methods, ends)
 
     def _new_session(self, token: str, proof: Proof, place: Place) -> NewSession:
         # An anonymous account is as good as lost with its session.
@@ -208,6 +238,10 @@ class SignIns:
             address=place.address,
             device=place.device,
         )
+
+
+def _over() -> Unauthenticated:
+    return Unauthenticated("The challenge is over; sign in again.", reason="CHALLENGE_INVALID")
 
 
 def wrong_credentials() -> Unauthenticated:

@@ -12,7 +12,7 @@ from transom.accounts.v1 import second_factors_pb2 as pb
 from server.engine.second_factors import Given, SecondFactors
 from server.services.cookies import renewed
 from server.services.current import caller, current
-from server.services.sign_in_answers import answer
+from server.services.sign_in_answers import answer, check_place
 
 
 class SecondFactorsService(second_factors_pb2_grpc.SecondFactorsServiceServicer):
@@ -59,5 +59,6 @@ class SecondFactorsService(second_factors_pb2_grpc.SecondFactorsServiceServicer)
         self, request: pb.SignInWithSecondFactorRequest, context: Any
     ) -> accounts_pb2.SignInResponse:
         given = Given(request.code, request.recovery_code)
-        made, place = await self._second_factors.sign_in(request.challenge_token, given, current().address)
+        address = current().address
+        made, place = await self._second_factors.sign_in(request.challenge_token, given, address, check_place)
         return await answer(made, place, context)

@@ -24,9 +24,15 @@ class Asking(Protocol):
 
 def place_of(request: Asking) -> Place:
     """Where the session shall live that `request` asks for. Raises Denied for a page that may have none."""
-    if request.web:
+    place = Place(device=request.device, remember=request.remember, web=request.web, address=current().address)
+    check_place(place)
+    return place
+
+
+def check_place(place: Place) -> None:
+    """Raises Denied where the session would live in a page that may have none. To be called before anything is used up."""
+    if place.web:
         check_page()
-    return Place(device=request.device, remember=request.remember, web=request.web, address=current().address)
 
 
 async def answer(made: SignedIn | Challenge, place: Place, context: Any) -> pb.SignInResponse:

@@ -55,6 +55,7 @@ delete from transom.passkeys p where p.id = %(id)s and p.user_id = %(user)s and 
     )
 )
 """
+_STILL = "select id from transom.passkeys where credential_id = %s and user_id = %s"
 _ONE = f"select {_COLUMNS} from transom.passkeys where id = %s and user_id = %s"
 
 
@@ -107,6 +108,11 @@ class NotDeleted(Enum):
     """The account has no such passkey."""
     LAST = "last"
     """Without it, nobody could sign in to the account."""
+
+
+def still(credential_id: bytes, user: str) -> Statement:
+    """Finds a row where the passkey signs in to the account `user`."""
+    return _STILL, [credential_id, user]
 
 
 class StoredPasskeys:

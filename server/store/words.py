@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from psycopg import AsyncCursor
 
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, Statement, transaction
 
 _KEEP = """
 insert into transom.words (token_hash, purpose, user_id, email, email_key, details, expire_time)
@@ -21,9 +21,7 @@ returning expire_time
 
 _COLUMNS = "token_hash, purpose, user_id, email, email_key, details, attempts, expire_time"
 
-LIVE = (
-    f"select {_COLUMNS} from transom.words where token_hash = %s and purpose = any(%s) and expire_time > clock_timestamp()"
-)
+LIVE = f"select {_COLUMNS} from transom.words where token_hash = %s and purpose = any(%s) and expire_time > clock_timestamp()"
 
 # The row is locked by the update: of attempts at once each counts, and none is one too many.
 ATTEMPT = f"""
@@ -113,6 +111,11 @@ class StoredWords:
         async with transaction(self._pool, StoredWord) as cursor:
             await cursor.execute(_SWEEP, [limit])
             return cursor.rowcount
+
+
+def using(token_hash: bytes, purpose: str) -> Statement:
+    """Uses up a word in a transaction of somebody else's: finds a row where it was still good."""
+    return USE, [token_hash, [purpose]]
 
 
 async def keep(cursor: AsyncCursor[Any], word: NewWord) -> datetime:
