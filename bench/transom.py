@@ -114,8 +114,8 @@ def opened(folder: Path, clients: int) -> Iterator[Transom]:
 def _signed_up(stack: Stack, number: int) -> Account:
     """As anybody signs up: with an address, and by reading its mail."""
     who = {"email": f"client-{number}@example.com", "password": secrets.token_urlsafe(16)}
-    _asked(stack.edge, "signUp", who)
-    _asked(stack.edge, "verifyEmail", {"word": _mailed(stack.mailbox, who["email"])})
+    token = _asked(stack.edge, "signUp", who)["signUpToken"]
+    _asked(stack.edge, "verifyEmail", {"word": _mailed(stack.mailbox, who["email"]), "signUpToken": token})
     answer = _asked(stack.edge, "signIn", who)
     return Account(answer["account"]["name"], answer["token"])
 

@@ -323,8 +323,9 @@ async def request_change(client: Caller, email: str, password: str = PASSWORD) -
     await client.accounts("RequestEmailChange", pb.RequestEmailChangeRequest(email=email, current_password=password))
 
 
-async def verify(on: Server, word: str) -> Any:
-    return await on.stubs().accounts("VerifyEmail", pb.VerifyEmailRequest(word=word))
+async def verify(on: Server, word: str, sign_up_token: str = "", session: str = "") -> Any:
+    request = pb.VerifyEmailRequest(word=word, sign_up_token=sign_up_token)
+    return await on.stubs(session).accounts("VerifyEmail", request)
 
 
 @asynchronous
@@ -474,11 +475,12 @@ async def test_an_anonymous_account_is_upgraded_and_stays_the_same(at: Place) ->
             assert (await refused(call))[1] == "ANONYMOUS_ACCOUNT"  # no way around the sign-up policy
         email, taken = address(), (await known(on))[0]
         assert (await refused(upgrade(guest, "nobody")))[2] == ("email",)
-        for address_ in (email, taken):
-            assert await upgrade(guest, address_, display_name="Ann") == pb.SignUpResponse(verify=True)
+        answers = [await upgrade(guest, address_, display_name="Ann") for address_ in (email, taken)]
+        for answer in answers:
+            assert answer.sign_up_token and answer == pb.SignUpResponse(verify=True, sign_up_token=answer.sign_up_token)
         assert subjects(at, taken) == ["You have an account"]
         assert (await me(guest)).anonymous
-        known_now = await verify(on, word(at, email))
+        known_now = await verify(on, word(at, email), answers[0].sign_up_token)
         assert known_now.name == account.name and known_now.verified and known_now.display_name == "Ann"
         assert (await refused(me(guest)))[1] == "TOKEN_INVALID"  # whoever else has the token is left behind
         signed = await sign_in(on, email)
@@ -486,6 +488,18 @@ async def test_an_anonymous_account_is_upgraded_and_stays_the_same(at: Place) ->
         assert (await on.authentication.caller(f"Bearer {signed.token}")).kind == "user"
         assert (await refused(upgrade(on.stubs(signed.token), address())))[1] == "NOT_ANONYMOUS"
         assert noted(at, account.name) == ["sign_up", "upgraded"]
+
+
+@asynchronous
+async def test_a_strangers_upgrade_brings_its_reader_no_password_of_the_stranger(at: Place) -> None:
+    async with server(at, anonymous=True, policy=SignUpPolicy(verify=True)) as on:
+        made, email = await anonymous(on), address()
+        await upgrade(on.stubs(made.token), email, display_name="Click https://evil.example")
+        mine = await verify(on, word(at, email), session=made.token)  # also where the stranger's own session asks
+        assert (mine.name, mine.verified, mine.password_set) == (made.account.name, True, False)
+        assert mine.display_name == "" and not mine.anonymous
+        assert (await refused(me(on.stubs(made.token))))[1] == "TOKEN_INVALID"
+        assert (await refused(sign_in(on, email)))[1] == "WRONG_CREDENTIALS"
 
 
 @asynchronous
@@ -497,7 +511,7 @@ async def test_an_upgrade_at_once_ends_the_session_that_asked(at: Place) -> None
         assert upgraded.account.name == made.account.name and upgraded.token and not upgraded.account.verified
         assert (await refused(me(on.stubs(made.token))))[1] == "TOKEN_INVALID"
         assert (await refused(upgrade(on.stubs((await anonymous(on)).token), email)))[1] == "EMAIL_TAKEN"
-        await verify(on, word(at, email))
+        await verify(on, word(at, email), session=upgraded.token)
         assert (await me(on.stubs(upgraded.token))).verified
 
     async with server(at, anonymous=True, policy=SignUpPolicy(Policy.INVITE)) as on:
@@ -570,9 +584,10 @@ def test_a_password_is_forgotten_and_an_address_changed_over_rest(stack: Stack) 
     assert ines["account"]["verified"]  # whom the seed brings need not prove an address
 
     guest, mine = post(":signInAnonymously", {}), address()
-    assert post("/me:upgrade", {"email": mine, "password": PASSWORD}, guest["token"])["verify"]
+    asked = post("/me:upgrade", {"email": mine, "password": PASSWORD}, guest["token"])
     key = people.mailed(stack, mine, r"(?<=account/verify#)tsw_[A-Za-z0-9_-]{43}")
-    assert post(":verifyEmail", {"word": key})["name"] == guest["account"]["name"]
+    upgraded = post(":verifyEmail", {"word": key, "signUpToken": asked["signUpToken"]})
+    assert upgraded["name"] == guest["account"]["name"] and upgraded["passwordSet"]
 
     # Sent, the mails have forgotten their words.
     from psycopg import connect

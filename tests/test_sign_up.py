@@ -59,8 +59,16 @@ async def sign_in(on: Server, email: str, password: str = PASSWORD) -> Any:
     return await on.stubs().accounts("SignIn", pb.SignInRequest(email=email, password=password))
 
 
-async def verify(on: Server, word: str) -> Any:
-    return await on.stubs().accounts("VerifyEmail", pb.VerifyEmailRequest(word=word))
+async def verify(on: Server, word: str, sign_up_token: str = "", session: str = "") -> Any:
+    request = pb.VerifyEmailRequest(word=word, sign_up_token=sign_up_token)
+    return await on.stubs(session).accounts("VerifyEmail", request)
+
+
+def promised(answer: Any) -> str:
+    """The token of an answer that says nothing else than that the address must be proved."""
+    assert answer == pb.SignUpResponse(verify=True, sign_up_token=answer.sign_up_token)
+    assert re.fullmatch(r"tsw_[A-Za-z0-9_-]{43}", answer.sign_up_token)
+    return str(answer.sign_up_token)
 
 
 VERIFIED = SignUpPolicy(verify=True)
@@ -73,8 +81,7 @@ VERIFIED = SignUpPolicy(verify=True)
 async def test_an_account_is_made_once_its_address_is_proved(at: Place) -> None:
     async with server(at, policy=VERIFIED) as on:
         email = address()
-        answer = await sign_up(on, email.upper(), display_name="Ann")
-        assert answer == pb.SignUpResponse(verify=True)
+        token = promised(await sign_up(on, email.upper(), display_name="Ann"))
         assert at.sql("select 1 from transom.users where email_key = %s", email) == []
         assert (await refused(sign_in(on, email)))[1] == "WRONG_CREDENTIALS"
         [(subject, text)] = mails(at, email.upper())
@@ -85,7 +92,9 @@ async def test_an_account_is_made_once_its_address_is_proved(at: Place) -> None:
             at.sql("select * from transom.words")
         )
 
-        made = await verify(on, key)
+        assert token not in str(at.sql("select * from transom.words")) and token != key
+        assert (await refused(verify(on, token, key)))[2] == ("word",)  # neither is the other
+        made = await verify(on, key, token)
         assert (made.email, made.display_name, made.verified, made.password_set) == (email.upper(), "Ann", True, True)
         assert (await sign_in(on, email)).account == made
         assert (await refused(verify(on, key)))[2] == ("word",)  # once
@@ -113,8 +122,8 @@ async def test_nobody_keeps_an_address_from_its_owner_by_signing_up_first(at: Pl
         email = address()
         request = pb.SignUpRequest(email=email, password="a password of a stranger")
         assert (await on.stubs().accounts("SignUp", request)).verify
-        await sign_up(on, email)
-        await verify(on, word(at, email))  # the owner opens the mail that their own sign-up sent
+        mine = promised(await sign_up(on, email))
+        await verify(on, word(at, email), mine)  # the owner opens the mail that their own sign-up sent
         assert (await sign_in(on, email)).token
         assert (await refused(sign_in(on, email, "a password of a stranger")))[1] == "WRONG_CREDENTIALS"
         # The stranger's word is good for nothing any more.
@@ -123,13 +132,34 @@ async def test_nobody_keeps_an_address_from_its_owner_by_signing_up_first(at: Pl
 
 
 @asynchronous
+async def test_a_strangers_sign_up_brings_its_reader_no_password_of_the_stranger(at: Place) -> None:
+    """The owner opens the stranger's mail, whichever token their own device has kept."""
+    async with server(at, policy=VERIFIED) as on:
+        for shown in ("nothing", "the token of their own sign-up", "the word", "nonsense"):
+            email, theirs = address(), "a password of a stranger"
+            request = pb.SignUpRequest(email=email, password=theirs, display_name="Click https://evil.example")
+            strangers = promised(await on.stubs().accounts("SignUp", request))
+            key = word(at, email)
+            token = {"nothing": "", "the word": key, "nonsense": "é"}.get(shown, "")
+            if shown == "the token of their own sign-up":
+                token = promised(await sign_up(on, email, display_name="Ann"))
+            assert token != strangers
+            made = await verify(on, key, token)
+            assert (made.verified, made.password_set, made.display_name) == (True, False, ""), shown
+            for password in (PASSWORD, theirs):
+                assert (await refused(sign_in(on, email, password)))[1] == "WRONG_CREDENTIALS", shown
+            # The token that the stranger has kept brings nothing without the word, which is used up.
+            assert (await refused(verify(on, key, strangers)))[2] == ("word",)
+            assert at.sql("select 1 from transom.sessions where user_id = %s", made.name[6:]) == []
+
+
+@asynchronous
 async def test_a_taken_address_is_answered_alike_and_told_by_mail(at: Place) -> None:
     async with server(at, policy=VERIFIED) as on:
         email = address()
         await on.sign_ups.enrol(email, password=PASSWORD)
         before = at.sql("select id, password_hash from transom.users where email_key = %s", email)
-        answer = await on.stubs().accounts("SignUp", pb.SignUpRequest(email=email, password="quite another one"))
-        assert answer == pb.SignUpResponse(verify=True)
+        promised(await on.stubs().accounts("SignUp", pb.SignUpRequest(email=email, password="quite another one")))
         [(subject, text)] = mails(at, email)
         assert subject == "Transom: You have an account" and "tsw_" not in text
         assert at.sql("select id, password_hash from transom.users where email_key = %s", email) == before
@@ -189,7 +219,7 @@ async def test_an_address_gets_five_mails_of_a_kind_an_hour_and_the_answer_stays
     async with server(at, policy=VERIFIED) as on, server(at, policy=VERIFIED) as other:
         email = address()
         answers = await asyncio.gather(*(sign_up(one, email) for one in (on, other) * 4))
-        assert set(map(str, answers)) == {str(pb.SignUpResponse(verify=True))}
+        assert len(set(map(promised, answers))) == 8
         assert len(mails(at, email)) == MAILS == 5  # also of many at once
         at.sql("update transom.words set create_time = create_time - interval '1 hour' where email_key = %s", email)
         await sign_up(on, email)
@@ -229,7 +259,7 @@ async def test_where_accounts_are_made_at_once_the_address_is_proved_later(at: P
         assert not (await on.authentication.caller(f"Bearer {made.token}")).verified
         [(subject, _)] = mails(at, email)
         assert subject == "Transom: Confirm your address"
-        assert (await verify(on, word(at, email))).verified
+        assert (await verify(on, word(at, email), session=made.token)).verified
         assert (await ann.accounts("GetMe", pb.GetMeRequest())).verified
         assert (await on.authentication.caller(f"Bearer {made.token}")).verified  # without signing in again
         assert (await refused(sign_up(on, email.upper())))[1] == "EMAIL_TAKEN"
@@ -243,6 +273,41 @@ async def test_where_accounts_are_made_at_once_the_address_is_proved_later(at: P
         again = pb.RequestEmailVerificationRequest()
         outcomes = [await _refusal(on.stubs(bob.token).accounts("RequestEmailVerification", again)) for _ in range(4)]
         assert outcomes == ["", "", "", "TOO_MANY_MAILS"]
+
+
+@asynchronous
+async def test_who_opens_the_mail_of_a_strangers_account_has_it_alone(at: Place) -> None:
+    async with server(at, policy=SignUpPolicy(verify=False)) as on:
+        other = await sign_up(on, address())
+        for session in ("", other.token, "tss_" + "A" * 43, "nonsense"):
+            email = address()
+            planted = await sign_up(on, email)
+            user = planted.account.name[6:]
+            at.sql("insert into transom.identities (issuer, subject, user_id) values ('https://i', %s, %s)", user, user)
+            await on.authentication.caller(f"Bearer {planted.token}")
+            mine = await verify(on, word(at, email), session=session)
+            assert (mine.name, mine.verified, mine.password_set) == (planted.account.name, True, False), session
+            get = pb.GetMeRequest()
+            assert (await refused(on.stubs(planted.token).accounts("GetMe", get)))[1] == "TOKEN_INVALID"
+            assert (await refused(sign_in(on, email)))[1] == "WRONG_CREDENTIALS"
+            assert at.sql("select 1 from transom.identities where user_id = %s", user) == []
+            assert at.sql("select 1 from transom.audit where target = %s and action = 'claimed'", mine.name) == [(1,)]
+        assert (await on.authentication.caller(f"Bearer {other.token}")).known
+
+
+@asynchronous
+async def test_who_acts_for_a_strangers_account_does_not_verify_it(at: Place) -> None:
+    async with server(at, policy=SignUpPolicy(verify=False)) as on:
+        email = address()
+        planted = await sign_up(on, email)
+        admin = await sign_up(on, address())
+        at.sql("update transom.users set roles = '{admin}' where id = %s", admin.account.name[6:])
+        at.sql(
+            "update transom.sessions set impersonator = %s where user_id = %s",
+            admin.account.name,
+            planted.account.name[6:],
+        )
+        assert not (await verify(on, word(at, email), session=planted.token)).password_set
 
 
 async def _refusal(call: Any) -> str:

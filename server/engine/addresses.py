@@ -1,15 +1,18 @@
 """The addresses of accounts: proving one, and changing to another.
 
 Whoever opens a mail need not be who had it sent: a proved address makes an account or changes one, but it signs nobody
-in.
+in, and what a stranger may have planted in that account does not outlive it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from server.caller import Caller
 from server.engine.account import Account, account_of
 from server.engine.audit import Audit
 from server.engine.callers import require_own
+from server.engine.claiming import TO_AN_ADDRESS, claim
 from server.engine.letters import Letters
 from server.engine.post import Post
 from server.engine.proving import Proving
@@ -17,14 +20,11 @@ from server.engine.revocations import Revocations
 from server.engine.sign_ups import PENDING, SignUps, taken
 from server.engine.text import address, email_key, refuse
 from server.engine.tokens import WORD, digest, looks_like_word, new_token
-from server.engine.words import Purpose
+from server.engine.words import Purpose, chosen_here
 from server.errors import Exhausted, Invalid, Precondition, Violation
 from server.store.accounts import StoredAccounts
 from server.store.deeds import Deed, Deeds
 from server.store.words import NewWord, StoredWord
-
-TO_AN_ADDRESS = (Purpose.VERIFY, Purpose.RESET, Purpose.CHANGE, Purpose.CODE)
-"""Words that were sent to the address an account had: void once it has another."""
 
 
 class Addresses:
@@ -96,9 +96,12 @@ class Addresses:
                 await self._post.queue(deed, told, self._letters.wanted(told))
             await deed.also([self._audit.statement("email_change_requested", target=caller.name)])
 
-    async def prove(self, word: str) -> Account:
+    async def prove(self, caller: Caller, word: str, sign_up_token: str = "") -> Account:
         """Uses a word that was mailed to prove an address: makes the account that signed up, upgrades an anonymous one,
         whose sessions end, changes an account's address, or verifies it. The account as it is then.
+
+        With the `sign_up_token` of the sign-up, who proves the address is who chose the password; else it is not taken.
+        An account is verified for who is signed in to it; for anybody else it is claimed.
 
         Raises Invalid (WORD_INVALID) where it is not, or no longer, good; AlreadyExists (EMAIL_TAKEN) where another
         account has got the address meanwhile.
@@ -109,12 +112,13 @@ class Addresses:
             if used is None:
                 raise word_invalid()
             await deed.hold(used.email_key)
+            chosen = chosen_here(used, sign_up_token)
+            ended: Sequence[bytes] = ()
             if used.purpose == Purpose.SIGN_UP:
-                user = await self._sign_ups.complete(deed, used)
+                user = await self._sign_ups.complete(deed, used, chosen=chosen)
             else:
-                user = await self._prove_for(deed, used)
-            # Whoever planted the anonymous session has its token, too: its owner signs in anew.
-            ended = await deed.end_sessions(user) if used.purpose == Purpose.UPGRADE else ()
+                user, theirs = await self._prove_for(deed, used, caller, chosen)
+                ended = () if theirs else await deed.end_sessions(user)
             await self._revocations.ending(ended)
             account = await deed.by_id(user)
             assert account is not None  # the deed has it locked
@@ -123,8 +127,8 @@ class Addresses:
             await self._revocations.refresh(user)
         return account_of(account)
 
-    async def _prove_for(self, deed: Deed, used: StoredWord) -> str:
-        """What `used` is for, done to the account it is about; its id."""
+    async def _prove_for(self, deed: Deed, used: StoredWord, caller: Caller, chosen: bool) -> tuple[str, bool]:
+        """What `used` is for, done to the account it is about; its id, and whether who is signed in to it stays so."""
         account = await deed.by_id(used.user_id) if used.user_id else None
         if account is None or account.closed:
             raise word_invalid()
@@ -132,10 +136,16 @@ class Addresses:
         if used.purpose == Purpose.VERIFY:
             if account.email_key != used.email_key:
                 raise word_invalid()
+            if account.verified:
+                return account.id, True
+            if not await self._is(deed, caller, account.id):
+                await claim(deed, account.id)
+                await deed.also([self._audit.statement("claimed", target=name)])
+                return account.id, False
             await deed.verify(account.id)
             await deed.drop(account.id, [Purpose.VERIFY])
             await deed.also([self._audit.statement("email_verified", target=name)])
-            return account.id
+            return account.id, True
         if used.purpose == Purpose.CHANGE and not await deed.signed_in(used.details["session"], account.id):
             raise word_invalid()  # who ended the session, by whatever way, did not trust who asked in it
         owner = await deed.by_email(used.email_key)
@@ -146,15 +156,23 @@ class Addresses:
         if used.purpose == Purpose.UPGRADE:
             if not await deed.make_known(account.id):
                 raise word_invalid()
-            await deed.set_password(account.id, used.details["password_hash"])
-            if used.details["display_name"]:
-                await deed.set_display_name(account.id, used.details["display_name"])
+            await claim(deed, account.id)
+            if chosen:
+                await deed.set_password(account.id, used.details["password_hash"])
+                if used.details["display_name"]:
+                    await deed.set_display_name(account.id, used.details["display_name"])
             await deed.also([self._audit.statement("upgraded", target=name)])
-        else:
-            if account.email:
-                await self._post.queue(deed, account.email, self._letters.changed(account.email, used.email))
-            await deed.also([self._audit.statement("email_changed", target=name)])
-        return account.id
+            # Whoever planted the anonymous session has its token, too: its owner signs in anew.
+            return account.id, False
+        if account.email:
+            await self._post.queue(deed, account.email, self._letters.changed(account.email, used.email))
+        await deed.also([self._audit.statement("email_changed", target=name)])
+        return account.id, True
+
+    async def _is(self, deed: Deed, caller: Caller, user: str) -> bool:
+        """Whether the caller is the owner of the account itself, in a session that has not ended meanwhile."""
+        mine = caller.account and caller.id == user and not caller.impersonator
+        return mine and await deed.signed_in(caller.session.removeprefix("sessions/"), user)
 
 
 def word_invalid() -> Invalid:

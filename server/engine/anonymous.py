@@ -7,16 +7,17 @@ from datetime import timedelta
 from server.caller import Caller, Kind
 from server.engine.audit import Audit
 from server.engine.callers import require_own
+from server.engine.invitations import roles_of
 from server.engine.letters import Letters
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
 from server.engine.revocations import Revocations
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
 from server.engine.sign_up_policy import SignUpPolicy
-from server.engine.sign_ups import ANYWHERE, PENDING, not_invited, taken
+from server.engine.sign_ups import ANYWHERE, PENDING, Promised, not_invited, taken
 from server.engine.text import LABEL, address, email_key, line, refuse
 from server.engine.tokens import WORD, digest, looks_like_word, new_id, new_token
-from server.engine.words import Purpose, Words
+from server.engine.words import SIGN_UP_TOKEN, Purpose, Words, sign_up_token
 from server.errors import Denied, Precondition
 from server.store.accounts import NewAccount, StoredAccounts
 from server.store.anonymous import StoredAnonymous
@@ -83,11 +84,11 @@ class Anonymous:
         display_name: str = "",
         invitation: str = "",
         place: Place = ANYWHERE,
-    ) -> SignedIn | Challenge | None:
+    ) -> SignedIn | Challenge | Promised:
         """Gives the caller's anonymous account an address and a password: from then on its owner can sign in to it. It
         is the same account, with all it owns, in a new session; the one that calls ends.
 
-        None where the address must be proved first, as SignUps.sign_up: the account is upgraded, and its sessions
+        Promised where the address must be proved first, as SignUps.sign_up: the account is upgraded, and its sessions
         end, when that is done. Raises Precondition (NOT_ANONYMOUS), and as SignUps.sign_up.
         """
         user = require_own(caller)
@@ -109,8 +110,7 @@ class Anonymous:
         self._policy.admit(key, invited=bool(invitation))
         hashed = await self._passwords.hash(password)
         if self._policy.verify and not invitation:
-            await self._promise(user, email, key, hashed, display_name)
-            return None
+            return await self._promise(user, email, key, hashed, display_name)
         ended = await self._at_once(user, email, key, hashed, display_name, invitation)
         await self._revocations.ended(ended)
         await self._revocations.refresh(user)
@@ -121,13 +121,13 @@ class Anonymous:
         owns something stays: others may see what it made."""
         return await self._stored.sweep(UNUSED)
 
-    async def _promise(self, user: str, email: str, key: str, hashed: str, display_name: str) -> None:
+    async def _promise(self, user: str, email: str, key: str, hashed: str, display_name: str) -> Promised:
         """An upgrade once the address is proved; the same work for an address that has an account."""
-        word = new_token(WORD)
-        details = {"display_name": display_name, "password_hash": hashed}
+        word, (token, kept) = new_token(WORD), sign_up_token()
+        details = {"display_name": display_name, "password_hash": hashed, SIGN_UP_TOKEN: kept}
         async with self._deeds.begin() as deed:
             if not await self._post.room(deed, key, Purpose.UPGRADE):
-                return
+                return Promised(token)
             owner = await deed.by_email(key)
             await deed.keep(NewWord(digest(word), Purpose.UPGRADE, PENDING, user, email, key, details))
             if owner is None:
@@ -135,18 +135,19 @@ class Anonymous:
             else:  # nobody ever sees the word
                 told = owner.email or email
                 await self._post.queue(deed, told, self._letters.already(told))
+        return Promised(token)
 
     async def _at_once(
         self, user: str, email: str, key: str, hashed: str, display_name: str, invitation: str
     ) -> list[bytes]:
         """The hashes of the tokens of the sessions that ended."""
         async with self._deeds.begin() as deed:
-            roles: list[str] = []
+            roles: tuple[str, ...] = ()
             if invitation:
                 used = await deed.use(digest(invitation), Purpose.INVITE) if looks_like_word(invitation) else None
                 if used is None:
                     raise not_invited()
-                roles = list(used.details.get("roles", ()))
+                roles = await roles_of(deed, used, user, self._audit)
             room = await self._post.room(deed, key, Purpose.VERIFY)
             account = await deed.by_id(user)
             if account is None or not account.anonymous:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from server.engine.audit import Audit
+from server.engine.claiming import claim
 from server.engine.letters import Letters
-from server.engine.new_passwords import claim
 from server.engine.post import Post
 from server.engine.revocations import Revocations
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns

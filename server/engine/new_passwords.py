@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from server.caller import Caller
-from server.engine.addresses import TO_AN_ADDRESS, word_invalid
+from server.engine.addresses import word_invalid
 from server.engine.audit import Audit
 from server.engine.callers import require_own
+from server.engine.claiming import TO_AN_ADDRESS, claim
 from server.engine.letters import Letters
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
@@ -20,7 +21,7 @@ from server.engine.text import LABEL, address, email_key, line, refuse
 from server.engine.tokens import WORD, digest, new_token
 from server.engine.words import Purpose, Words
 from server.store.accounts import StoredAccounts
-from server.store.deeds import Deed, Deeds
+from server.store.deeds import Deeds
 from server.store.passwords import Passwords
 from server.store.words import NewWord
 
@@ -136,12 +137,3 @@ class NewPasswords:
         await self._revocations.ended(ended)
         await self._revocations.refresh(user)
         return await self._sign_ins.finish(user, Proof.RESET, place)
-
-
-async def claim(deed: Deed, user: str) -> None:
-    """For whoever proves the address of an account that nobody had proved it for: the account is theirs, and whatever
-    signs in to it now is not. Its sessions are for the caller to end."""
-    await deed.verify(user)
-    await deed.remove_ways(user)
-    await deed.set_password(user, None)
-    await deed.drop(user, [*TO_AN_ADDRESS, Purpose.SECOND_FACTOR])

@@ -2,17 +2,20 @@
 
 Where addresses are verified first (the usual), signing up answers alike for every address, after the same work: what
 becomes of it says the mail. The account is made once the address is proved, so nobody can keep an address from its
-owner by signing up with it. Where they are not, the session is the answer, and who asks learns which addresses are
-taken.
+owner by signing up with it; and its password counts only where the mail was opened by who chose it. Where addresses are
+not verified first, the session is the answer, and who asks learns which addresses are taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
+from server.caller import SYSTEM
 from server.engine.account import Account, account_of
 from server.engine.audit import Audit
+from server.engine.invitations import promised, roles_of
 from server.engine.letters import Letters
 from server.engine.password_rules import LEAST, PasswordRules, shape
 from server.engine.post import Post
@@ -20,7 +23,7 @@ from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
 from server.engine.sign_up_policy import SignUpPolicy
 from server.engine.text import LABEL, address, email_key, line, refuse
 from server.engine.tokens import WORD, digest, looks_like_word, new_id, new_token
-from server.engine.words import Purpose, Words
+from server.engine.words import SIGN_UP_TOKEN, Purpose, Words, sign_up_token
 from server.errors import AlreadyExists, Exhausted, Invalid, Violation
 from server.store.accounts import NewAccount, StoredAccounts
 from server.store.deeds import Deed, Deeds
@@ -33,6 +36,14 @@ INVITED = timedelta(days=7)
 """How long an invitation is good."""
 
 ANYWHERE = Place()
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """An account once its address is proved, perhaps. `token` stays on the device that asked: with it, and the word of the
+    mail, the account has the password that was chosen."""
+
+    token: str
 
 
 class SignUps:
@@ -64,8 +75,8 @@ class SignUps:
 
     async def sign_up(
         self, email: str, password: str, *, display_name: str = "", invitation: str = "", place: Place = ANYWHERE
-    ) -> SignedIn | Challenge | None:
-        """Makes an account and signs it in; None where the address must be proved first: then a mail is under way,
+    ) -> SignedIn | Challenge | Promised:
+        """Makes an account and signs it in; Promised where the address must be proved first: then a mail is under way,
         which asks for that, or tells its reader that they have an account, or was one too many within an hour.
 
         Raises Invalid where something given is not as the API says, or the invitation is not good for the address;
@@ -88,8 +99,7 @@ class SignUps:
         if invitation:
             await self._join(account, invitation)
         elif self._policy.verify:
-            await self._promise(account)
-            return None
+            return await self._promise(account)
         else:
             await self._make(account)
         return await self._sign_ins.finish(account.id, Proof.PASSWORD, place)
@@ -119,8 +129,9 @@ class SignUps:
         assert stored is not None  # it was made a moment ago, and nobody knows its name yet
         return account_of(stored)
 
-    async def invite(self, email: str, *, roles: Sequence[str] = ()) -> None:
-        """Mails an invitation: with it, its reader may sign up once within 7 days and gets these roles. For admins.
+    async def invite(self, email: str, *, roles: Sequence[str] = (), by: str = SYSTEM.name) -> None:
+        """Mails an invitation: with it, its reader may sign up once within 7 days and gets these roles, while who is
+        named `by` may give them. For admins.
 
         Raises AlreadyExists (EMAIL_TAKEN) where the address has an account, Exhausted where it was invited 5 times
         within an hour, Denied where nobody can sign up, Invalid.
@@ -136,22 +147,26 @@ class SignUps:
                 raise Exhausted("The address was invited often enough.", reason="TOO_MANY_MAILS", retry_after=3600)
             if await deed.by_email(key) is not None:
                 raise taken()
-            details = {"roles": list(roles)}
-            await deed.keep(NewWord(digest(word), Purpose.INVITE, INVITED, email=email, email_key=key, details=details))
+            given = promised(roles, by)
+            await deed.keep(NewWord(digest(word), Purpose.INVITE, INVITED, email=email, email_key=key, details=given))
             await self._post.queue(deed, email, self._letters.invitation(email, word, INVITED))
-            await deed.also([self._audit.statement("invite", details={"email": email, "roles": " ".join(roles)})])
+            # Not the address: what is noted outlives the account, and no entry of its own says whose this is.
+            told = {"domain": key.rpartition("@")[2], "roles": " ".join(roles)}
+            await deed.also([self._audit.statement("invite", details=told)])
 
-    async def complete(self, deed: Deed, word: StoredWord) -> str:
+    async def complete(self, deed: Deed, word: StoredWord, *, chosen: bool) -> str:
         """Makes the account that a sign-up waits with, as its address is proved by `word`; its id.
 
-        Raises AlreadyExists (EMAIL_TAKEN) where the address has got an account meanwhile, Denied where it would not
-        be admitted any more.
+        `chosen`: who proves it is who signed up. Else the account has neither the password nor the name of the sign-up:
+        they may be a stranger's, who waits for the reader to open the mail.
+
+        Raises AlreadyExists (EMAIL_TAKEN) where the address has got an account meanwhile, Denied where it would not be
+        admitted any more.
         """
         self._policy.admit(word.email_key)
         told = word.details
-        account = NewAccount(
-            new_id(), word.email, word.email_key, told["display_name"], told["password_hash"], verified=True
-        )
+        name, password = (told["display_name"], told["password_hash"]) if chosen else ("", None)
+        account = NewAccount(new_id(), word.email, word.email_key, name, password, verified=True)
         await deed.hold(word.email_key)
         await self._create(deed, account)
         return account.id
@@ -172,7 +187,7 @@ class SignUps:
             if word is None:
                 raise not_invited()
             await deed.hold(account.email_key)
-            roles = tuple(word.details.get("roles", ()))
+            roles = await roles_of(deed, word, account.id, self._audit)
             await self._create(
                 deed,
                 NewAccount(
@@ -186,14 +201,18 @@ class SignUps:
                 ),
             )
 
-    async def _promise(self, account: NewAccount) -> None:
+    async def _promise(self, account: NewAccount) -> Promised:
         """An account once the address is proved; the same work for an address that has one."""
         assert account.email is not None and account.email_key is not None
-        word = new_token(WORD)
-        details = {"display_name": account.display_name, "password_hash": account.password_hash}
+        word, (token, kept) = new_token(WORD), sign_up_token()
+        details = {
+            "display_name": account.display_name,
+            "password_hash": account.password_hash,
+            SIGN_UP_TOKEN: kept,
+        }
         async with self._deeds.begin() as deed:
             if not await self._post.room(deed, account.email_key, Purpose.SIGN_UP):
-                return
+                return Promised(token)
             owner = await deed.by_email(account.email_key)
             await deed.keep(
                 NewWord(
@@ -210,6 +229,7 @@ class SignUps:
             else:  # nobody ever sees the word
                 email = owner.email or account.email
                 await self._post.queue(deed, email, self._letters.already(email))
+        return Promised(token)
 
     async def _make(self, account: NewAccount) -> None:
         """An account at once; whether the address is the caller's own is asked by mail."""

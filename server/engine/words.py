@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -25,6 +26,21 @@ class Purpose(StrEnum):
     PASSKEY = "passkey"
     OIDC = "oidc"
     SPARE = "spare"
+
+
+SIGN_UP_TOKEN = "sign_up_token"  # noqa: S105 - the name of a detail
+
+
+def sign_up_token() -> tuple[str, str]:
+    """A new secret for the device that signs up, and what the details of the word keep of it: nothing that shows it."""
+    token = new_token(WORD)
+    return token, digest(token).hex()
+
+
+def chosen_here(word: StoredWord, token: str) -> bool:
+    """Whether `token` is the secret of the device that had this word sent: who brings both chose what the word makes."""
+    kept = word.details.get(SIGN_UP_TOKEN, "")
+    return bool(kept) and looks_like_word(token) and hmac.compare_digest(kept, digest(token).hex())
 
 
 class Words:

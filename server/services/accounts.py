@@ -16,7 +16,7 @@ from server.engine.mail_codes import MailCodes
 from server.engine.new_passwords import NewPasswords
 from server.engine.sessions import Sessions
 from server.engine.sign_ins import Challenge, Place, SignedIn
-from server.engine.sign_ups import SignUps
+from server.engine.sign_ups import Promised, SignUps
 from server.errors import Invalid
 from server.services.cookies import clear_cookie, renewed
 from server.services.current import caller, current
@@ -105,7 +105,7 @@ class AccountsService(accounts_pb2_grpc.AccountsServiceServicer):
         return Empty()
 
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Any) -> pb.Account:
-        return account_message(await self._people.addresses.prove(request.word))
+        return account_message(await self._people.addresses.prove(caller(), request.word, request.sign_up_token))
 
     async def RequestEmailChange(self, request: pb.RequestEmailChangeRequest, context: Any) -> Empty:
         await self._people.addresses.request_change(
@@ -148,8 +148,8 @@ class AccountsService(accounts_pb2_grpc.AccountsServiceServicer):
         return pb.RevokeAllSessionsResponse(revoked_count=ended)
 
 
-async def _signed_up(made: SignedIn | Challenge | None, place: Place, context: Any) -> pb.SignUpResponse:
-    if made is None:
-        return pb.SignUpResponse(verify=True)
+async def _signed_up(made: SignedIn | Challenge | Promised, place: Place, context: Any) -> pb.SignUpResponse:
+    if isinstance(made, Promised):
+        return pb.SignUpResponse(verify=True, sign_up_token=made.token)
     signed_in = await answer(made, place, context)
     return pb.SignUpResponse(account=signed_in.account, session=signed_in.session, token=signed_in.token)

@@ -78,16 +78,18 @@ class SignUpRequest(_message.Message):
     def __init__(self, email: _Optional[str] = ..., password: _Optional[str] = ..., display_name: _Optional[str] = ..., device: _Optional[str] = ..., remember: _Optional[bool] = ..., web: _Optional[bool] = ..., invitation: _Optional[str] = ...) -> None: ...
 
 class SignUpResponse(_message.Message):
-    __slots__ = ("account", "session", "token", "verify")
+    __slots__ = ("account", "session", "token", "verify", "sign_up_token")
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    SIGN_UP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     account: Account
     session: Session
     token: str
     verify: bool
-    def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ..., session: _Optional[_Union[Session, _Mapping]] = ..., token: _Optional[str] = ..., verify: _Optional[bool] = ...) -> None: ...
+    sign_up_token: str
+    def __init__(self, account: _Optional[_Union[Account, _Mapping]] = ..., session: _Optional[_Union[Session, _Mapping]] = ..., token: _Optional[str] = ..., verify: _Optional[bool] = ..., sign_up_token: _Optional[str] = ...) -> None: ...
 
 class SignInRequest(_message.Message):
     __slots__ = ("email", "password", "device", "remember", "web")
@@ -196,10 +198,12 @@ class RequestEmailVerificationRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VerifyEmailRequest(_message.Message):
-    __slots__ = ("word",)
+    __slots__ = ("word", "sign_up_token")
     WORD_FIELD_NUMBER: _ClassVar[int]
+    SIGN_UP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     word: str
-    def __init__(self, word: _Optional[str] = ...) -> None: ...
+    sign_up_token: str
+    def __init__(self, word: _Optional[str] = ..., sign_up_token: _Optional[str] = ...) -> None: ...
 
 class RequestEmailChangeRequest(_message.Message):
     __slots__ = ("email", "current_password")

@@ -38,8 +38,9 @@ class AccountsServiceStub:
     see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
 
     Words come by mail, behind the `#` of a link: `tsw_` and 43 more characters. Each is good once, for a time, and for
-    one thing. At most 5 mails of a kind go to one address within an hour; what is asked for beyond that is answered
-    alike, but nothing is sent.
+    one thing. Within an hour at most 5 mails of a kind go to one address for what was asked from one network, and 20 for
+    all networks from which the address's account did not prove itself within 90 days; what is asked for beyond that is
+    answered alike, but nothing is sent.
     """
 
     def __init__(self, channel):
@@ -152,16 +153,17 @@ class AccountsServiceServicer:
     see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
 
     Words come by mail, behind the `#` of a link: `tsw_` and 43 more characters. Each is good once, for a time, and for
-    one thing. At most 5 mails of a kind go to one address within an hour; what is asked for beyond that is answered
-    alike, but nothing is sent.
+    one thing. Within an hour at most 5 mails of a kind go to one address for what was asked from one network, and 20 for
+    all networks from which the address's account did not prove itself within 90 days; what is asked for beyond that is
+    answered alike, but nothing is sent.
     """
 
     def SignUp(self, request, context):
         """Makes an account.
 
-        Where addresses are proved first (the usual), the answer is empty but for `verify`, and a mail is under way: its
-        word, given to VerifyEmail, makes the account; then SignIn works. If the address has an account, the mail says so
-        instead. With an `invitation` the account is made and signed in at once.
+        Where addresses are proved first (the usual), the answer is `verify` and a `sign_up_token`, and a mail is under way:
+        its word, given to VerifyEmail together with that token, makes the account; then SignIn works. If the address has an
+        account, the mail says so instead. With an `invitation` the account is made and signed in at once.
 
         Where the installation makes accounts at once (TRANSOM_SIGN_UP_VERIFY=false), the answer is the first session:
         ALREADY_EXISTS (EMAIL_TAKEN) where the address has an account. The same holds with an invitation.
@@ -222,8 +224,8 @@ class AccountsServiceServicer:
         """Gives the caller's anonymous account an address and a password. It stays the same account, with all that it owns.
 
         Answers as SignUp: where addresses are proved first, the session stays as it is until the word of the mail is given
-        to VerifyEmail; that upgrades the account and ends its sessions, then SignIn works. Else, and with an invitation, its
-        sessions end at once and a new one is answered.
+        to VerifyEmail, with the `sign_up_token`; that upgrades the account and ends its sessions, then SignIn works. Else,
+        and with an invitation, its sessions end at once and a new one is answered.
         FAILED_PRECONDITION (NOT_ANONYMOUS) for an account that is not anonymous; else as SignUp.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -267,6 +269,12 @@ class AccountsServiceServicer:
         """Uses the word of a mail that asks whether an address is its reader's: makes the account that signed up, upgrades an
         anonymous one, changes an account's address, or verifies it; whichever the mail was about. Signs nobody in, for who
         reads a mail need not be who had it sent.
+
+        For the same reason a password that was chosen at SignUp or UpgradeAccount counts only with the `sign_up_token` of its
+        answer. Without it the account is made, or upgraded, without a password and a name (`password_set` is false): its
+        owner signs in with a code, or chooses a password with RequestPasswordReset. An account that was made at once is only
+        verified for who is signed in to it (a token is looked at, but need not be good); for anybody else it becomes the
+        reader's, as SignInWithCode says: its password, other ways in and sessions are removed.
 
         INVALID_ARGUMENT (field `word`) where it is not, or no longer, good. ALREADY_EXISTS (EMAIL_TAKEN) where another
         account has got the address meanwhile; the word stays good then.
@@ -455,8 +463,9 @@ class AccountsService:
     see there): answers are alike, after the same work, for addresses that have one and addresses that have none.
 
     Words come by mail, behind the `#` of a link: `tsw_` and 43 more characters. Each is good once, for a time, and for
-    one thing. At most 5 mails of a kind go to one address within an hour; what is asked for beyond that is answered
-    alike, but nothing is sent.
+    one thing. Within an hour at most 5 mails of a kind go to one address for what was asked from one network, and 20 for
+    all networks from which the address's account did not prove itself within 90 days; what is asked for beyond that is
+    answered alike, but nothing is sent.
     """
 
     @staticmethod
