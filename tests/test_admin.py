@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from transom.admin.v1.admin_pb2_grpc import AdminServiceStub
 
 from deploy.native.stack import Stack
 from server.engine.granting import within
-from server.engine.tokens import KEY, digest, new_id, new_token
+from server.engine.tokens import KEY, WORD, digest, new_id, new_token
 
 BEYOND = Refused("PERMISSION_DENIED", "BEYOND_SCOPES")
 NOT_ADMIN = Refused("PERMISSION_DENIED", "ADMIN_REQUIRED")
@@ -302,9 +303,9 @@ def test_somebody_is_invited_with_a_role(people: People) -> None:
     root, email = admin(people), f"{secrets.token_hex(6)}@example.com"
     assert root.post("users:invite", email=email, roles=["inspector"]) == {}
     words = people.sql("select purpose, details from transom.words where email = %s", email)
-    assert words == [("invite", {"roles": ["inspector"]})], "whose reader signs up with it (test_sign_up.py)"
-    actor = people.sql("select actor from transom.audit where action = 'invite' and details ->> 'email' = %s", email)
-    assert actor == [(root.user,)]
+    assert words == [("invite", {"roles": ["inspector"], "by": root.user})], "whose reader signs up with it (below)"
+    noted = people.sql("select details from transom.audit where action = 'invite' and actor = %s", root.user)
+    assert noted == [({"domain": "example.com", "roles": "inspector"},)], "without the address, which may be nobody's"
     assert root.post("users:invite", email="no address").fields == ("email",)
     taken = root.post("users:invite", email=people.person().email)
     assert taken == Refused("ALREADY_EXISTS", "EMAIL_TAKEN")
@@ -313,6 +314,53 @@ def test_somebody_is_invited_with_a_role(people: People) -> None:
     granting = admin(people, "transom.admin.v1.User:invite", "transom.admin.v1.User:grant")
     assert granting.post("users:invite", email=email, roles=["admin"]) == BEYOND
     assert granting.post("users:invite", email=email, roles=["inspector"]) == {}
+
+
+def invited(people: People, by: str) -> Client:
+    """Who has signed up with an invitation to be an admin."""
+    word, email = new_token(WORD), f"{secrets.token_hex(6)}@example.com"
+    people.sql(
+        "insert into transom.words (token_hash, purpose, email, email_key, details, expire_time)"
+        " values (%s, 'invite', %s, %s, %s, now() + interval '1 day')",
+        *(digest(word), email, email, json.dumps({"roles": ["admin"], "by": by})),
+    )
+    made = people.nobody.post("accounts:signUp", email=email, password=PASSWORD, invitation=word)
+    assert made["account"]["verified"] is True
+    return Client(people.stack, made["token"], made["account"]["name"], email)
+
+
+def test_an_invitation_gives_only_what_its_sender_could_still_give(people: People) -> None:
+    scoped = "update transom.users set scopes = '{transom.admin.v1.User:*}' where id = %s"
+    cases = [
+        ("admins who still are", admin(people), "", ""),
+        ("keys that still are", key(people, "admin"), "", ""),
+        ("who was demoted", admin(people), "update transom.users set roles = '{}' where id = %s", "ADMIN_REQUIRED"),
+        (
+            "who was disabled",
+            admin(people),
+            "update transom.users set disabled_time = now() where id = %s",
+            "ADMIN_REQUIRED",
+        ),
+        (
+            "who is to be deleted",
+            admin(people),
+            "update transom.users set delete_time = now() where id = %s",
+            "ADMIN_REQUIRED",
+        ),
+        ("who is gone", admin(people), "delete from transom.users where id = %s", "ADMIN_REQUIRED"),
+        ("whose rights were narrowed", admin(people), scoped, "BEYOND_SCOPES"),
+        ("a key that was revoked", key(people, "admin"), "delete from transom.keys where id = %s", "ADMIN_REQUIRED"),
+        ("a key that never could", key(people, "service"), "", "ADMIN_REQUIRED"),
+        ("nobody who is known", people.nobody, "", "ADMIN_REQUIRED"),
+    ]
+    for sentence, by, meanwhile, refused in cases:
+        if meanwhile:
+            people.sql(meanwhile, by.id)
+        made = invited(people, by.user)
+        assert made.get("accounts/me").get("roles", []) == ([] if refused else ["admin"]), sentence
+        told = [(refused, {"roles": "admin", "inviter": by.user})] if refused else []
+        assert people.noted(made, "roles_withheld") == told, sentence
+    assert invited(people, "operator").get("accounts/me")["roles"] == ["admin"]
 
 
 # ------------------------------------------------------------------------------------------ no more than one has oneself

@@ -936,12 +936,12 @@ def test_the_sign_up_policy_holds_for_those_from_elsewhere(world: World, by_invi
     def tried(who: Person, **more: Any) -> Any:
         return by_invitation.post("identities:signInWithIdToken", **brought(world, who), **more)
 
-    def invited(email: str) -> str:
+    def invited(email: str, by: str = "operator") -> str:
         word = new_token(WORD)
         world.at.sql(
             "insert into transom.words (token_hash, purpose, email, email_key, details, expire_time)"
-            """ values (%s, 'invite', %s, %s, '{"roles": ["editor"]}', now() + interval '1 day')""",
-            *(digest(word), email, email),
+            " values (%s, 'invite', %s, %s, %s, now() + interval '1 day')",
+            *(digest(word), email, email, json.dumps({"roles": ["editor"], "by": by})),
         )
         return word
 
@@ -973,6 +973,15 @@ def test_the_sign_up_policy_holds_for_those_from_elsewhere(world: World, by_invi
     asked = {"idToken": brought(world, fresh), "invitation": invited(fresh.claims["email"])}
     token = anonymous.post("identities:link", **asked)["token"]
     assert anonymous.signed_in(token).get("accounts/me")["roles"] == ["editor"]
+
+    # Who sent it could not give the role any more.
+    ann, fresh = world.people.person(), person(new_address())
+    made = tried(fresh, invitation=invited(fresh.claims["email"], ann.user))
+    assert made["account"].get("roles", []) == []
+    guest, fresh = Client(by_invitation.stack, world.people.person(anonymous=True).token), person(new_address())
+    asked = {"idToken": brought(world, fresh), "invitation": invited(fresh.claims["email"], ann.user)}
+    token = guest.post("identities:link", **asked)["token"]
+    assert guest.signed_in(token).get("accounts/me").get("roles", []) == []
 
 
 def test_what_is_noted_of_it(world: World) -> None:

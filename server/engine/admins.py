@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.caller import ADMIN, Caller
+from server.caller import Caller
 from server.engine import page_tokens
 from server.engine.audit import Audit
-from server.engine.granting import Rights, require_scope, require_within
+from server.engine.granting import USER, require_invite, require_scope, require_within, rights
 from server.engine.revocations import Revocations
 from server.engine.scopes import Scopes
 from server.engine.sessions import Sessions
@@ -23,9 +23,8 @@ from server.errors import Denied, Invalid, NotFound, Precondition, Stale, Violat
 from server.store.audit import StoredEntry, Wanted
 from server.store.users import StoredUser, StoredUsers
 
-USER = "transom.admin.v1.User"
 AUDIT_ENTRY = "transom.admin.v1.AuditEntry"
-"""The messages that scopes name."""
+"""What scopes call what is noted."""
 
 ROLES = 20
 """Roles of one account."""
@@ -172,18 +171,15 @@ class Admins:
         found = await self._users.one(id)
         if found is None:
             raise _no_user(name)
-        require_within(caller, _rights(found.roles, found.scopes))
+        require_within(caller, rights(found.roles, found.scopes))
         return await self._revocations.end_sessions(id, why="revoked by an admin")
 
     async def invite(self, caller: Caller, email: str, roles: Sequence[str]) -> None:
-        """Mails an invitation; with it, its reader gets these roles. Raises as SignUps.invite; Denied (BEYOND_SCOPES)
-        where that would make an admin who may do more than the caller; and as `require_scope`."""
-        require_scope(caller, USER, "invite")
-        if roles:
-            require_scope(caller, USER, "grant")
+        """Mails an invitation; with it, its reader gets these roles, unless the caller could not give them any more by
+        then. Raises as SignUps.invite and `require_invite`."""
+        require_invite(caller, roles)
         refuse(_wrong_roles("roles", roles))
-        require_within(caller, _rights(roles, None))
-        await self._sign_ups.invite(email, roles=sorted(set(roles)))
+        await self._sign_ups.invite(email, roles=sorted(set(roles)), by=caller.name)
 
     async def impersonate(self, caller: Caller, name: str, reason: str, address: str = "") -> SignedIn:
         """A session in which the caller acts as an account. Raises as Sessions.impersonate and `require_scope`; those
@@ -238,15 +234,8 @@ def _check(caller: Caller, before: StoredUser, wanted: _Wanted) -> None:
         raise Precondition("Somebody else must change one's own rights.", reason="OWN_ACCOUNT")
     if before.anonymous and wanted.roles:
         raise Precondition("An anonymous account has no roles.", reason="ANONYMOUS")
-    require_within(caller, _rights(before.roles, before.scopes))
-    require_within(caller, _rights(wanted.roles, wanted.scopes))
-
-
-def _rights(roles: Iterable[str], scopes: Sequence[str] | None) -> Rights:
-    """What an account may do as an admin."""
-    if ADMIN not in roles:
-        return frozenset()
-    return None if scopes is None else frozenset(scopes)
+    require_within(caller, rights(before.roles, before.scopes))
+    require_within(caller, rights(wanted.roles, wanted.scopes))
 
 
 def _told(before: StoredUser, wanted: _Wanted) -> Mapping[str, Mapping[str, str]]:

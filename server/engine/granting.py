@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from server.caller import ADMIN, Caller, Kind
 from server.errors import Denied, Unauthenticated
+
+USER = "transom.admin.v1.User"
+"""What scopes call accounts."""
 
 Rights = frozenset[str] | None
 """Scopes, `<what>:<action>`, either of which may be `*`; None: everything."""
@@ -24,6 +29,22 @@ def require_scope(caller: Caller, resource: str, action: str) -> None:
     if not caller.in_scope(resource, action):
         scope = f"{resource}:{action}"
         raise Denied(f"This needs the scope {scope}.", reason="SCOPE_REQUIRED", metadata={"scope": scope})
+
+
+def require_invite(caller: Caller, roles: Sequence[str]) -> None:
+    """Lets those pass who may invite people and give them these roles. Raises Denied (BEYOND_SCOPES) where that would
+    make an admin who may do more than the caller, and as `require_scope`."""
+    require_scope(caller, USER, "invite")
+    if roles:
+        require_scope(caller, USER, "grant")
+    require_within(caller, rights(roles, None))
+
+
+def rights(roles: Iterable[str], scopes: Sequence[str] | None) -> Rights:
+    """What an account with these may do as an admin."""
+    if ADMIN not in roles:
+        return frozenset()
+    return None if scopes is None else frozenset(scopes)
 
 
 def require_within(caller: Caller, given: Rights) -> None:

@@ -12,6 +12,7 @@ from server.caller import Caller, Kind
 from server.engine.audit import Audit
 from server.engine.authorizations import Authorizations, Brought, Returned, Started
 from server.engine.callers import require_own, require_recent
+from server.engine.invitations import roles_of
 from server.engine.oidc import Claimed
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
 from server.engine.sign_up_policy import SignUpPolicy
@@ -138,7 +139,7 @@ class Identities:
                 word = await self._invited(deed, claimed, invitation)
                 self._admit(claimed, word)
                 if word is not None:
-                    await deed.set_roles(user, _roles(word))
+                    await deed.set_roles(user, await roles_of(deed, word, user, self._audit))
             added = await self._add(deed, claimed, user, "identity_linked")
             proved = await self._prove(deed, claimed, account)
             upgraded = await deed.make_known(user)
@@ -209,14 +210,16 @@ class Identities:
         self._admit(claimed, word)
         # An invitation came by mail: that proves its address.
         email, key = (word.email, word.email_key) if word is not None else (claimed.email, claimed.email_key)
+        user = new_id()
+        roles = await roles_of(deed, word, user, self._audit) if word is not None else ()
         account = NewAccount(
-            new_id(),
+            user,
             email or None,
             key or None,
             display_name or claimed.name,
             None,
             verified=word is not None or claimed.authoritative,
-            roles=_roles(word) if word is not None else (),
+            roles=roles,
         )
         if not await deed.create(account):
             raise _exists()
@@ -269,10 +272,6 @@ def _exists() -> Precondition:
         "An account has this address: sign in to it as before, or reset its password; then link the identity.",
         reason="ACCOUNT_EXISTS",
     )
-
-
-def _roles(word: StoredWord) -> tuple[str, ...]:
-    return tuple(word.details.get("roles", ()))
 
 
 def _id(name: str) -> str:

@@ -34,6 +34,12 @@ _ADDRESS = "update transom.users set email = %s, email_key = %s, verified = %s w
 _KNOWN = "update transom.users set anonymous = false where id = %s and anonymous"
 _NAME = "update transom.users set display_name = %s where id = %s"
 _ROLES = "update transom.users set roles = %s where id = %s"
+_RIGHTS = """
+select roles, scopes from transom.users
+where %(kind)s = 'users' and id = %(id)s and disabled_time is null and delete_time is null
+union all
+select array[role], scopes from transom.keys where %(kind)s = 'keys' and id = %(id)s
+"""
 _DROP = "delete from transom.words where user_id = %s and purpose = any(%s)"
 _SESSION = "select 1 from transom.sessions where id = %s and user_id = %s and expire_time > now()"
 _END = "delete from transom.sessions where user_id = %s and id <> %s returning token_hash"
@@ -60,6 +66,14 @@ class _Expire:
 @dataclass(frozen=True, slots=True)
 class _Token:
     token_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRights:
+    """What somebody may do: of an admin, what is in `scopes`, or everything."""
+
+    roles: list[str]
+    scopes: list[str] | None
 
 
 class Deed:
@@ -120,6 +134,13 @@ class Deed:
     async def set_roles(self, user: str, roles: Sequence[str]) -> None:
         """Keeps other roles."""
         await self._connection.execute(_ROLES, [list(roles), user])
+
+    async def rights(self, name: str) -> StoredRights | None:
+        """What the account or key with this resource name may do now; None where it is gone or disabled."""
+        kind, _, id = name.partition("/")
+        async with self._connection.cursor(row_factory=class_row(StoredRights)) as cursor:
+            await cursor.execute(_RIGHTS, {"kind": kind, "id": id})
+            return await cursor.fetchone()
 
     async def verify(self, user: str) -> bool:
         """Keeps that the address is the account's own; whether that is news."""
