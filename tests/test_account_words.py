@@ -389,6 +389,34 @@ async def request_code(on: Server, email: str) -> Any:
     return await on.stubs().accounts("RequestSignInCode", pb.RequestSignInCodeRequest(email=email))
 
 
+@asynchronous
+async def test_strangers_who_ask_for_codes_do_not_keep_the_owners_away(at: Place) -> None:
+    async with server(at) as on:
+        codes, passwords = on.people.mail_codes, on.people.new_passwords
+
+        async def sent(email: str, ask: Any, network: str) -> bool:
+            before = len(mails(at, email))
+            await ask(email, network)
+            return len(mails(at, email)) > before
+
+        for ask in (codes.request, passwords.request_reset):
+            email, _, _ = await known(on)
+            assert [await sent(email, ask, "192.0.2.1") for _ in range(6)] == [True] * 5 + [False]
+            assert await sent(email, ask, "192.0.2.2")  # the owner, from wherever
+            for n in range(14):  # who has many networks uses up what strangers have together
+                assert await sent(email, ask, f"198.51.100.{n}")
+            assert not await sent(email, ask, "192.0.2.2")
+            # From where the account once proved itself there is still room, which strangers do not use up.
+            at.sql(
+                "insert into transom.known_networks select id, 'password', n from transom.users,"
+                " unnest(array['203.0.113.7', '2001:db8::/64']) n where email_key = %s", email,
+            )  # fmt: skip
+            assert [await sent(email, ask, "2001:db8::7") for _ in range(6)] == [True] * 5 + [False]
+            assert await sent(email, ask, "203.0.113.7")
+            at.sql("update transom.known_networks set seen_time = now() - interval '91 days'")
+            assert not await sent(email, ask, "203.0.113.7")
+
+
 async def with_code(on: Server, token: str, code: str, **more: Any) -> Any:
     return await on.stubs().accounts("SignInWithCode", pb.SignInWithCodeRequest(token=token, code=code, **more))
 

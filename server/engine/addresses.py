@@ -14,6 +14,7 @@ from server.engine.audit import Audit
 from server.engine.callers import require_own
 from server.engine.claiming import TO_AN_ADDRESS, claim
 from server.engine.letters import Letters
+from server.engine.networks import network
 from server.engine.post import Post
 from server.engine.proving import Proving
 from server.engine.revocations import Revocations
@@ -50,10 +51,11 @@ class Addresses:
         self._revocations = revocations
         self._audit = audit
 
-    async def request_verification(self, caller: Caller) -> None:
+    async def request_verification(self, caller: Caller, address_of_call: str = "") -> None:
         """Mails the caller's address a word to prove it with; nothing where it is proved already.
 
-        Raises Precondition (NO_EMAIL) for an account without an address, Exhausted where there were 5 within an hour.
+        Raises Precondition (NO_EMAIL) for an account without an address, Exhausted where there were too many within an
+        hour.
         """
         user = require_own(caller)
         account = await self._accounts.by_id(user)
@@ -63,9 +65,12 @@ class Addresses:
             return
         word = new_token(WORD)
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, account.email_key, Purpose.VERIFY):
+            if not await self._post.room(deed, account.email_key, Purpose.VERIFY, address_of_call):
                 raise too_many_mails()
-            await deed.keep(NewWord(digest(word), Purpose.VERIFY, PENDING, user, account.email, account.email_key))
+            told = {"network": network(address_of_call)}
+            await deed.keep(
+                NewWord(digest(word), Purpose.VERIFY, PENDING, user, account.email, account.email_key, told)
+            )
             await self._post.queue(deed, account.email, self._letters.verify(account.email, word, PENDING))
 
     async def request_change(self, caller: Caller, email: str, password: str, address_of_call: str = "") -> None:
@@ -84,10 +89,10 @@ class Addresses:
             raise Invalid.fields([Violation("email", "is the account's address already", "NOT_ANOTHER")])
         word = new_token(WORD)
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, key, Purpose.CHANGE):
+            if not await self._post.room(deed, key, Purpose.CHANGE, address_of_call):
                 return
             owner = await deed.by_email(key)
-            asked = {"session": caller.session.removeprefix("sessions/")}
+            asked = {"session": caller.session.removeprefix("sessions/"), "network": network(address_of_call)}
             await deed.keep(NewWord(digest(word), Purpose.CHANGE, PENDING, user, email, key, asked))
             if owner is None or owner.id == user:
                 await self._post.queue(deed, email, self._letters.change(email, word, PENDING))

@@ -9,6 +9,7 @@ from server.engine.audit import Audit
 from server.engine.callers import require_own
 from server.engine.invitations import roles_of
 from server.engine.letters import Letters
+from server.engine.networks import network
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
 from server.engine.revocations import Revocations
@@ -110,8 +111,8 @@ class Anonymous:
         self._policy.admit(key, invited=bool(invitation))
         hashed = await self._passwords.hash(password)
         if self._policy.verify and not invitation:
-            return await self._promise(user, email, key, hashed, display_name)
-        ended = await self._at_once(user, email, key, hashed, display_name, invitation)
+            return await self._promise(user, email, key, hashed, display_name, place)
+        ended = await self._at_once(user, email, key, hashed, display_name, invitation, place)
         await self._revocations.ended(ended)
         await self._revocations.refresh(user)
         return await self._sign_ins.finish(user, Proof.PASSWORD, place)
@@ -121,12 +122,17 @@ class Anonymous:
         owns something stays: others may see what it made."""
         return await self._stored.sweep(UNUSED)
 
-    async def _promise(self, user: str, email: str, key: str, hashed: str, display_name: str) -> Promised:
+    async def _promise(self, user: str, email: str, key: str, hashed: str, display_name: str, place: Place) -> Promised:
         """An upgrade once the address is proved; the same work for an address that has an account."""
         word, (token, kept) = new_token(WORD), sign_up_token()
-        details = {"display_name": display_name, "password_hash": hashed, SIGN_UP_TOKEN: kept}
+        details = {
+            "display_name": display_name,
+            "password_hash": hashed,
+            SIGN_UP_TOKEN: kept,
+            "network": network(place.address),
+        }
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, key, Purpose.UPGRADE):
+            if not await self._post.room(deed, key, Purpose.UPGRADE, place.address):
                 return Promised(token)
             owner = await deed.by_email(key)
             await deed.keep(NewWord(digest(word), Purpose.UPGRADE, PENDING, user, email, key, details))
@@ -138,7 +144,7 @@ class Anonymous:
         return Promised(token)
 
     async def _at_once(
-        self, user: str, email: str, key: str, hashed: str, display_name: str, invitation: str
+        self, user: str, email: str, key: str, hashed: str, display_name: str, invitation: str, place: Place
     ) -> list[bytes]:
         """The hashes of the tokens of the sessions that ended."""
         async with self._deeds.begin() as deed:
@@ -148,7 +154,7 @@ class Anonymous:
                 if used is None:
                     raise not_invited()
                 roles = await roles_of(deed, used, user, self._audit)
-            room = await self._post.room(deed, key, Purpose.VERIFY)
+            room = await self._post.room(deed, key, Purpose.VERIFY, place.address)
             account = await deed.by_id(user)
             if account is None or not account.anonymous:
                 raise _not_anonymous()
@@ -159,7 +165,8 @@ class Anonymous:
                 await deed.set_roles(user, roles)
             if room and not invitation:
                 word = new_token(WORD)
-                await deed.keep(NewWord(digest(word), Purpose.VERIFY, PENDING, user, email, key))
+                told = {"network": network(place.address)}
+                await deed.keep(NewWord(digest(word), Purpose.VERIFY, PENDING, user, email, key, told))
                 await self._post.queue(deed, email, self._letters.verify(email, word, PENDING))
             ended = [*await deed.end_sessions(user)]
             await self._revocations.ending(ended)

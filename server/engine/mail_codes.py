@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from server.engine.audit import Audit
 from server.engine.claiming import claim
 from server.engine.letters import Letters
+from server.engine.networks import network
 from server.engine.post import Post
 from server.engine.revocations import Revocations
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
@@ -70,8 +71,8 @@ class MailCodes:
         self._sign_ins = sign_ins
         self._audit = audit
 
-    async def request(self, email: str) -> Requested:
-        """Mails a code to the address, unless it may not sign in here, or there were 5 codes within an hour.
+    async def request(self, email: str, address_of_call: str = "") -> Requested:
+        """Mails a code to the address, unless it may not sign in here, or there were too many within an hour.
 
         The same answer after the same work for every address. Raises Invalid where it is none.
         """
@@ -81,14 +82,14 @@ class MailCodes:
         assert key is not None  # else it was refused
         token, code = new_token(WORD), f"{secrets.randbelow(10**DIGITS):0{DIGITS}}"
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, key, Purpose.CODE):
+            if not await self._post.room(deed, key, Purpose.CODE, address_of_call):
                 return Requested(token, datetime.now(UTC) + CODE)
             account = await deed.by_email(key)
             known = account is not None and not account.closed
             may = known if account is not None else self._policy.admits(key)
             user = account.id if account is not None and known else None
             to = (account.email if account else None) or email
-            told = {"code": _hashed(token, code)}
+            told = {"code": _hashed(token, code), "network": network(address_of_call)}
             ends = await deed.keep(NewWord(digest(token), Purpose.CODE, CODE, user, email, key, told))
             shown = f"{code[:4]} {code[4:]}"
             await self._post.queue(deed, to, self._letters.code(shown, CODE), withheld=not may)

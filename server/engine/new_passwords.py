@@ -10,6 +10,7 @@ from server.engine.audit import Audit
 from server.engine.callers import require_own
 from server.engine.claiming import TO_AN_ADDRESS, claim
 from server.engine.letters import Letters
+from server.engine.networks import network
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
 from server.engine.proving import Proving
@@ -84,8 +85,9 @@ class NewPasswords:
         await self._revocations.ended(ended)
         return await self._sessions.rotate(caller, proved=True)
 
-    async def request_reset(self, email: str) -> None:
-        """Mails the account of the address a word to choose another password with, unless there were 5 within an hour.
+    async def request_reset(self, email: str, address_of_call: str = "") -> None:
+        """Mails the account of the address a word to choose another password with, unless there were too many within an
+        hour.
 
         The same work for an address that has no account. Raises Invalid.
         """
@@ -95,13 +97,14 @@ class NewPasswords:
         assert key is not None  # else it was refused
         word = new_token(WORD)
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, key, Purpose.RESET):
+            if not await self._post.room(deed, key, Purpose.RESET, address_of_call):
                 return
             account = await deed.by_email(key)
             known = account is not None and not account.closed
             user = account.id if account is not None and known else None
             to = (account.email if account else None) or email
-            await deed.keep(NewWord(digest(word), Purpose.RESET, RESET, user, email, key))
+            asked = {"network": network(address_of_call)}
+            await deed.keep(NewWord(digest(word), Purpose.RESET, RESET, user, email, key, asked))
             await self._post.queue(deed, to, self._letters.reset(to, word, RESET), withheld=not known)
 
     async def reset(self, word: str, password: str, place: Place = ANYWHERE) -> SignedIn | Challenge:

@@ -17,6 +17,7 @@ from server.engine.account import Account, account_of
 from server.engine.audit import Audit
 from server.engine.invitations import promised, roles_of
 from server.engine.letters import Letters
+from server.engine.networks import network
 from server.engine.password_rules import LEAST, PasswordRules, shape
 from server.engine.post import Post
 from server.engine.sign_ins import Challenge, Place, Proof, SignedIn, SignIns
@@ -99,9 +100,9 @@ class SignUps:
         if invitation:
             await self._join(account, invitation)
         elif self._policy.verify:
-            return await self._promise(account)
+            return await self._promise(account, place)
         else:
-            await self._make(account)
+            await self._make(account, place)
         return await self._sign_ins.finish(account.id, Proof.PASSWORD, place)
 
     async def enrol(
@@ -201,7 +202,7 @@ class SignUps:
                 ),
             )
 
-    async def _promise(self, account: NewAccount) -> Promised:
+    async def _promise(self, account: NewAccount, place: Place) -> Promised:
         """An account once the address is proved; the same work for an address that has one."""
         assert account.email is not None and account.email_key is not None
         word, (token, kept) = new_token(WORD), sign_up_token()
@@ -209,9 +210,10 @@ class SignUps:
             "display_name": account.display_name,
             "password_hash": account.password_hash,
             SIGN_UP_TOKEN: kept,
+            "network": network(place.address),
         }
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, account.email_key, Purpose.SIGN_UP):
+            if not await self._post.room(deed, account.email_key, Purpose.SIGN_UP, place.address):
                 return Promised(token)
             owner = await deed.by_email(account.email_key)
             await deed.keep(
@@ -231,17 +233,16 @@ class SignUps:
                 await self._post.queue(deed, email, self._letters.already(email))
         return Promised(token)
 
-    async def _make(self, account: NewAccount) -> None:
+    async def _make(self, account: NewAccount, place: Place) -> None:
         """An account at once; whether the address is the caller's own is asked by mail."""
         assert account.email is not None and account.email_key is not None
         word = new_token(WORD)
         async with self._deeds.begin() as deed:
-            room = await self._post.room(deed, account.email_key, Purpose.VERIFY)
+            room = await self._post.room(deed, account.email_key, Purpose.VERIFY, place.address)
             await self._create(deed, account)
             if room:
-                await deed.keep(
-                    NewWord(digest(word), Purpose.VERIFY, PENDING, account.id, account.email, account.email_key)
-                )
+                to, told = (account.email, account.email_key), {"network": network(place.address)}
+                await deed.keep(NewWord(digest(word), Purpose.VERIFY, PENDING, account.id, *to, told))
                 await self._post.queue(deed, account.email, self._letters.verify(account.email, word, PENDING))
 
     async def _create(self, deed: Deed, account: NewAccount) -> None:

@@ -61,7 +61,7 @@ class AccountsService(accounts_pb2_grpc.AccountsServiceServicer):
     async def RequestSignInCode(
         self, request: pb.RequestSignInCodeRequest, context: Any
     ) -> pb.RequestSignInCodeResponse:
-        requested = await self._people.mail_codes.request(request.email)
+        requested = await self._people.mail_codes.request(request.email, current().address)
         return pb.RequestSignInCodeResponse(token=requested.token, expire_time=time_message(requested.expire_time))
 
     async def SignInWithCode(self, request: pb.SignInWithCodeRequest, context: Any) -> pb.SignInResponse:
@@ -101,7 +101,7 @@ class AccountsService(accounts_pb2_grpc.AccountsServiceServicer):
         return account_message(await self._people.accounts.rename(caller(), request.account.display_name))
 
     async def RequestEmailVerification(self, request: pb.RequestEmailVerificationRequest, context: Any) -> Empty:
-        await self._people.addresses.request_verification(caller())
+        await self._people.addresses.request_verification(caller(), current().address)
         return Empty()
 
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Any) -> pb.Account:
@@ -120,7 +120,7 @@ class AccountsService(accounts_pb2_grpc.AccountsServiceServicer):
         return pb.ChangePasswordResponse(token=await renewed(context, token))
 
     async def RequestPasswordReset(self, request: pb.RequestPasswordResetRequest, context: Any) -> Empty:
-        await self._people.new_passwords.request_reset(request.email)
+        await self._people.new_passwords.request_reset(request.email, current().address)
         return Empty()
 
     async def ResetPassword(self, request: pb.ResetPasswordRequest, context: Any) -> pb.SignInResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,20 +11,29 @@ from typing import Any, TypeVar
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from server.store import accounts, mails, words
+from server.store import accounts, known_networks, mails, words
 from server.store.accounts import NewAccount, StoredAccount
 from server.store.pooled import Pool, transaction
 from server.store.words import NewWord, StoredWord
 
 Row = TypeVar("Row")
+Parameters = Sequence[object] | Mapping[str, object]
 
 # Two who do something with one address wait for each other, whether or not it has an account: what is counted or looked
 # for afterwards stays so until the deed is done.
 _HOLD = "select pg_advisory_xact_lock(hashtextextended('transom.address:' || %s, 0))"
 
-_RECENT = """
-select count(*)::int as number from transom.words
-where email_key = %s and purpose = %s and create_time > clock_timestamp() - %s
+_RECENT = f"""
+with known as (
+    select n.network from transom.known_networks n join transom.users u on u.id = n.user_id
+    where u.email_key = %(key)s and n.seen_time > now() - interval '{known_networks.DAYS} days'
+), asked as (
+    select coalesce(details ->> 'network', '') as network from transom.words
+    where email_key = %(key)s and purpose = %(purpose)s and create_time > clock_timestamp() - %(within)s
+)
+select (select count(*)::int from asked where network = %(network)s) as here,
+       (select count(*)::int from asked where network not in (select network from known)) as strangers,
+       exists (select from known where network = %(network)s) as known
 """
 
 _BY_ID = f"select {accounts.COLUMNS} from transom.users where id = %s for no key update"
@@ -59,6 +68,18 @@ class _Number:
 
 
 @dataclass(frozen=True, slots=True)
+class Recent:
+    """Words that were made for an address lately and were not used."""
+
+    here: int
+    """Those that were asked for from the network in question."""
+    strangers: int
+    """Those from networks from which the account of the address did not prove itself."""
+    known: bool
+    """Whether it did so from the network in question."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Expire:
     expire_time: datetime
 
@@ -86,9 +107,11 @@ class Deed:
         """Waits until no other deed holds this address, and holds it."""
         await self._connection.execute(_HOLD, [email_key])
 
-    async def recent(self, email_key: str, purpose: str, within: timedelta) -> int:
-        """How many words of this purpose were made for the address within that time and were not used."""
-        return (await self._one(_Number, _RECENT, [email_key, purpose, within])).number
+    async def recent(self, email_key: str, purpose: str, within: timedelta, network: str) -> Recent:
+        """How many words of this purpose were made for the address within that time and were not used. The `network`
+        that asked for a word is in its details."""
+        values = {"key": email_key, "purpose": purpose, "within": within, "network": network}
+        return await self._one(Recent, _RECENT, values)
 
     async def keep(self, word: NewWord) -> datetime:
         """Keeps a word; when it ends."""
@@ -170,12 +193,12 @@ class Deed:
         for statement, parameters in statements:
             await self._connection.execute(statement, parameters)
 
-    async def _maybe(self, row: type[Row], statement: str, parameters: Sequence[object]) -> Row | None:
+    async def _maybe(self, row: type[Row], statement: str, parameters: Parameters) -> Row | None:
         async with self._connection.cursor(row_factory=class_row(row)) as cursor:
             await cursor.execute(statement, parameters)
             return await cursor.fetchone()
 
-    async def _one(self, row: type[Row], statement: str, parameters: Sequence[object]) -> Row:
+    async def _one(self, row: type[Row], statement: str, parameters: Parameters) -> Row:
         found = await self._maybe(row, statement, parameters)
         assert found is not None  # a count answers a row
         return found
