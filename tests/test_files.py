@@ -348,6 +348,69 @@ async def test_who_may_what(at: Place, bucket: Bucket) -> None:
 
 
 @asynchronous
+async def test_keys_and_admins_do_with_files_what_their_scopes_say(at: Place, bucket: Bucket) -> None:
+    async with server(at) as on:
+        ann, ada = await signed_up(on), await signed_up(on)
+        [[admin]] = at.sql(
+            "update transom.users set roles = '{admin}', scopes = '{transom.admin.v1.User:get}'"
+            " where id = (select id from transom.users order by create_time desc limit 1) returning 'users/' || id"
+        )
+        file, own, copy, adas_copy = [await uploaded(ann) for _ in range(4)]
+        pending = (await announce(ann, JPEG)).file
+        at.sql("update transom.files set private = true where 'files/' || id = any(%s)", [copy.name, adas_copy.name])
+        at.sql("update transom.files set owner = %s where 'files/' || id = any(%s)", admin, [own.name, adas_copy.name])
+        requests = {
+            "get": [
+                ("GetFile", pb.GetFileRequest(name=file.name)),
+                ("GetDownloadUrl", pb.GetDownloadUrlRequest(name=file.name)),
+                ("ListFiles", pb.ListFilesRequest()),
+            ],
+            "create": [
+                ("CreateUpload", pb.CreateUploadRequest(**GOOD)),
+                ("CompleteUpload", pb.CompleteUploadRequest(name=pending.name)),
+            ],
+            "delete": [("DeleteFile", pb.DeleteFileRequest(name=file.name))],
+        }
+
+        async def key(role: str, *scopes: str) -> Caller:
+            made, token = await on.keys.create(OPERATOR, "a tool", role)
+            at.sql("update transom.keys set scopes = %s where id = %s", list(scopes), made.id)
+            return on.stubs(token)
+
+        one = "transom.files.v1.File:{}".format
+        tools = {action: await key("service", "inspect.v1.Site:*", one(action)) for action in requests}
+        for has, tool in tools.items():
+            for action, calls in requests.items():
+                for method, request in calls:
+                    if has != action:
+                        answer = await refused(tool.files(method, request))
+                        assert answer[:2] == ("PERMISSION_DENIED", "SCOPE_MISSING"), (has, method)
+        assert bucket.of(file.name)[1] == JPEG
+        assert await tools["get"].files("GetFile", requests["get"][0][1]) == file
+        assert (await tools["create"].files("CreateUpload", requests["create"][0][1])).file.name
+        assert (await refused(tools["create"].files("CompleteUpload", requests["create"][1][1])))[1] == "UPLOAD_MISSING"
+        await tools["delete"].files("DeleteFile", requests["delete"][0][1])
+        assert bucket.of(file.name) == (None, None)
+
+        # The copy of an account: no service key's, an admin's who may get exports, and always its owner's.
+        look, drop = pb.GetFileRequest(name=copy.name), pb.DeleteFileRequest(name=copy.name)
+        everything = await on.keys.create(OPERATOR, "a consumer", "service")
+        for sentence, client in [
+            ("a service key", on.stubs(everything[1])),
+            ("one with its scope", await key("service", "transom.accounts.v1.Export:get", one("*"))),
+            ("an admin's without it", await key("admin", one("*"))),
+        ]:
+            for method, request in (("GetFile", look), ("DeleteFile", drop)):
+                assert (await refused(client.files(method, request)))[0] == "NOT_FOUND", sentence
+        exporting = await key("admin", one("get"), "transom.accounts.v1.Export:get")
+        assert (await exporting.files("GetFile", look)).name == copy.name
+        answer = await refused(ada.files("GetFile", pb.GetFileRequest(name=own.name)))
+        assert answer[:2] == ("PERMISSION_DENIED", "SCOPE_MISSING")
+        assert (await ada.files("GetFile", pb.GetFileRequest(name=adas_copy.name))).name == adas_copy.name
+        assert (await refused(ada.files("GetFile", look)))[0] == "NOT_FOUND"
+
+
+@asynchronous
 async def test_files_come_in_pages_bound_to_the_caller(at: Place) -> None:
     async with server(at) as on:
         ann, bob = await signed_up(on), await signed_up(on)

@@ -19,11 +19,11 @@ from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 from urllib.parse import quote
 
-from server.caller import Caller
+from server.caller import ADMIN, Caller
 from server.engine import content_types, page_tokens
 from server.engine.text import line
 from server.engine.tokens import new_id
-from server.errors import Invalid, NotFound, Precondition, Refusal, Unauthenticated, Violation
+from server.errors import Denied, Invalid, NotFound, Precondition, Refusal, Unauthenticated, Violation
 from server.store.files import StoredFile, StoredFiles
 from server.store.objects import ObjectChanged, ObjectMissing, Objects
 
@@ -46,7 +46,10 @@ SWEPT = 100
 """Files that one sweep looks after."""
 
 _NAME = re.compile(r"files/([^/\x00]{1,64})")
-_TRUSTED = frozenset({"admin", "service"})
+
+FILE = "transom.files.v1.File"
+EXPORT = "transom.accounts.v1.Export"
+"""The messages that scopes name."""
 
 # What a browser may show by itself; nothing that could run.
 _SHOWN = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp", "image/avif", "application/pdf"})
@@ -98,8 +101,9 @@ class Files:
     async def create_upload(
         self, caller: Caller, filename: str, content_type: str, size_bytes: int, sha256: bytes = b""
     ) -> Upload:
-        """Announces a file of the caller's. Raises Invalid, and Exhausted where too many uploads are unfinished."""
-        _known(caller)
+        """Announces a file of the caller's. Raises Invalid, Exhausted where too many uploads are unfinished, and Denied
+        (SCOPE_MISSING), as all below, where the caller is a key or an admin whose scopes do not hold it."""
+        _require(caller, "create")
         wrong = [
             _filename(filename),
             _content_type(content_type),
@@ -118,7 +122,7 @@ class Files:
 
         Raises Precondition where nothing, or something else, arrived.
         """
-        stored = await self._own(caller, name)
+        stored = await self._own(caller, name, "create")
         if stored.state == "READY":
             return _file(stored)
         try:
@@ -135,12 +139,13 @@ class Files:
         return _file(ready)
 
     async def get(self, caller: Caller, name: str) -> File:
-        """The file `name`, for whoever is known and knows its name: it cannot be guessed. A private one is for its owner."""
+        """The file `name`, for whoever is known and knows its name: it cannot be guessed. A private one is for its owner
+        and for admins who may get copies of accounts."""
         return _file(await self._open(caller, name))
 
     async def list(self, caller: Caller, page_size: int, page_token: str) -> tuple[Sequence[File], str]:
         """A page of the caller's own files, newest first, and the token of the next page; "" after the last."""
-        _known(caller)
+        _require(caller, "get")
         scope = f"files of {caller.name}"
         size = page_tokens.size(page_size, self._page_size, self._page_size_max)
         found = await self._files.page(caller.name, page_tokens.opened(page_token, scope), size + 1)
@@ -150,7 +155,7 @@ class Files:
 
     async def delete(self, caller: Caller, name: str) -> None:
         """Deletes a file. It is gone when this returns; its bytes are too, or will be when S3 is back."""
-        stored = await self._own(caller, name)
+        stored = await self._own(caller, name, "delete")
         if not await self._files.delete(stored.id):
             raise _missing(name)
         with contextlib.suppress(Refusal):  # else the sweep does it
@@ -277,19 +282,28 @@ class Files:
 
     async def _open(self, caller: Caller, name: str) -> StoredFile:
         """The file, for who may read it. A private one is not for who acts as its owner, either."""
-        _known(caller)
-        stored = await self._one(name)
+        stored = await self._found(caller, name, "get")
         own = stored.owner == caller.name and not caller.impersonator
-        if stored.private and not own and not caller.roles & _TRUSTED:
+        if stored.private and not own and not _copies(caller):
             raise _missing(name)
         return stored
 
-    async def _own(self, caller: Caller, name: str) -> StoredFile:
-        """The file, for its owner and for keys and the system, whom every file is open to."""
-        _known(caller)
-        stored = await self._one(name)
-        if stored.owner != caller.name and not caller.roles & _TRUSTED:
+    async def _own(self, caller: Caller, name: str, action: str) -> StoredFile:
+        """The file, for its owner and for keys, admins and the system, whom every file is open to that is not private."""
+        stored = await self._found(caller, name, action)
+        theirs = _copies(caller) if stored.private else caller.trusted
+        if stored.owner != caller.name and not theirs:
             raise _missing(name)
+        return stored
+
+    async def _found(self, caller: Caller, name: str, action: str) -> StoredFile:
+        """The file, where the caller's scopes hold this. The copy of an account needs none: it is its owner's as a person,
+        whatever they are as an admin, and who else may have it is said by the scopes of exports."""
+        if not caller.account:
+            _require(caller, action)
+        stored = await self._one(name)
+        if not stored.private:
+            _require(caller, action)
         return stored
 
     def _size(self, size_bytes: int) -> Violation | None:
@@ -331,9 +345,21 @@ def _file(stored: StoredFile) -> File:
     )
 
 
-def _known(caller: Caller) -> None:
+def _require(caller: Caller, action: str) -> None:
+    """Raises Unauthenticated for nobody, and Denied (SCOPE_MISSING)."""
     if not caller.known:
         raise Unauthenticated("Sign in first.")
+    if caller.trusted and not caller.in_scope(FILE, action):
+        raise Denied(
+            "This is not in your scopes.",
+            reason="SCOPE_MISSING",
+            metadata={"resource": "transom.dev/File", "action": action},
+        )
+
+
+def _copies(caller: Caller) -> bool:
+    """Whether the caller may read copies of accounts that are not its own: service keys never do."""
+    return ADMIN in caller.roles and caller.in_scope(EXPORT, "get")
 
 
 def _readable(stored: StoredFile, name: str) -> None:

@@ -20,8 +20,9 @@ OWN: Mapping[str, Sequence[str]] = {
     "transom.admin.v1.Rule": ("explain",),
     "transom.accounts.v1.Account": ("delete",),
     "transom.accounts.v1.Export": ("create", "get", "list"),
+    "transom.files.v1.File": ("get", "create", "delete"),
 }
-"""What Transom's own services ask of admins."""
+"""What Transom's own services ask of admins, and of keys where files are concerned."""
 
 
 class Scopes:
