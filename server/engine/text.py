@@ -34,9 +34,10 @@ def email_key(address: str) -> str | None:
 
     Letter case, Unicode's compatible forms and the domain's two spellings
     (`bücher.example`, `xn--bcher-kva.example`) do not make another address.
+    What has letters that folding takes for others (`ß` for `ss`) is none: it may be another mailbox than its key's.
     Quoted local parts and address literals (RFC 5321) are not accepted.
     """
-    if len(address) > EMAIL or line("email", address, EMAIL) is not None:
+    if len(address) > EMAIL or line("email", address, EMAIL) is not None or _ambiguous(address):
         return None
     local, at, domain = unicodedata.normalize("NFKC", address).casefold().rpartition("@")
     if not at or not _LOCAL.fullmatch(local) or len(local.encode()) > 64:
@@ -60,7 +61,10 @@ def refuse(*violations: Violation | None) -> None:
 
 
 def domain_key(domain: str) -> str | None:
-    """The one spelling of a domain; None where it is none."""
+    """The one spelling of a domain; None where it is none, or one that the standards of 2003 and 2008 take for different
+    ones: `straße.example` was `strasse.example`, and belongs to somebody else today. Written as `xn--…` it is one."""
+    if _ambiguous(domain) or any(unicodedata.category(c) == "Cf" for c in domain):
+        return None
     try:
         ascii_domain = unicodedata.normalize("NFKC", domain).casefold().encode("idna").lower()
     except UnicodeError:
@@ -68,3 +72,8 @@ def domain_key(domain: str) -> str | None:
     if len(ascii_domain) > 253 or not all(_LABEL.fullmatch(label) for label in ascii_domain.split(b".")):
         return None
     return ascii_domain.decode()
+
+
+def _ambiguous(text: str) -> bool:
+    """Whether folding does more than take away letter case, so that two mailboxes may get one key."""
+    return any(form.casefold() != form.lower() for form in (text, unicodedata.normalize("NFKC", text)))
