@@ -280,6 +280,25 @@ def test_operators_look_after_accounts(people: People, run: Callable[..., Result
     assert [line.split("  ")[2] for line in told.splitlines()] == done
 
 
+def test_what_tries_nobody_is_not_noted(people: People) -> None:
+    """Else strangers fill the log at no cost, with tokens that they make up."""
+    ann, device = people.person(), secrets.token_hex(8)
+    for number in range(3):
+        made_up = {"token": f"tsw_{secrets.token_urlsafe(32)}", "code": "12345678", "device": device}
+        assert people.nobody.post("accounts:signInWithCode", **made_up).reason == "WRONG_CODE"
+        challenge = {"challengeToken": f"tsw_{secrets.token_urlsafe(32)}", "code": f"12345{number}"}
+        assert people.nobody.post("accounts:signInWithSecondFactor", **challenge).code == "UNAUTHENTICATED"
+    email = f"{secrets.token_hex(6)}@example.com"
+    token = people.nobody.post("accounts:requestSignInCode", email=email)["token"]
+    for code in ("123", "12345678", "abc"):  # of an address without an account
+        wrong = people.nobody.post("accounts:signInWithCode", token=token, code=code, device=device)
+        assert wrong.reason == "WRONG_CODE"
+    assert people.nobody.post("accounts:signIn", email=ann.email, password="wrong " + PASSWORD, device=device)
+    people.refusal_noted(ann, "sign_in")  # entries are written in their order
+    rows = people.sql("select target, outcome from transom.audit where device = %s", device)
+    assert rows == [(ann.user, "WRONG_CREDENTIALS")]
+
+
 def test_operators_read_the_log(people: People, run: Callable[..., Result]) -> None:
     ann = people.person()
     for action, ago in (("old", "3 hours"), ("new", "1 minute")):

@@ -994,6 +994,20 @@ def test_what_is_noted_of_it(world: World) -> None:
     )
     assert rows == [("sign_up", "ok", "oidc", world.home.url), ("sign_in", "ok", "oidc", None)]
 
+    # Who proves to be nobody tried nobody: else strangers fill the log with tokens that they make up.
+    device, ann = secrets.token_hex(8), world.people.person()
+    made_up = brought(world, who) | {"id_token": f"a.{secrets.token_hex(8)}.b"}
+    assert world.nobody.post("identities:signInWithIdToken", **made_up, device=device).code == "UNAUTHENTICATED"
+    other = person(new_address())
+    spent = brought(world, other)
+    for outcome in (dict, Refused):
+        answer = world.nobody.post("identities:signInWithIdToken", **spent, device=device)
+        assert isinstance(answer, outcome)
+    assert world.nobody.post("accounts:signIn", email=ann.email, password="wrong horse", device=device)
+    world.people.refusal_noted(ann, "sign_in")
+    rows = world.at.sql("select outcome from transom.audit where device = %s and outcome <> 'ok'", device)
+    assert rows == [("ID_TOKEN_USED",), ("WRONG_CREDENTIALS",)]
+
 
 # ---------------------------------------------------------------------------------------------------- link and unlink
 

@@ -87,10 +87,11 @@ class Identities:
         may be somebody else's; Denied where the sign-up policy admits no such account.
         """
         refuse(line("display_name", display_name, LABEL), line("device", place.device, LABEL))
+        claimed = await self._authorizations.claimed(given)
+        # Noted is from here on: who proves to be nobody tried nobody, and could fill the log with made-up tokens.
         try:
-            claimed = await self._authorizations.claimed(given)
             user = await self._account(claimed, display_name, invitation)
-        except (Unauthenticated, Precondition, Denied) as refusal:  # not what was malformed, or nobody could tell
+        except (Unauthenticated, Precondition, Denied) as refusal:  # not what was malformed
             await self._audit.note(
                 "sign_in",
                 outcome=refusal.reason,

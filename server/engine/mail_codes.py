@@ -151,14 +151,16 @@ class MailCodes:
         return account.id, ended, True
 
     async def _wrong(self, word: StoredWord | None, place: Place) -> Unauthenticated:
-        await self._audit.note(
-            "sign_in",
-            target=f"users/{word.user_id}" if word is not None and word.user_id else "",
-            outcome="WRONG_CODE",
-            details={"proof": Proof.CODE.value},
-            address=place.address,
-            device=place.device,
-        )
+        """The refusal; it is noted where an account was tried. Else strangers could fill the log with what they make up."""
+        if word is not None and word.user_id:
+            await self._audit.note(
+                "sign_in",
+                target=f"users/{word.user_id}",
+                outcome="WRONG_CODE",
+                details={"proof": Proof.CODE.value},
+                address=place.address,
+                device=place.device,
+            )
         return Unauthenticated("The code is wrong, or over; ask for another.", reason="WRONG_CODE")
 
 
