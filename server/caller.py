@@ -65,9 +65,7 @@ class Caller:
     def in_scope(self, resource: str, action: str) -> bool:
         """Whether a trusted caller may do `action` with resources of the message `resource`."""
         scopes = self.scopes
-        return scopes is None or not scopes.isdisjoint(
-            (f"{resource}:{action}", f"{resource}:*", f"*:{action}", "*:*")
-        )
+        return scopes is None or not scopes.isdisjoint((f"{resource}:{action}", f"{resource}:*", f"*:{action}", "*:*"))
 
 
 NOBODY = Caller()

@@ -136,7 +136,9 @@ def test_an_app_tells_its_processes_what_the_stack_does_not_know_better(tmp_path
     proto.parent.mkdir(parents=True)
     proto.write_text('syntax = "proto3";\npackage a.v1;\nmessage First {}\n')
     file = tmp_path / "app" / ".env"
-    file.write_text("# ours\n\nTRANSOM_SIGN_UP=invite\nexport TRANSOM_PUBLIC_URL = 'http://a.example'\nTRANSOM_REDIS=ours\n")
+    file.write_text(
+        "# ours\n\nTRANSOM_SIGN_UP=invite\nexport TRANSOM_PUBLIC_URL = 'http://a.example'\nTRANSOM_REDIS=ours\n"
+    )
     with Stack(tmp_path / "8080", app=tmp_path / "app", parts=("redis", "schema")).running() as stack:
         assert (stack.env["TRANSOM_SIGN_UP"], stack.env["TRANSOM_PUBLIC_URL"]) == ("invite", "http://a.example")
         assert stack.env["TRANSOM_REDIS"] != "ours"
