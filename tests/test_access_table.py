@@ -575,7 +575,8 @@ OWN = """
 AccountsService       | everybody | SignUp SignIn RequestSignInCode SignInWithCode SignInAnonymously VerifyEmail
 AccountsService       | everybody | RequestPasswordReset ResetPassword
 AccountsService       | accounts  | UpgradeAccount SignOut GetMe UpdateMe RequestEmailVerification RequestEmailChange
-AccountsService       | accounts  | ChangePassword ListSessions RevokeSession RevokeAllSessions
+AccountsService       | accounts  | ListSessions RevokeSession RevokeAllSessions
+AccountsService       | people    | ChangePassword
 AccountDataService    | everybody | CancelAccountDeletion
 AccountDataService    | accounts  | DeleteAccount ExportAccount GetExport ListExports
 AccountDataService    | admins    | RestoreAccount
