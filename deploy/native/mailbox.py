@@ -38,6 +38,8 @@ class Mailbox:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read: dict[str, dict[str, Any]] = {}
+        """What is told of each mail, by id: none ever changes, and reading one with its attachments takes milliseconds."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, sender: str, recipients: list[str], content: bytes) -> str:
@@ -49,6 +51,7 @@ class Mailbox:
         new.rename(self.folder / f"{name}.eml")
         for old in list(self._files())[KEPT:]:
             old.unlink(missing_ok=True)
+            self._read.pop(old.stem, None)
         return name
 
     def raw(self, name: str) -> bytes | None:
@@ -63,8 +66,12 @@ class Mailbox:
     def mails(self) -> Iterator[dict[str, Any]]:
         """All mails, newest first, as told by `/mails`."""
         for file in self._files():
-            if content := self.raw(file.stem):
-                yield _told(file.stem, email.message_from_bytes(content, policy=email.policy.default))
+            if file.stem not in self._read:
+                content = self.raw(file.stem)
+                if content is None:
+                    continue  # it made room meanwhile
+                self._read[file.stem] = _told(file.stem, email.message_from_bytes(content, policy=email.policy.default))
+            yield self._read[file.stem]
 
     def _files(self) -> Iterator[Path]:
         yield from sorted(self.folder.glob("*.eml"), reverse=True)
