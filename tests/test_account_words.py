@@ -336,7 +336,8 @@ async def test_an_address_is_changed_where_the_new_one_is_proved(at: Place) -> N
         assert (await refused(request_change(ann, new, "not the password")))[1] == "WRONG_PASSWORD"
         assert (await refused(request_change(ann, email)))[2] == ("email",)
         await request_change(ann, new.upper())
-        assert (await me(ann)).email == email and mails(at, email) == []
+        assert (await me(ann)).email == email and subjects(at, email) == ["Your account shall get another address"]
+        assert new.upper() in mails(at, email)[0][1] and "tsw_" not in mails(at, email)[0][1]
         await request_reset(on, email)  # a word that lies in the old mailbox
         lost = word(at, email)
         assert (await verify(on, word(at, new.upper()))).email == new.upper()
@@ -346,6 +347,18 @@ async def test_an_address_is_changed_where_the_new_one_is_proved(at: Place) -> N
         assert (await refused(sign_in(on, email)))[1] == "WRONG_CREDENTIALS"
         assert (await sign_in(on, new)).account.name == name
         assert noted(at, name) == ["sign_up", "email_change_requested", "email_changed"]
+
+
+@asynchronous
+async def test_an_address_is_not_flooded_by_who_asks_for_others(at: Place) -> None:
+    async with server(at) as on:
+        for verified, told in ((True, 5), (False, 0)):  # one that nobody proved is nobody's to be told
+            email, ann, name = await known(on, verified=verified)
+            for _ in range(5):
+                await request_change(ann, address())
+            assert (await refused(request_change(ann, address())))[:2] == ("RESOURCE_EXHAUSTED", "TOO_MANY_MAILS")
+            assert len(mails(at, email)) == told
+            assert noted(at, name).count("email_change_requested") == 5
 
 
 @asynchronous

@@ -15,7 +15,7 @@ from server.engine.callers import require_own
 from server.engine.claiming import TO_AN_ADDRESS, claim
 from server.engine.letters import Letters
 from server.engine.networks import network
-from server.engine.post import Post
+from server.engine.post import MAILS, WITHIN, Post
 from server.engine.proving import Proving
 from server.engine.revocations import Revocations
 from server.engine.sign_ups import PENDING, SignUps, taken
@@ -75,9 +75,10 @@ class Addresses:
 
     async def request_change(self, caller: Caller, email: str, password: str, address_of_call: str = "") -> None:
         """Mails the new address a word: with it the account's address is changed, if the session that calls is still
-        there then. Alike for an address that another account has: that one is told.
+        there then. Alike for an address that another account has: that one is told. So is the address that the account
+        has, where it is verified.
 
-        Raises Denied as Proving.require, Invalid.
+        Raises Denied as Proving.require, Exhausted where the account asked for 5 changes within an hour, Invalid.
         """
         user = require_own(caller)
         email = email.strip()
@@ -89,7 +90,11 @@ class Addresses:
             raise Invalid.fields([Violation("email", "is the account's address already", "NOT_ANOTHER")])
         word = new_token(WORD)
         async with self._deeds.begin() as deed:
-            if not await self._post.room(deed, key, Purpose.CHANGE, address_of_call):
+            room = await self._post.room(deed, key, Purpose.CHANGE, address_of_call)
+            held = await deed.by_id(user)
+            if await deed.asked(user, Purpose.CHANGE, WITHIN) >= MAILS:
+                raise too_many_mails()
+            if not room:
                 return
             owner = await deed.by_email(key)
             asked = {"session": caller.session.removeprefix("sessions/"), "network": network(address_of_call)}
@@ -99,6 +104,8 @@ class Addresses:
             else:  # nobody ever sees the word
                 told = owner.email or email
                 await self._post.queue(deed, told, self._letters.wanted(told))
+            if held is not None and held.email and held.verified:
+                await self._post.queue(deed, held.email, self._letters.change_asked(held.email, email))
             await deed.also([self._audit.statement("email_change_requested", target=caller.name)])
 
     async def prove(self, caller: Caller, word: str, sign_up_token: str = "") -> Account:

@@ -63,6 +63,15 @@ class Letters:
             f"The link is good for {_span(lasts)}, once. If it was not you, do nothing: nothing will change.",
         )
 
+    def change_asked(self, old: str, new: str) -> Letter:
+        """To the verified address of an account, where another is asked for: it is not too late yet."""
+        return self._letter(
+            "Your account shall get another address",
+            f"Somebody, most likely you, asks for the address of your account {old} at {self._app} to become {new}. Until "
+            "that is confirmed there, nothing changes.",
+            f"If it was not you, choose another password at once, and it will not happen: {self._page('reset')}",
+        )
+
     def wanted(self, email: str) -> Letter:
         """To an address that has an account, where another account wants the address."""
         return self._letter(

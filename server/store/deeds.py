@@ -36,6 +36,11 @@ select (select count(*)::int from asked where network = %(network)s) as here,
        exists (select from known where network = %(network)s) as known
 """
 
+_ASKED = """
+select count(*)::int as number from transom.words
+where user_id = %s and purpose = %s and create_time > clock_timestamp() - %s
+"""
+
 _BY_ID = f"select {accounts.COLUMNS} from transom.users where id = %s for no key update"
 _PASSWORD = "update transom.users set password_hash = %s where id = %s"  # noqa: S105 - SQL
 _VERIFY = "update transom.users set verified = true where id = %s and not verified"
@@ -112,6 +117,10 @@ class Deed:
         that asked for a word is in its details."""
         values = {"key": email_key, "purpose": purpose, "within": within, "network": network}
         return await self._one(Recent, _RECENT, values)
+
+    async def asked(self, user: str, purpose: str, within: timedelta) -> int:
+        """How many words of this purpose were made for the account within that time and were not used."""
+        return (await self._one(_Number, _ASKED, [user, purpose, within])).number
 
     async def keep(self, word: NewWord) -> datetime:
         """Keeps a word; when it ends."""

@@ -285,8 +285,10 @@ class AccountsServiceServicer:
 
     def RequestEmailChange(self, request, context):
         """Mails a new address a word for VerifyEmail, good for a day: with it the caller's account gets the address. The old
-        address is told then, and words that were mailed to it are void. Alike for an address that has an account. The word
-        is void once the session that asked has ended.
+        address is told at once, if it is verified, and again then; words that were mailed to it are void then. Alike for an
+        address that has an account. The word is void once the session that asked has ended.
+
+        RESOURCE_EXHAUSTED (TOO_MANY_MAILS) where the account asked for 5 changes within an hour.
 
         Takes the password, or a session that proved who it is within the last 15 minutes: else FAILED_PRECONDITION
         (SIGN_IN_AGAIN); PERMISSION_DENIED (WRONG_PASSWORD) where it is wrong. FAILED_PRECONDITION (ANONYMOUS_ACCOUNT) for an
