@@ -48,6 +48,7 @@ from server.engine.letters import Letters
 from server.engine.lifetimes import Lifetimes
 from server.engine.limits import Limits as Rules
 from server.engine.mail_codes import MailCodes
+from server.engine.networks import network
 from server.engine.new_passwords import NewPasswords
 from server.engine.notices import Notices
 from server.engine.passkeys import Passkeys
@@ -217,7 +218,7 @@ async def opened(
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
         tokens = Tokens(identity, redis, replica_pool, lambda: freshness.lag)
         stack.push_async_callback(tokens.aclose)
-        passwords = Passwords()
+        passwords = Passwords(whose=lambda: network(said().address))
         stack.callback(passwords.close)
         stored_accounts, stored_sessions = StoredAccounts(identity), StoredSessions(identity)
         last_seen = LastSeen(stored_sessions)
@@ -356,7 +357,7 @@ async def opened(
         )
         scopes = Scopes(schema)
         users, stored_keys = StoredUsers(identity), StoredKeys(identity)
-        admins = Admins(users, people.sign_ups, sessions, revocations, scopes, audit, **sizes)
+        admins = Admins(users, people.sign_ups, sessions, revocations, scopes, factors, notices, audit, **sizes)
         keys = Keys(stored_keys, tokens, audit, scopes)
         explanations = Explanations(schema, access, records, users, stored_keys, audit, micros)
         yield Parts(

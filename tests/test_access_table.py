@@ -589,6 +589,7 @@ SecondFactorsService  | accounts  | GetSecondFactor
 SecondFactorsService  | people    | EnrollAuthenticator ConfirmAuthenticator RemoveAuthenticator
 SecondFactorsService  | people    | RegenerateRecoveryCodes
 AdminService          | admins    | ListUsers GetUser UpdateUser RevokeUserSessions InviteUser ImpersonateUser
+AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 """
@@ -614,6 +615,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "GetUser": {"name": "users/none"},
     "UpdateUser": {"user": {"name": "users/none"}},
     "RevokeUserSessions": {"name": "users/none"},
+    "RemoveUserSecondFactor": {"name": "users/none"},
     "ImpersonateUser": {"name": "users/none"},
     "RevokeKey": {"name": "keys/none"},
     "CompleteUpload": {"name": "files/none"},

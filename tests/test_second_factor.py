@@ -220,6 +220,33 @@ def test_owners_are_told_what_was_done(people: People) -> None:
     assert all(app.owner.email in text for text in told)
 
 
+def test_an_admin_lets_in_who_has_lost_everything(people: People) -> None:
+    app = enrolled(people, verified=True)
+    ann, admin, other = app.owner, people.person(), enrolled(people)
+    for who in (admin, other.owner):
+        people.sql("update transom.users set roles = '{admin}' where id = %s", who.id)
+    scoped = people.person()
+    people.sql(
+        "update transom.users set roles = '{admin}', scopes = '{transom.admin.v1.User:update}' where id = %s", scoped.id
+    )
+    admin, scoped, self = people.session(admin), people.session(scoped), people.session(other.owner)
+    path = f"{ann.user}:removeSecondFactor"
+    assert people.person().post(path) == Refused("PERMISSION_DENIED", "ADMIN_REQUIRED")
+    assert admin.post("users/none:removeSecondFactor") == Refused("NOT_FOUND", "NOT_FOUND")
+    assert scoped.post(f"{self.user}:removeSecondFactor") == Refused("PERMISSION_DENIED", "BEYOND_SCOPES")
+    assert self.post(f"{self.user}:removeSecondFactor") == Refused("FAILED_PRECONDITION", "OWN_ACCOUNT")
+    assert state_of(self) == ("ACTIVE", 10)
+    assert scoped.post(path) == {}
+    assert scoped.post(path) == Refused("FAILED_PRECONDITION", "NOT_ENROLLED")
+    assert "session" in people.nobody.post("accounts:signIn", email=ann.email, password=PASSWORD)
+    assert people.sql("select 1 from transom.recovery_codes where user_id = %s", ann.id) == []
+    actor = people.sql(
+        "select actor from transom.audit where target = %s and action = 'second_factor_removed'", ann.user
+    )
+    assert actor == [(scoped.user,)]
+    eventually(lambda: any("app was removed" in text for text in mailed(people, ann)), within=30)
+
+
 # ------------------------------------------------------------------------------------------------------------ harm
 
 

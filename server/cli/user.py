@@ -153,6 +153,27 @@ def sessions(user: str, revoke: bool, port: int | None) -> None:
         click.echo(f"{one.name}  {one.create_time:%Y-%m-%d %H:%M} to {one.expire_time:%Y-%m-%d %H:%M}  {one.device}")
 
 
+@command.command("second-factor")
+@click.argument("user")
+@click.option("--remove", is_flag=True, help="Remove it: to sign in, the first proof is enough again.")
+@port_option
+def second_factor(user: str, remove: bool, port: int | None) -> None:
+    """Show whether an account has a second factor; with --remove, take it away from who has lost app and recovery codes.
+
+    Make sure that it is the owner who asks. They are told by mail.
+    """
+    from server.caller import OPERATOR
+
+    async def work(parts: Parts) -> bool:
+        found = await _found(parts, user)
+        if remove:
+            await parts.admins.remove_second_factor(OPERATOR, found.name)
+        return "totp" in found.ways
+
+    has = _run(port, work)
+    click.echo("removed" if remove else "an authenticator app" if has else "none", err=remove)
+
+
 @command.command()
 @click.argument("email")
 @click.option("--role", "roles", multiple=True, help="A role that the account will have; may be given often.")

@@ -13,6 +13,8 @@ from server.caller import Caller
 from server.engine import page_tokens
 from server.engine.audit import Audit
 from server.engine.granting import USER, require_invite, require_scope, require_within, rights
+from server.engine.notices import Change as Notice
+from server.engine.notices import Notices
 from server.engine.revocations import Revocations
 from server.engine.scopes import Scopes
 from server.engine.sessions import Sessions
@@ -21,6 +23,7 @@ from server.engine.sign_ups import SignUps
 from server.engine.text import EMAIL, LABEL, line, refuse
 from server.errors import Denied, Invalid, NotFound, Precondition, Stale, Violation
 from server.store.audit import StoredEntry, Wanted
+from server.store.second_factors import StoredSecondFactors
 from server.store.users import StoredUser, StoredUsers
 
 AUDIT_ENTRY = "transom.admin.v1.AuditEntry"
@@ -79,6 +82,8 @@ class Admins:
         sessions: Sessions,
         revocations: Revocations,
         scopes: Scopes,
+        second_factors: StoredSecondFactors,
+        notices: Notices,
         audit: Audit,
         *,
         page_size: int = 50,
@@ -89,6 +94,8 @@ class Admins:
         self._sessions = sessions
         self._revocations = revocations
         self._scopes = scopes
+        self._second_factors = second_factors
+        self._notices = notices
         self._audit = audit
         self._page_size = page_size
         self._page_size_max = page_size_max
@@ -173,6 +180,25 @@ class Admins:
             raise _no_user(name)
         require_within(caller, rights(found.roles, found.scopes))
         return await self._revocations.end_sessions(id, why="revoked by an admin")
+
+    async def remove_second_factor(self, caller: Caller, name: str) -> None:
+        """Removes authenticator app and recovery codes of an account that can show neither any more; its owner is told.
+
+        Raises NotFound; Invalid; Precondition where it has none, or is the caller's own, for which a code is asked; Denied
+        (BEYOND_SCOPES) for that of an admin who may do more than the caller; and as `require_scope`.
+        """
+        require_scope(caller, USER, "update")
+        id = _id("name", name)
+        found = await self._users.one(id)
+        if found is None:
+            raise _no_user(name)
+        require_within(caller, rights(found.roles, found.scopes))
+        if caller.name == name:
+            raise Precondition("One's own is removed with a code, by RemoveAuthenticator.", reason="OWN_ACCOUNT")
+        note = self._audit.statement("second_factor_removed", actor=caller.name, target=name)
+        mail = self._notices.of(Notice.SECOND_FACTOR_REMOVED, found.email, found.verified)
+        if not await self._second_factors.remove(id, [note, *mail]):
+            raise Precondition("There is no authenticator app.", reason="NOT_ENROLLED")
 
     async def invite(self, caller: Caller, email: str, roles: Sequence[str]) -> None:
         """Mails an invitation; with it, its reader gets these roles, unless the caller could not give them any more by

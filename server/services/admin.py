@@ -59,6 +59,10 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> pb.RevokeUserSessionsResponse:
         return pb.RevokeUserSessionsResponse(sessions=await self._admins.revoke_sessions(caller(), request.name))
 
+    async def RemoveUserSecondFactor(self, request: pb.RemoveUserSecondFactorRequest, context: Any) -> Empty:
+        await self._admins.remove_second_factor(caller(), request.name)
+        return Empty()
+
     async def InviteUser(self, request: pb.InviteUserRequest, context: Any) -> Empty:
         await self._admins.invite(caller(), request.email, request.roles)
         return Empty()

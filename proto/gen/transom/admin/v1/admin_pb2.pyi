@@ -149,6 +149,12 @@ class RevokeUserSessionsResponse(_message.Message):
     sessions: int
     def __init__(self, sessions: _Optional[int] = ...) -> None: ...
 
+class RemoveUserSecondFactorRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
 class InviteUserRequest(_message.Message):
     __slots__ = ("email", "roles")
     EMAIL_FIELD_NUMBER: _ClassVar[int]

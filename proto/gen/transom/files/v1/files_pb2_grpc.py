@@ -33,10 +33,13 @@ class FilesServiceStub:
     within 24 hours of its announcement is removed.
 
     A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
-    (or has a service key) and knows the name may look at the file and read its
+    (or has a key) and knows the name may look at the file and read its
     bytes: a resource that names a file shows it to all who can read the resource.
-    Only its owner, service keys aside, may complete, list or delete it; for
-    everybody else these answer NOT_FOUND. Nobody's calls answer UNAUTHENTICATED.
+    Only its owner, and keys and admins, may complete or delete it; for everybody
+    else these answer NOT_FOUND. Keys and admins that have scopes need
+    `transom.files.v1.File:get`, `:create` (to announce and complete) or `:delete`;
+    else PERMISSION_DENIED, reason `SCOPE_MISSING`. Nobody's calls answer
+    UNAUTHENTICATED.
     """
 
     def __init__(self, channel):
@@ -84,10 +87,13 @@ class FilesServiceServicer:
     within 24 hours of its announcement is removed.
 
     A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
-    (or has a service key) and knows the name may look at the file and read its
+    (or has a key) and knows the name may look at the file and read its
     bytes: a resource that names a file shows it to all who can read the resource.
-    Only its owner, service keys aside, may complete, list or delete it; for
-    everybody else these answer NOT_FOUND. Nobody's calls answer UNAUTHENTICATED.
+    Only its owner, and keys and admins, may complete or delete it; for everybody
+    else these answer NOT_FOUND. Keys and admins that have scopes need
+    `transom.files.v1.File:get`, `:create` (to announce and complete) or `:delete`;
+    else PERMISSION_DENIED, reason `SCOPE_MISSING`. Nobody's calls answer
+    UNAUTHENTICATED.
     """
 
     def CreateUpload(self, request, context):
@@ -190,10 +196,13 @@ class FilesService:
     within 24 hours of its announcement is removed.
 
     A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
-    (or has a service key) and knows the name may look at the file and read its
+    (or has a key) and knows the name may look at the file and read its
     bytes: a resource that names a file shows it to all who can read the resource.
-    Only its owner, service keys aside, may complete, list or delete it; for
-    everybody else these answer NOT_FOUND. Nobody's calls answer UNAUTHENTICATED.
+    Only its owner, and keys and admins, may complete or delete it; for everybody
+    else these answer NOT_FOUND. Keys and admins that have scopes need
+    `transom.files.v1.File:get`, `:create` (to announce and complete) or `:delete`;
+    else PERMISSION_DENIED, reason `SCOPE_MISSING`. Nobody's calls answer
+    UNAUTHENTICATED.
     """
 
     @staticmethod
