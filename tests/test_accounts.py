@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -664,6 +665,29 @@ async def test_too_many_passwords_at_once_are_refused_and_the_loop_stays_free() 
         assert turns > 10  # with hashes on the loop it would be one or two a hash
         assert await passwords.matches(str(outcomes[0]), PASSWORD)  # the places are free again
         assert not await passwords.matches(None, PASSWORD)
+    finally:
+        passwords.close()
+
+
+@asynchronous
+async def test_no_network_takes_the_whole_line_of_passwords() -> None:
+    network: ContextVar[str] = ContextVar("network")
+    passwords = Passwords(workers=1, waiting=6, each=4, whose=lambda: network.get(""))
+
+    async def hashed(where: str) -> str:
+        network.set(where)
+        return await passwords.hash(PASSWORD)
+
+    try:
+        flood = ["192.0.2.1"] * 20 + ["192.0.2.2", "192.0.2.2"] + [""]
+        outcomes = await asyncio.gather(*map(hashed, flood), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [str] * 4 + [Exhausted] * 16 + [str] * 3
+        gone = [asyncio.create_task(hashed("192.0.2.1")) for _ in range(4)]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        assert await hashed("192.0.2.1")  # who goes away, or is done, leaves its place
     finally:
         passwords.close()
 

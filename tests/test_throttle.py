@@ -6,8 +6,10 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from edge_ground import Answer
 from identity_ground import Place, asynchronous, cable, place
@@ -266,3 +268,15 @@ def test_an_attack_through_the_edge_is_slowed_and_the_owner_signs_in(edge: Limit
 
     spray = [sign_in(f"{secrets.token_hex(6)}@example.com", PASSWORD, "127.0.62.1").status for _ in range(35)]
     assert spray == [401] * 30 + [429] * 5
+
+
+def test_the_server_knows_whose_passwords_wait(stack: Stack) -> None:
+    """All of these come from one network."""
+    body = {"email": f"{secrets.token_hex(6)}@example.com", "password": PASSWORD}
+    url = f"{stack.edge}/transom/v1/accounts:signUp"
+    with ThreadPoolExecutor(24) as calling:
+        answers = list(
+            calling.map(lambda _: httpx.post(url, json=body, timeout=30, trust_env=False, verify=False), range(24))
+        )
+    refused = [answer.json()["error"] for answer in answers if answer.status_code == 429]
+    assert 0 < len(refused) < 24 and all("network" in error["message"] for error in refused)
