@@ -200,6 +200,29 @@ async def test_proved_accounts_keep_their_other_ways_and_their_second_factor(at:
 
 
 @asynchronous
+async def test_networks_of_who_was_thrown_out_are_strangers_again(at: Place) -> None:
+    async with server(at) as on:
+        for way in ("change", "reset", "claim by a code", "claim by the word of a mail"):
+            email, ann, name = await known(on, verified=not way.startswith("claim"))
+            at.sql(
+                "insert into transom.known_networks select %s, kind, network from unnest(array['password', 'totp']) kind,"
+                " unnest(array['127.0.0.1', '198.51.100.7']) network on conflict do nothing", name[6:],
+            )  # fmt: skip
+            if way == "change":
+                await change_password(ann, PASSWORD)
+            elif way == "reset":
+                await request_reset(on, email)
+                await reset(on, word(at, email))
+            elif way == "claim by a code":
+                await code_sign_in(on, at, email)
+            else:
+                await ann.accounts("RequestEmailVerification", pb.RequestEmailVerificationRequest())
+                await verify(on, word(at, email))
+            networks = {n for [n] in at.sql("select network from transom.known_networks where user_id = %s", name[6:])}
+            assert networks == {"127.0.0.1"}, way  # from where it was done
+
+
+@asynchronous
 async def test_who_is_disabled_gets_no_mail_and_does_not_get_in(at: Place) -> None:
     async with server(at) as on:
         email, _, name = await known(on)

@@ -108,7 +108,7 @@ class Addresses:
                 await self._post.queue(deed, held.email, self._letters.change_asked(held.email, email))
             await deed.also([self._audit.statement("email_change_requested", target=caller.name)])
 
-    async def prove(self, caller: Caller, word: str, sign_up_token: str = "") -> Account:
+    async def prove(self, caller: Caller, word: str, sign_up_token: str = "", address_of_call: str = "") -> Account:
         """Uses a word that was mailed to prove an address: makes the account that signed up, upgrades an anonymous one,
         whose sessions end, changes an account's address, or verifies it. The account as it is then.
 
@@ -129,7 +129,7 @@ class Addresses:
             if used.purpose == Purpose.SIGN_UP:
                 user = await self._sign_ups.complete(deed, used, chosen=chosen)
             else:
-                user, theirs = await self._prove_for(deed, used, caller, chosen)
+                user, theirs = await self._prove_for(deed, used, caller, chosen, address_of_call)
                 ended = () if theirs else await deed.end_sessions(user)
             await self._revocations.ending(ended)
             account = await deed.by_id(user)
@@ -139,7 +139,9 @@ class Addresses:
             await self._revocations.refresh(user)
         return account_of(account)
 
-    async def _prove_for(self, deed: Deed, used: StoredWord, caller: Caller, chosen: bool) -> tuple[str, bool]:
+    async def _prove_for(
+        self, deed: Deed, used: StoredWord, caller: Caller, chosen: bool, address_of_call: str
+    ) -> tuple[str, bool]:
         """What `used` is for, done to the account it is about; its id, and whether who is signed in to it stays so."""
         account = await deed.by_id(used.user_id) if used.user_id else None
         if account is None or account.closed:
@@ -151,7 +153,7 @@ class Addresses:
             if account.verified:
                 return account.id, True
             if not await self._is(deed, caller, account.id):
-                await claim(deed, account.id)
+                await claim(deed, account.id, address_of_call)
                 await deed.also([self._audit.statement("claimed", target=name)])
                 return account.id, False
             await deed.verify(account.id)
@@ -168,7 +170,7 @@ class Addresses:
         if used.purpose == Purpose.UPGRADE:
             if not await deed.make_known(account.id):
                 raise word_invalid()
-            await claim(deed, account.id)
+            await claim(deed, account.id, address_of_call)
             if chosen:
                 await deed.set_password(account.id, used.details["password_hash"])
                 if used.details["display_name"]:

@@ -123,14 +123,14 @@ class MailCodes:
                 raise await self._wrong(word, place)
             await deed.hold(used.email_key)
             account = await deed.by_email(used.email_key)
-            user, ended, claimed = await self._signed_in(deed, used, account, display_name)
+            user, ended, claimed = await self._signed_in(deed, used, account, display_name, place)
         if claimed:
             await self._revocations.ended(ended)
             await self._revocations.refresh(user)
         return await self._sign_ins.finish(user, Proof.CODE, place)
 
     async def _signed_in(
-        self, deed: Deed, used: StoredWord, account: StoredAccount | None, display_name: str
+        self, deed: Deed, used: StoredWord, account: StoredAccount | None, display_name: str, place: Place
     ) -> tuple[str, list[bytes], bool]:
         """The id of the account, made where there is none; the sessions that ended, and whether it was claimed."""
         if account is None:
@@ -144,7 +144,7 @@ class MailCodes:
         if account.verified or account.closed:
             return account.id, [], False
         await deed.by_id(account.id)  # nobody signs in to it meanwhile
-        await claim(deed, account.id)
+        await claim(deed, account.id, place.address)
         ended = [*await deed.end_sessions(account.id)]
         await self._revocations.ending(ended)
         await deed.also([self._audit.statement("claimed", target=f"users/{account.id}")])

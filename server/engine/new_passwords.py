@@ -77,6 +77,7 @@ class NewPasswords:
                 raise word_invalid()
             await deed.set_password(user, hashed)
             await deed.drop(user, [Purpose.RESET, Purpose.CHANGE, Purpose.SECOND_FACTOR])
+            await deed.forget_networks(user, keep=network(address_of_call))
             ended = await deed.end_sessions(user, keep=session)
             await self._revocations.ending(ended)
             if account.email:
@@ -128,9 +129,10 @@ class NewPasswords:
             if used is None or account is None or account.closed or account.email_key != used.email_key:
                 raise word_invalid()
             if not account.verified:
-                await claim(deed, user)
+                await claim(deed, user, place.address)
             await deed.set_password(user, hashed)
             await deed.drop(user, [*TO_AN_ADDRESS, Purpose.SECOND_FACTOR])
+            await deed.forget_networks(user, keep=network(place.address))
             ended = await deed.end_sessions(user)
             await self._revocations.ending(ended)
             if account.email:

@@ -105,7 +105,8 @@ class AccountsService(accounts_pb2_grpc.AccountsServiceServicer):
         return Empty()
 
     async def VerifyEmail(self, request: pb.VerifyEmailRequest, context: Any) -> pb.Account:
-        return account_message(await self._people.addresses.prove(caller(), request.word, request.sign_up_token))
+        proved = await self._people.addresses.prove(caller(), request.word, request.sign_up_token, current().address)
+        return account_message(proved)
 
     async def RequestEmailChange(self, request: pb.RequestEmailChangeRequest, context: Any) -> Empty:
         await self._people.addresses.request_change(

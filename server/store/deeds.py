@@ -56,6 +56,7 @@ select array[role], scopes from transom.keys where %(kind)s = 'keys' and id = %(
 """
 _DROP = "delete from transom.words where user_id = %s and purpose = any(%s)"
 _SESSION = "select 1 from transom.sessions where id = %s and user_id = %s and expire_time > now()"
+_FORGET = "delete from transom.known_networks where user_id = %s and network <> %s"
 _END = "delete from transom.sessions where user_id = %s and id <> %s returning token_hash"
 
 # All that signs in beside the password.
@@ -191,6 +192,10 @@ class Deed:
         async with self._connection.cursor(row_factory=class_row(_Token)) as cursor:
             await cursor.execute(_END, [user, keep])
             return [ended.token_hash for ended in await cursor.fetchall()]
+
+    async def forget_networks(self, user: str, *, keep: str) -> None:
+        """Makes all networks from which the account proved itself a stranger's but `keep`."""
+        await self._connection.execute(_FORGET, [user, keep])
 
     async def remove_ways(self, user: str) -> None:
         """Removes all ways to sign in beside the password, and the second factor."""
