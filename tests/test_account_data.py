@@ -124,7 +124,7 @@ def limited(diary: Diary) -> Client:
     return admin
 
 
-SIGN_IN, ADMINS = Refused("UNAUTHENTICATED", "SIGN_IN_REQUIRED"), Refused("PERMISSION_DENIED", "ADMINS_ONLY")
+SIGN_IN, ADMINS = Refused("UNAUTHENTICATED", "SIGN_IN_REQUIRED"), Refused("PERMISSION_DENIED", "ADMIN_REQUIRED")
 ATTEMPTS = [
     Attempt("nobody deletes", nobody, "DeleteAccount", lambda _: pb.DeleteAccountRequest(), SIGN_IN),
     Attempt(
@@ -145,7 +145,7 @@ ATTEMPTS = [
         limited,
         "DeleteAccount",
         lambda _: pb.DeleteAccountRequest(name="users/x"),
-        ADMINS,
+        Refused("PERMISSION_DENIED", "SCOPE_REQUIRED", (), (("scope", "transom.accounts.v1.Account:delete"),)),
     ),
     Attempt(
         "an old session deletes",

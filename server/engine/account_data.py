@@ -10,13 +10,14 @@ from datetime import UTC, datetime, timedelta
 from server.caller import ADMIN, Caller, Kind
 from server.engine.audit import Audit, Said, unsaid
 from server.engine.callers import require_own
+from server.engine.granting import require_scope
 from server.engine.letters import Letters
 from server.engine.post import Post
 from server.engine.proving import Proving
 from server.engine.revocations import Revocations
 from server.engine.tokens import WORD, digest, looks_like_word, new_id, new_token
 from server.engine.words import Purpose
-from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition, Unauthenticated
+from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition
 from server.store import account_data as stored
 from server.store.account_data import StoredAccountData, StoredExport
 from server.store.accounts import StoredAccount
@@ -251,15 +252,12 @@ def _user(caller: Caller, name: str, resource: str, action: str) -> str:
 
 
 def _others(caller: Caller, name: str, resource: str, action: str) -> str:
-    """The id of the account that an admin names."""
+    """The id of the account that an admin names. Raises as `require_scope`."""
     match = _USER.fullmatch(name)
     if match is None:
         raise Invalid.field("name", "is not users/{user}", "NAME_INVALID")
-    if _admin(caller, resource, action):
-        return match[1]
-    if not caller.known:
-        raise Unauthenticated("Sign in first.")
-    raise Denied("This is for admins.", reason="ADMINS_ONLY")
+    require_scope(caller, resource, action)
+    return match[1]
 
 
 def _export(found: StoredExport) -> Export:
