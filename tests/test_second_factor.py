@@ -327,6 +327,17 @@ def test_a_new_password_is_never_too_late_for_a_sign_in_half_way(people: People)
     assert people.sql("select 1 from transom.words where user_id = %s", app.owner.id) == []
 
 
+def test_a_mailed_code_is_of_an_address_that_still_is_the_accounts(people: People) -> None:
+    ann = people.person(verified=True)
+    token = people.nobody.post("accounts:requestSignInCode", email=ann.email)["token"]
+    eventually(lambda: bool(mailed(people, ann)), within=30)
+    [code] = re.findall(r"\b\d{4} \d{4}\b", mailed(people, ann)[0])
+    sign_in = functools.partial(people.nobody.post, "accounts:signInWithCode", token=token, code=code)
+    change = "update transom.users set email_key = 'new-' || email_key where id = %s"
+    assert people.meanwhile(ann, sign_in, change, ann.id) == Refused("UNAUTHENTICATED", "WRONG_CREDENTIALS")
+    assert sessions(people, ann) == 1
+
+
 def test_a_page_that_may_not_sign_in_uses_nothing_up(people: People) -> None:
     app, edge = enrolled(people), people.stack.edge
     page = {"origin": edge, "sec-fetch-site": "same-origin", "x-transom-csrf": "1"}

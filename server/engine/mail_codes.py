@@ -26,7 +26,7 @@ from server.engine.throttle import Attempts
 from server.engine.tokens import WORD, digest, new_id, new_token
 from server.engine.words import Purpose, Words
 from server.errors import Unauthenticated
-from server.store.accounts import NewAccount, StoredAccount
+from server.store.accounts import NewAccount, StoredAccount, proved
 from server.store.deeds import Deed, Deeds
 from server.store.words import NewWord, StoredWord
 
@@ -127,7 +127,8 @@ class MailCodes:
         if claimed:
             await self._revocations.ended(ended)
             await self._revocations.refresh(user)
-        return await self._sign_ins.finish(user, Proof.CODE, place)
+        # The address may be given up at this very moment.
+        return await self._sign_ins.finish(user, Proof.CODE, place, still=proved(user, used.email_key))
 
     async def _signed_in(
         self, deed: Deed, used: StoredWord, account: StoredAccount | None, display_name: str, place: Place

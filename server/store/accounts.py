@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, Statement, transaction
 
 COLUMNS = (
     "id, email, email_key, display_name, create_time, password_hash, verified, anonymous, roles, "
@@ -13,6 +13,7 @@ COLUMNS = (
 )
 BY_KEY = f"select {COLUMNS} from transom.users where email_key = %s"
 _BY_ID = f"select {COLUMNS} from transom.users where id = %s"
+_PROVED = "select id from transom.users where id = %s and email_key = %s and verified"
 
 # No row comes back where the address is taken.
 CREATE = """
@@ -59,6 +60,11 @@ class NewAccount:
     verified: bool = False
     anonymous: bool = False
     roles: tuple[str, ...] = ()
+
+
+def proved(user: str, email_key: str) -> Statement:
+    """Finds a row where the address is that of the account `user`, and was proved to be."""
+    return _PROVED, [user, email_key]
 
 
 class StoredAccounts:
