@@ -233,15 +233,14 @@ def test_a_sign_in_is_noted_right_or_wrong_and_no_secret_is(people: People) -> N
 
 
 def test_operators_look_after_accounts(people: People, run: Callable[..., Result]) -> None:
-    ann = people.person()
-    shown = run("user", "show", ann.email)
-    assert shown.exit_code == 0, shown.output
-    assert ann.user in shown.output and "password" in shown.output
-    assert ann.email in run("user", "list", ann.email[:8]).output
+    ann = people.person()  # each command begins by reading and checking the app: there are no more than it takes
+    listed = run("user", "list", ann.email[:8])
+    assert listed.exit_code == 0 and ann.email in listed.output, listed.output
 
     made = run(
         "user", "role", ann.email, "--add", "admin", "--add", "manager", "--scope", "transom.admin.v1.User:list,get"
     )
+    assert ann.user in made.output and "password" in made.output
     assert "admin manager" in made.output and "transom.admin.v1.User:get transom.admin.v1.User:list" in made.output
     eventually(lambda: isinstance(ann.get(ann.user), dict), within=1.0)
     assert "everything" in run("user", "role", ann.user, "--everything").output
@@ -260,8 +259,6 @@ def test_operators_look_after_accounts(people: People, run: Callable[..., Result
     assert "on its way" in run("user", "invite", invited, "--role", "manager").output
     for words, told in (
         (("user", "show", invited), "no account with this address"),
-        (("user", "show", "users/nobody"), "no such account"),
-        (("user", "role", ann.user, "--add", "Not A Role"), "user.roles"),
         (("user", "role", ann.user, "--scope", "no.Such:get"), "no.Such"),
     ):
         refused = run(*words)
