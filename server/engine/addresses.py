@@ -115,8 +115,9 @@ class Addresses:
         With the `sign_up_token` of the sign-up, who proves the address is who chose the password; else it is not taken.
         An account is verified for who is signed in to it; for anybody else it is claimed.
 
-        Raises Invalid (WORD_INVALID) where it is not, or no longer, good; AlreadyExists (EMAIL_TAKEN) where another
-        account has got the address meanwhile.
+        Raises Invalid (WORD_INVALID) where it is not, or no longer, good; Precondition (SIGN_IN_TO_CHANGE) where a change
+        of address is not proved by who is signed in to that account: the word stays good; AlreadyExists (EMAIL_TAKEN)
+        where another account has got the address meanwhile.
         """
         async with self._deeds.begin() as deed:
             purposes = (Purpose.SIGN_UP, Purpose.VERIFY, Purpose.CHANGE, Purpose.UPGRADE)
@@ -162,6 +163,12 @@ class Addresses:
             return account.id, True
         if used.purpose == Purpose.CHANGE and not await deed.signed_in(used.details["session"], account.id):
             raise word_invalid()  # who ended the session, by whatever way, did not trust who asked in it
+        if used.purpose == Purpose.CHANGE and not await self._is(deed, caller, account.id):
+            # Else whoever reads the mail would give a stranger's account their address, proved.
+            raise Precondition(
+                "Sign in to the account that asked for this address, then use the word again.",
+                reason="SIGN_IN_TO_CHANGE",
+            )
         owner = await deed.by_email(used.email_key)
         if owner is not None and owner.id != account.id:
             raise taken()

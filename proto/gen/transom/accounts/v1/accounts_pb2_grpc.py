@@ -274,7 +274,9 @@ class AccountsServiceServicer:
         answer. Without it the account is made, or upgraded, without a password and a name (`password_set` is false): its
         owner signs in with a code, or chooses a password with RequestPasswordReset. An account that was made at once is only
         verified for who is signed in to it (a token is looked at, but need not be good); for anybody else it becomes the
-        reader's, as SignInWithCode says: its password, other ways in and sessions are removed.
+        reader's, as SignInWithCode says: its password, other ways in and sessions are removed. An address is changed for who
+        is signed in to the account only; for anybody else the answer is FAILED_PRECONDITION (SIGN_IN_TO_CHANGE), and the word
+        stays good.
 
         INVALID_ARGUMENT (field `word`) where it is not, or no longer, good. ALREADY_EXISTS (EMAIL_TAKEN) where another
         account has got the address meanwhile; the word stays good then.
