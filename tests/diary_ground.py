@@ -111,7 +111,7 @@ class Diary(Ground):
             def waited() -> bool:
                 return bool(self.rows("select from pg_stat_activity where %s = any(pg_blocking_pids(pid))", [pid]))
 
-            yield lambda: eventually(waited, within=20)
+            yield lambda: eventually(waited, within=60)
             connection.rollback()
 
     def upload(self, client: Client, filename: str, data: bytes) -> str:

@@ -72,12 +72,13 @@ def test_a_rule_is_explained_with_what_decides(people: People, site: Site) -> No
     assert asked["allowed"] and asked["why"] == "RULE" and asked["code"] == ""
     assert (
         asked["rule"]["where"]
-        == "inspect/v1/inspection.proto: inspect.v1.Inspection: (transom.schema.v1.resource).write"
+        == "inspect/v1/inspection.proto: inspect.v1.Inspection: (transom.schema.v1.resource).update"
     )
     member = 'get("sites/" + path.site + "/members/" + caller.id).role'
     assert deciding(asked["rule"]["part"]) == [
         f"{member} == Member.Role.INSPECTOR is true",
         "resource.inspector == caller.name is true",
+        "resource.state in [Inspection.State.DRAFT, Inspection.State.REJECTED] is true",
     ]
     assert {one["action"]: one["allowed"] for one in found["others"]} == {
         "get": True, "list": True, "create": True, "delete": True, "watch": True,
