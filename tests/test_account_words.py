@@ -279,6 +279,20 @@ async def test_a_password_is_changed_with_the_old_one_or_soon_after_signing_in(a
 
 
 @asynchronous
+async def test_another_password_ends_what_an_admin_does_as_others(at: Place) -> None:
+    async with server(at) as on:
+        _, ann, name = await known(on)
+        theirs, bob, _ = await known(on)
+        acting = await sign_in(on, theirs)
+        id = acting.session.name.removeprefix("sessions/")
+        at.sql("update transom.users set roles = '{admin}' where id = %s", name.removeprefix("users/"))
+        at.sql("update transom.sessions set impersonator = %s where id = %s", name, id)
+        await change_password(ann, PASSWORD)
+        assert at.sql("select 1 from transom.sessions where id = %s", id) == []
+        assert (await me(bob)).email == theirs  # bob himself is still signed in
+
+
+@asynchronous
 async def test_who_acts_for_somebody_changes_none_of_it(at: Place) -> None:
     async with server(at) as on:
         email, _, name = await known(on)

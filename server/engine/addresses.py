@@ -173,7 +173,7 @@ class Addresses:
         if owner is not None and owner.id != account.id:
             raise taken()
         await deed.set_address(account.id, used.email, used.email_key, verified=True)
-        await deed.drop(account.id, [*TO_AN_ADDRESS, Purpose.UPGRADE])
+        await deed.drop(account.id, [*TO_AN_ADDRESS, Purpose.UPGRADE, Purpose.SECOND_FACTOR])
         if used.purpose == Purpose.UPGRADE:
             if not await deed.make_known(account.id):
                 raise word_invalid()

@@ -169,6 +169,8 @@ class Identities:
                 raise Precondition(
                     "It is the account's last way to sign in; add another first.", reason="LAST_WAY_TO_SIGN_IN"
                 )
+            # A sign-in by it that waits for the second factor is over, too.
+            await deed.drop(user, [Purpose.SECOND_FACTOR])
             note = self._audit.statement("identity_unlinked", target=caller.name, details={"issuer": found.issuer})
             await deed.also([note])
 

@@ -57,7 +57,11 @@ select array[role], scopes from transom.keys where %(kind)s = 'keys' and id = %(
 _DROP = "delete from transom.words where user_id = %s and purpose = any(%s)"
 _SESSION = "select 1 from transom.sessions where id = %s and user_id = %s and expire_time > now()"
 _FORGET = "delete from transom.known_networks where user_id = %s and network <> %s"
-_END = "delete from transom.sessions where user_id = %s and id <> %s returning token_hash"
+# With those in which it acts, as an admin, in the name of others.
+_END = """
+delete from transom.sessions
+where (user_id = %(user)s or impersonator = 'users/' || %(user)s) and id <> %(keep)s returning token_hash
+"""
 
 # All that signs in beside the password.
 _WAYS = (
@@ -188,9 +192,10 @@ class Deed:
         return (await self._connection.execute(_SESSION, [session, user])).rowcount > 0
 
     async def end_sessions(self, user: str, *, keep: str = "") -> Sequence[bytes]:
-        """Ends an account's sessions but the one with the id `keep`; the hashes of their tokens."""
+        """Ends an account's sessions but the one with the id `keep`, and those in which it acts as others; the hashes of
+        their tokens."""
         async with self._connection.cursor(row_factory=class_row(_Token)) as cursor:
-            await cursor.execute(_END, [user, keep])
+            await cursor.execute(_END, {"user": user, "keep": keep})
             return [ended.token_hash for ended in await cursor.fetchall()]
 
     async def forget_networks(self, user: str, *, keep: str) -> None:
