@@ -46,7 +46,7 @@ from server.engine.identities import Identities
 from server.engine.keys import Keys
 from server.engine.letters import Letters
 from server.engine.lifetimes import Lifetimes
-from server.engine.limits import Limits as Rules
+from server.engine.limits import Limits as CallLimits
 from server.engine.mail_codes import MailCodes
 from server.engine.networks import network
 from server.engine.new_passwords import NewPasswords
@@ -160,7 +160,7 @@ class Parts:
     sessions: Sessions
     callers: Callers
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
-    limits: Rules
+    limits: CallLimits
     pool: Pool
     """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
@@ -231,7 +231,7 @@ async def opened(
         throttle = Throttle(StoredAttempts(wire), networks, audit, settings.attempts_address, settings.attempts_account)
         buckets = Buckets(wire)
         stack.push_async_callback(buckets.aclose)
-        limits = Rules(
+        limits = CallLimits(
             buckets,
             caller=settings.limit_caller,
             key=settings.limit_key,

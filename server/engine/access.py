@@ -77,11 +77,7 @@ class Access:
         asking = self._asking(caller)
         if not rule.of_row:
             await self._open(caller, resource, rule, asking, reader)
-            [row] = await self._records.find([(resource, name)], reader)
-        elif rule.looks_up:
-            row = await self._read_along(asking, resource, name, rule, reader)
-        else:
-            [row] = await self._records.find([(resource, name)], reader)
+        row = await self._read(asking, resource, name, rule, reader)
         if row is None:
             raise absent(resource, name)
         scene = self._scene(asking, resource, row)
@@ -298,15 +294,14 @@ class Access:
         if not await self._holds(rule, Scene(asking), reader):
             raise refused(caller, resource, rule.action)
 
-    async def _read_along(
-        self, asking: Asking, resource: Resource, name: str, rule: Rule, reader: str | None
-    ) -> Row | None:
+    async def _read(self, asking: Asking, resource: Resource, name: str, rule: Rule, reader: str | None) -> Row | None:
         """The row, read together with what the rule will look up, as far as the name alone tells that."""
         scene = Scene(asking, name)
-        try:
-            rule.holds(scene)
-        except Fault:
-            pass  # it is for what it wants that it was asked
+        if rule.of_row and rule.looks_up:
+            try:
+                rule.holds(scene)
+            except Fault:
+                pass  # it is for what it wants that it was asked
         row, *found = await self._records.find([(resource, name), *scene.wanted], reader)
         self._keep(asking, scene.wanted, found)
         return row

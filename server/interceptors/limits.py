@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from server.engine.limits import Limits as Rules
+from server.engine.limits import Limits as CallLimits
 from server.interceptors.chain import Stream, Unary, drained
 from server.services.current import current
 
@@ -15,7 +15,7 @@ from server.services.current import current
 class Limits:
     """The layer that counts calls, below the one that says whose they are. A stream is one call."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: CallLimits) -> None:
         self._rules = rules
 
     def unary(self, method: str, inner: Unary) -> Unary:
