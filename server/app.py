@@ -578,7 +578,7 @@ class ApiServer:
                     behavior = unimplemented(method)
                 elif implements:  # also in place of a standard method, where the app wants it otherwise
                     behavior = custom.behavior(method, implements)
-                elif method.kind.standard:
+                elif standard.serves(method):
                     behavior = standard.behavior(method)
                 else:
                     behavior = unimplemented(method)

@@ -458,15 +458,18 @@ STANDARD = {
     "CreateCustomClass GetCustomClass ListCustomClasses UpdateCustomClass DeleteCustomClass",
     "google.cloud.kms.v1.KeyManagementService": "ListKeyRings ListCryptoKeys ListCryptoKeyVersions ListImportJobs "
     "ListRetiredResources GetKeyRing GetCryptoKey GetCryptoKeyVersion GetPublicKey GetImportJob GetRetiredResource "
-    "CreateKeyRing CreateCryptoKey CreateCryptoKeyVersion CreateImportJob UpdateCryptoKey UpdateCryptoKeyVersion",
+    "CreateKeyRing CreateCryptoKey CreateCryptoKeyVersion CreateImportJob UpdateCryptoKey UpdateCryptoKeyVersion "
+    "DeleteCryptoKey DeleteCryptoKeyVersion",
     "google.cloud.dialogflow.v2.SessionEntityTypes": "ListSessionEntityTypes GetSessionEntityType CreateSessionEntityType "
     "UpdateSessionEntityType DeleteSessionEntityType",
     "google.cloud.dataproc.v1.WorkflowTemplateService": "CreateWorkflowTemplate GetWorkflowTemplate UpdateWorkflowTemplate "
     "ListWorkflowTemplates DeleteWorkflowTemplate",
-    "google.cloud.workstations.v1.Workstations": "GetWorkstationCluster ListWorkstationClusters GetWorkstationConfig "
-    "ListWorkstationConfigs GetWorkstation ListWorkstations",
+    "google.cloud.workstations.v1.Workstations": "GetWorkstationCluster ListWorkstationClusters CreateWorkstationCluster "
+    "UpdateWorkstationCluster DeleteWorkstationCluster GetWorkstationConfig ListWorkstationConfigs CreateWorkstationConfig "
+    "UpdateWorkstationConfig DeleteWorkstationConfig GetWorkstation ListWorkstations CreateWorkstation UpdateWorkstation "
+    "DeleteWorkstation",
     "google.logging.v2.ConfigServiceV2": "ListBuckets GetBucket CreateBucket UpdateBucket DeleteBucket "
-    "ListViews GetView CreateView UpdateView DeleteView ListSinks CreateSink UpdateSink ListLinks GetLink "
+    "ListViews GetView CreateView UpdateView DeleteView ListSinks CreateSink UpdateSink ListLinks GetLink CreateLink DeleteLink "
     "ListExclusions GetExclusion CreateExclusion UpdateExclusion DeleteExclusion "
     "GetCmekSettings UpdateCmekSettings GetSettings UpdateSettings",
     "google.monitoring.v3.AlertPolicyService": "GetAlertPolicy DeleteAlertPolicy UpdateAlertPolicy",
@@ -476,7 +479,6 @@ STANDARD = {
 
 WHY = {
     "google.cloud.config.v1.Config.DeleteStatefile": "it is not named for what it refers to, Deployment",
-    "google.cloud.config.v1.Config.CreateDeployment": "it answers google.longrunning.Operation",
     "google.cloud.dataproc.v1.JobController.GetJob": "it answers google.cloud.dataproc.v1.Job, which is not a stored resource",
     "google.cloud.dialogflow.v2.Contexts.DeleteAllContexts": "its request has no string field 'name'",
     "google.cloud.kms.v1.KeyManagementService.UpdateCryptoKeyPrimaryVersion": "it is not named for what it updates",
@@ -486,7 +488,7 @@ WHY = {
     "google.monitoring.v3.AlertPolicyService.CreateAlertPolicy": "its request has no string field 'parent'",
     "google.pubsub.v1.Publisher.CreateTopic": "its request does not have exactly one field of Topic",
     "google.pubsub.v1.SchemaService.ListSchemaRevisions": "it is not named for what it lists, Schema",
-    "google.pubsub.v1.SchemaService.DeleteSchemaRevision": "it answers google.pubsub.v1.Schema, not google.protobuf.Empty",
+    "google.pubsub.v1.SchemaService.DeleteSchemaRevision": "it is not named for what it refers to, Schema",
 }
 """How the reason begins."""
 

@@ -599,7 +599,7 @@ async def test_a_custom_method_that_goes_wrong_does_nothing(at: Database) -> Non
             refusal = await fails(call.run(function, name="x"), Internal)
             assert refusal.message == "Internal error."
         assert (await on.get("Shelf", "shelves/s")).theme == ""
-        method = call.methods["DeleteMemo"]
+        method = call.methods["DeleteEverything"]
         refusal = await fails(unimplemented(method)(b"", None), Refusal)
         assert refusal.code is grpc.StatusCode.UNIMPLEMENTED and "AIP-135" in refusal.message
 

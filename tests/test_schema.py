@@ -58,7 +58,7 @@ RPCS = [
     Rpc("CreateMemo", Kind.CUSTOM, why="its request does not have exactly one field of Memo (AIP-133)"),
     Rpc("CreateNote", Kind.CUSTOM, why="its request does not have exactly one field of Note (AIP-133)"),
     Rpc("UpdateMemo", Kind.CUSTOM, why="its update_mask is not a google.protobuf.FieldMask (AIP-134)"),
-    Rpc("DeleteMemo", Kind.CUSTOM, why="it answers library.v1.Memo, not google.protobuf.Empty (AIP-135)"),
+    Rpc("DeleteMemo", Kind.DELETE, "Memo"),
     Rpc("DeleteEverything", Kind.CUSTOM, why="no resource of this schema is named by it (AIP-135)"),
     Rpc("GetFolder", Kind.CUSTOM, why="it streams"),
 ]

@@ -25,6 +25,34 @@ class Behavior(StrEnum):
     IDENTIFIER = auto()
 
 
+class OnDelete(StrEnum):
+    """What becomes of a resource whose checked reference leads to one that is deleted."""
+
+    RESTRICT = auto()
+    CASCADE = auto()
+    CLEAR = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A checked reference: every name in the field is that of a resource that exists."""
+
+    message: str
+    """The resource referred to."""
+    on_delete: OnDelete
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A declared index of a resource."""
+
+    paths: tuple[tuple[str, bool], ...]
+    """Paths of fields, from the resource, and whether each descends."""
+    unique: bool = False
+    everywhere: bool = False
+    """Not within one parent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One top-level field of a resource and the column it is kept in."""
@@ -41,6 +69,10 @@ class Field:
     """The value in a new resource where the request gives none; None for none."""
     rules: tuple[tuple[str, str], ...] = ()
     """Its access rules: `read` or `write`, and the expression."""
+    search: bool = False
+    """Whether words are looked for in it."""
+    reference: Reference | None = None
+    """Where its references are checked."""
 
 
 class Managed(StrEnum):
@@ -50,6 +82,10 @@ class Managed(StrEnum):
     ETAG = "etag"
     CREATE_TIME = "create_time"
     UPDATE_TIME = "update_time"
+    DELETE_TIME = "delete_time"
+    PURGE_TIME = "purge_time"
+    EXPIRE_TIME = "expire_time"
+    """Of what was deleted softly, as AIP-164 had it before it said purge_time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +108,22 @@ class Resource:
     """Its access rules: an action, or `read` or `write` for several, and the expression."""
     outlives_owner: bool = False
     """Whether it stays when the account that created it is deleted."""
+    retention: int = 0
+    """Seconds for which it can be undeleted; 0 where it is deleted for good at once. Else it is marked first (AIP-164)."""
+    expires: bool = False
+    """Whether its `expire_time`, which clients set, ends it (AIP-214)."""
+    ttl: bool = False
+    """Whether its `ttl` may be given in place of the `expire_time`."""
+    snapshot_of: str = ""
+    """The message of the resource that it is a revision of (AIP-162): its field `snapshot` holds that as it was."""
+    revisions: int = 0
+    """How many revisions of it are kept, where the schema has a resource of these; else 0."""
+    indexes: tuple[Index, ...] = ()
+
+    @property
+    def soft_delete(self) -> bool:
+        """Whether what is deleted is kept for a while, marked."""
+        return self.retention > 0
 
     def pattern_of(self, name: str) -> Pattern | None:
         """The pattern that `name` is of, if any."""
@@ -95,6 +147,14 @@ class Kind(StrEnum):
     CREATE = auto()
     UPDATE = auto()
     DELETE = auto()
+    UNDELETE = auto()
+    PURGE = auto()
+    BATCH_GET = auto()
+    BATCH_CREATE = auto()
+    BATCH_UPDATE = auto()
+    BATCH_DELETE = auto()
+    SEARCH = auto()
+    ROLLBACK = auto()
     CUSTOM = auto()
     BUILT_IN = auto()
 
@@ -121,6 +181,15 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """What a google.longrunning.Operation says of its outcome: full names of messages."""
+
+    response: str
+    metadata: str
+    """Empty where the schema does not say one, or one that it does not have."""
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """One RPC.
 
@@ -138,11 +207,19 @@ class Method:
     server_streaming: bool = False
     safe: bool = False
     """Repeating it has no further effect: the edge may retry it."""
+    answer: str = ""
+    """The message that it answers in the end: the response, or what an Operation responds."""
     resource: Resource | None = None
     resource_field: str = ""
     id_field: str = ""
     items_field: str = ""
-    """Of the response of a List: the repeated field."""
+    """Of the response of a List, a Search or a batch: the repeated field, of resources. Empty where there is none."""
+    requests_field: str = ""
+    """Of a batch: the repeated field of requests, or of names."""
+    each: Method | None = None
+    """Of a batch of requests: what one of them asks for, as a method of its own."""
+    operation: Operation | None = None
+    """Where it answers a google.longrunning.Operation: of what."""
     fields: frozenset[str] = frozenset()
     """Names of all fields of the request."""
     http: tuple[tuple[str, str], ...] = ()

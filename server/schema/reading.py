@@ -14,11 +14,24 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from server.schema.classification import classified
+from server.schema import keeping
+from server.schema.classification import Classified, classified
 from server.schema.columns import column_type, identifier, snake
 from server.schema.compilation import SchemaError
 from server.schema.doubts import doubts
-from server.schema.model import Access, Audience, Behavior, Field, Managed, Method, Resource, Schema, Service
+from server.schema.model import (
+    Access,
+    Audience,
+    Behavior,
+    Field,
+    Index,
+    Managed,
+    Method,
+    Operation,
+    Resource,
+    Schema,
+    Service,
+)
 from server.schema.names import Pattern, PatternError
 
 OWN_PACKAGE = "transom."
@@ -27,6 +40,8 @@ SYSTEM_COLUMNS = frozenset({"name", "ctid", "tableoid", "xmin", "xmax", "cmin", 
 
 RESOURCE_RULES = ("read", "write", "get", "list", "create", "update", "delete", "watch")
 FIELD_RULES = ("read", "write")
+KEPT_OF_FIELDS = ("index", "unique", "search", "on_delete")
+OPERATION = "google.longrunning.Operation"
 
 _IMAGE_EXTENSION = 8042
 """Number of buf's `buf_extension` in a file of an image; its field 1 is `is_import`."""
@@ -67,6 +82,9 @@ class _Reader:
                         resources[resource.message] = resource
         resources = _with_tables(resources)
         self._check_unique(resources.values())
+        self._refer(resources)
+        keeping.with_lifetimes(resources, self._answers("Undelete", served), self._answers("Delete", served))
+        keeping.with_revisions(resources)
         for file in served:
             if not file.package.startswith(OWN_PACKAGE):
                 for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values()):
@@ -100,6 +118,34 @@ class _Reader:
         schema = Schema(self.pool, resources, services, behaviors, references=references, terms=terms)
         own = (f for f in served if not f.package.startswith(OWN_PACKAGE))
         return replace(schema, warnings=(*self.warnings, *doubts(schema, own)))
+
+    def _answers(self, verb: str, files: Iterable[FileDescriptorProto]) -> frozenset[str]:
+        """The messages that methods of this verb answer in the end."""
+        methods = (
+            method
+            for file in files
+            for service in self.pool.FindFileByName(file.name).services_by_name.values()
+            for method in service.methods
+            if method.name.startswith(verb)
+        )
+        return frozenset(answer.full_name for m in methods if (answer := self._operation(m)[1]) is not None)
+
+    def _refer(self, resources: dict[str, Resource]) -> None:
+        """Reads, in place, which references are checked: what they lead to is known by now."""
+        types = {r.type: r.message for r in resources.values()}
+        for name, resource in resources.items():
+            fields = []
+            for field in resource.fields:
+                option = self.extension(field.descriptor, "transom.schema.v1.field")
+                referred = self.extension(field.descriptor, "google.api.resource_reference")
+                try:
+                    found = keeping.reference(field.descriptor, option, referred, types)
+                    fields.append(replace(field, reference=found))
+                except keeping.Unkept as fault:
+                    self.faults.append(
+                        f"{resource.descriptor.file.name}: {name}.{field.name}: (transom.schema.v1.field).{fault}"
+                    )
+            resources[name] = replace(resource, fields=tuple(fields))
 
     def options(self, descriptor: Any) -> Any:
         """The options of a descriptor, re-read with this pool's own classes: only these know its extensions."""
@@ -151,6 +197,7 @@ class _Reader:
         for m in Managed:
             if m in message.fields_by_name and m not in managed:
                 self.warnings.append(f"{where}.{m}: not kept by Transom: its type is not the standard one (AIP-148)")
+        retention, indexes, revisions = self._kept(where, message, said, fields)
         return Resource(
             message=message.full_name,
             type=option.type,
@@ -166,7 +213,24 @@ class _Reader:
             comment=self.comments.get(message.full_name, ""),
             rules=_written(said, RESOURCE_RULES),
             outlives_owner=bool(getattr(said, "outlives_owner", False)),
+            retention=retention,
+            revisions=revisions,
+            indexes=indexes,
         )
+
+    def _kept(
+        self, where: str, message: Descriptor, said: Any, fields: Iterable[Field]
+    ) -> tuple[int, tuple[Index, ...], int]:
+        """For how long what is deleted is kept, the indexes, how many revisions."""
+        try:
+            options = [(f, self.extension(f.descriptor, "transom.schema.v1.field")) for f in fields]
+            revisions = said.revisions if said is not None else 0
+            if not 0 <= revisions <= keeping.REVISIONS_MAX:
+                raise keeping.Unkept(f"revisions: must be 1 to {keeping.REVISIONS_MAX}")
+            return keeping.retention(said), tuple(keeping.indexes(said, message, options)), revisions
+        except keeping.Unkept as fault:
+            self.faults.append(f"{where}: (transom.schema.v1.resource).{fault}")
+            return 0, (), 0
 
     def _fields(self, where: str, message: Descriptor, name_field: str) -> Iterable[Field]:
         taken = set(SYSTEM_COLUMNS)
@@ -184,9 +248,23 @@ class _Reader:
                 self.warnings.append(
                     f"{where}.{field.name}: is both REQUIRED and OUTPUT_ONLY: clients need not give it"
                 )
-            rules = _written(self.extension(field, "transom.schema.v1.field"), FIELD_RULES)
+            option = self.extension(field, "transom.schema.v1.field")
+            search = bool(option is not None and option.search)
+            if search and field.type != FieldDescriptor.TYPE_STRING:
+                self.faults.append(f"{where}.{field.name}: (transom.schema.v1.field).search: the field is no string")
             initial = self._initial(where, field)
-            yield Field(field.number, field.name, field, behaviors, column, kind, default, initial, rules)
+            yield Field(
+                field.number,
+                field.name,
+                field,
+                behaviors,
+                column,
+                kind,
+                default,
+                initial,
+                _written(option, FIELD_RULES),
+                search,
+            )
 
     def _initial(self, where: str, field: FieldDescriptor) -> Any:
         rules = self.extension(field, "transom.schema.v1.field")
@@ -255,7 +333,8 @@ class _Reader:
         for name, _ in _written(self.extension(message, "transom.schema.v1.resource"), RESOURCE_RULES):
             self.faults.append(f"{where}: (transom.schema.v1.resource).{name}: is asked of resources, and this is none")
         for field in message.fields:
-            for name, _ in _written(self.extension(field, "transom.schema.v1.field"), FIELD_RULES):
+            option = self.extension(field, "transom.schema.v1.field")
+            for name, _ in _written(option, (*FIELD_RULES, *KEPT_OF_FIELDS)):
                 self.faults.append(
                     f"{where}.{field.name}: (transom.schema.v1.field).{name}: is asked of the fields of a resource: write it "
                     "at the one that holds this message"
@@ -272,7 +351,8 @@ class _Reader:
             for f in method.input_type.fields
             if (r := self.extension(f, "google.api.resource_reference")) is not None and r.type
         }
-        found = classified(method, resources, references, own=own)
+        operation, answer = self._operation(method)
+        found = classified(method, resources, references, operation, answer, own=own)
         safe = found.safe or method.GetOptions().idempotency_level == 1 or (bool(http) and http[0][0] == "get")
         return Method(
             path=f"/{method.containing_service.full_name}/{method.name}",
@@ -283,10 +363,14 @@ class _Reader:
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
             safe=safe,
+            answer=answer.full_name if answer else method.output_type.full_name,
             resource=found.resource,
             resource_field=found.resource_field,
             id_field=found.id_field,
             items_field=found.items_field,
+            requests_field=found.requests_field,
+            each=_each(method, found),
+            operation=operation,
             fields=frozenset(f.name for f in method.input_type.fields),
             http=http,
             access=self._access(method),
@@ -294,6 +378,27 @@ class _Reader:
             why_custom=found.why_custom,
             comment=self.comments.get(method.full_name, ""),
         )
+
+    def _operation(self, method: MethodDescriptor) -> tuple[Operation | None, Descriptor | None]:
+        """What an Operation that the method answers says of itself, and the message that the method answers in the end."""
+        if method.output_type.full_name != OPERATION:
+            return None, method.output_type
+        said = self.extension(method, "google.longrunning.operation_info")
+        package = method.containing_service.file.package
+        response = self._message(said.response_type, package) if said else None
+        metadata = self._message(said.metadata_type, package) if said else None
+        if response is None:
+            return Operation("", metadata.full_name if metadata else ""), None
+        return Operation(response.full_name, metadata.full_name if metadata else ""), response
+
+    def _message(self, name: str, package: str) -> Descriptor | None:
+        """A message by its full name, or by that within the package (AIP-151)."""
+        for full in (f"{package}.{name}", name):
+            try:
+                return self.pool.FindMessageTypeByName(full)
+            except KeyError:
+                continue
+        return None
 
     def _access(self, method: MethodDescriptor) -> Access | None:
         option = self.extension(method, "transom.schema.v1.method")
@@ -316,6 +421,26 @@ class _Reader:
             elif verb:
                 out.append((verb, getattr(one, verb)))
         return tuple(out)
+
+
+def _each(method: MethodDescriptor, found: Classified) -> Method | None:
+    """One request of a batch, as a method of its own."""
+    one = found.each
+    if one is None:
+        return None
+    request = method.input_type.fields_by_name[found.requests_field].message_type
+    return Method(
+        path=f"/{method.containing_service.full_name}/{method.name}",
+        name=method.name,
+        kind=one.kind,
+        request=request.full_name,
+        response=one.resource.message if one.resource else "",
+        answer=one.resource.message if one.resource else "",
+        resource=one.resource,
+        resource_field=one.resource_field,
+        id_field=one.id_field,
+        fields=frozenset(f.name for f in request.fields),
+    )
 
 
 def _table_schema(package: str) -> str:

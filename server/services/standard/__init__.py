@@ -1,0 +1,59 @@
+"""The standard methods: bytes → request → engine → bytes. One behaviour per method, made at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from server.engine import bounds
+from server.engine.resources import Resources
+from server.errors import Invalid
+from server.schema.model import Kind, Method
+from server.services.standard.parsing import Behavior, calling
+from server.services.standard.reading import get, list_
+from server.services.standard.writing import create, delete, update
+
+__all__ = ["Behavior", "StandardMethods", "calling"]
+
+MAKERS: Mapping[Kind, Callable[[Resources, Method], Behavior]] = {
+    Kind.GET: get,
+    Kind.LIST: list_,
+    Kind.CREATE: create,
+    Kind.UPDATE: update,
+    Kind.DELETE: delete,
+}
+"""What makes the behaviour of each kind of method."""
+
+
+class StandardMethods:
+    """The behaviours of the standard methods of a schema."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def serves(self, method: Method) -> bool:
+        """Whether the engine serves it."""
+        return method.kind in MAKERS and method.operation is None
+
+    def behavior(self, method: Method) -> Behavior:
+        """What serves `method`, which is one that the engine serves."""
+        behavior = MAKERS[method.kind](self._resources, method)
+        access = self._resources.access
+        if access.rule_of(method) is None:
+            return behavior  # the resource's rules alone decide
+        parse = self._resources.schema.message_class(method.request).FromString
+
+        async def judged(data: bytes, context: Any) -> bytes:
+            call = calling()
+            try:
+                request = parse(data)
+            except DecodeError as fault:
+                raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
+            bounds.check(request, len(data))
+            if not call.caller.trusted:  # their scopes are asked by the engine: the resource and the action
+                await access.call(call, method, request)
+            return await behavior(data, context)
+
+        return judged
