@@ -263,6 +263,8 @@ class Schema:
     """Types of the resources that fields of resources refer to, by the field's full name."""
     terms: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """Words and what they mean in rules, by package."""
+    image: bytes = field(default=b"", repr=False)
+    """The FileDescriptorSet that it was read from."""
     _classes: dict[str, type[Message]] = field(default_factory=dict, repr=False)
 
     def message_class(self, name: str) -> Any:

@@ -56,7 +56,7 @@ def read(descriptor: bytes) -> Schema:
     pool = DescriptorPool()
     for file in files.file:
         pool.Add(file)
-    return _Reader(pool, files.file).schema()
+    return replace(_Reader(pool, files.file).schema(), image=descriptor)
 
 
 class _Reader:
