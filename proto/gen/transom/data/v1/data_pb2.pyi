@@ -1,0 +1,111 @@
+import datetime
+
+from google.api import annotations_pb2 as _annotations_pb2
+from google.api import client_pb2 as _client_pb2
+from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AggregateRequest(_message.Message):
+    __slots__ = ("type", "parent", "filter", "group_by", "aggregations", "order_by", "page_size", "page_token", "show_deleted")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATIONS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    parent: str
+    filter: str
+    group_by: _containers.RepeatedScalarFieldContainer[str]
+    aggregations: _containers.RepeatedCompositeFieldContainer[Aggregation]
+    order_by: str
+    page_size: int
+    page_token: str
+    show_deleted: bool
+    def __init__(self, type: _Optional[str] = ..., parent: _Optional[str] = ..., filter: _Optional[str] = ..., group_by: _Optional[_Iterable[str]] = ..., aggregations: _Optional[_Iterable[_Union[Aggregation, _Mapping]]] = ..., order_by: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., show_deleted: _Optional[bool] = ...) -> None: ...
+
+class Aggregation(_message.Message):
+    __slots__ = ("alias", "function", "path")
+    class Function(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FUNCTION_UNSPECIFIED: _ClassVar[Aggregation.Function]
+        COUNT: _ClassVar[Aggregation.Function]
+        SUM: _ClassVar[Aggregation.Function]
+        AVG: _ClassVar[Aggregation.Function]
+        MIN: _ClassVar[Aggregation.Function]
+        MAX: _ClassVar[Aggregation.Function]
+    FUNCTION_UNSPECIFIED: Aggregation.Function
+    COUNT: Aggregation.Function
+    SUM: Aggregation.Function
+    AVG: Aggregation.Function
+    MIN: Aggregation.Function
+    MAX: Aggregation.Function
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    alias: str
+    function: Aggregation.Function
+    path: str
+    def __init__(self, alias: _Optional[str] = ..., function: _Optional[_Union[Aggregation.Function, str]] = ..., path: _Optional[str] = ...) -> None: ...
+
+class AggregateResponse(_message.Message):
+    __slots__ = ("rows", "next_page_token")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[AggregateRow]
+    next_page_token: str
+    def __init__(self, rows: _Optional[_Iterable[_Union[AggregateRow, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class AggregateRow(_message.Message):
+    __slots__ = ("group", "values")
+    class GroupEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: AggregateValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[AggregateValue, _Mapping]] = ...) -> None: ...
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: AggregateValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[AggregateValue, _Mapping]] = ...) -> None: ...
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    group: _containers.MessageMap[str, AggregateValue]
+    values: _containers.MessageMap[str, AggregateValue]
+    def __init__(self, group: _Optional[_Mapping[str, AggregateValue]] = ..., values: _Optional[_Mapping[str, AggregateValue]] = ...) -> None: ...
+
+class AggregateValue(_message.Message):
+    __slots__ = ("bool_value", "int64_value", "double_value", "string_value", "bytes_value", "timestamp_value", "duration_value", "decimal_value")
+    BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    INT64_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_VALUE_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DECIMAL_VALUE_FIELD_NUMBER: _ClassVar[int]
+    bool_value: bool
+    int64_value: int
+    double_value: float
+    string_value: str
+    bytes_value: bytes
+    timestamp_value: _timestamp_pb2.Timestamp
+    duration_value: _duration_pb2.Duration
+    decimal_value: str
+    def __init__(self, bool_value: _Optional[bool] = ..., int64_value: _Optional[int] = ..., double_value: _Optional[float] = ..., string_value: _Optional[str] = ..., bytes_value: _Optional[bytes] = ..., timestamp_value: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration_value: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decimal_value: _Optional[str] = ...) -> None: ...
