@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -380,3 +381,39 @@ def test_frames_are_what_protobuf_makes(titles: list[str]) -> None:
     wire = b"".join(pages.frame(1, s.SerializeToString()) for s in shelves) + pages.frame(2, b"next")
     reply = message("ListShelvesResponse").FromString(wire)
     assert [s.title for s in reply.shelves] == titles and reply.next_page_token == "next"
+
+
+# ------------------------------------------------------------------------------------------------- inferred resources
+
+UNANNOTATED = """
+syntax = "proto3";
+package old.v1;
+import "google/api/annotations.proto";
+service Rooms {
+  rpc GetRoom(GetRoomRequest) returns (Room) { option (google.api.http) = {get: "/v1/{name=sites/*/rooms/*}"}; }
+  rpc DeleteRoom(GetRoomRequest) returns (Empty) { option (google.api.http) = {delete: "/v1/{name=sites/*/rooms/*}"}; }
+  rpc GetPlan(GetRoomRequest) returns (Plan) { option (google.api.http) = {get: "/v1/{name=sites/*/rooms/*}:plan"}; }
+  rpc GetTree(GetRoomRequest) returns (Tree) { option (google.api.http) = {get: "/v1/{name=trees/**}"}; }
+  rpc GetPair(GetRoomRequest) returns (Pair) { option (google.api.http) = {get: "/v1/{name=*/*/pairs/*}"}; }
+}
+message GetRoomRequest { string name = 1; }
+message Room { string name = 1; }
+message Plan { string name = 1; }
+message Tree { string name = 1; }
+message Pair { string name = 1; }
+message Empty {}
+"""
+
+
+def test_a_resource_without_annotation_is_told_by_its_get(tmp_path: Path) -> None:
+    """Not by a verb's path, by ids of several segments, or by collections without names."""
+    (tmp_path / "proto" / "old" / "v1").mkdir(parents=True)
+    (tmp_path / "proto" / "old" / "v1" / "rooms.proto").write_text(UNANNOTATED)
+    schema = read(compile_app(tmp_path))
+    [room] = schema.resources.values()
+    assert (room.message, room.type) == ("old.v1.Room", "old.v1/Room")
+    assert [p.text for p in room.patterns] == ["sites/{site}/rooms/{room}"]
+    assert {m.name: m.kind for m in schema.methods() if m.path.startswith("/old.")}["GetRoom"] is Kind.GET
+    assert schema.warnings == (
+        "old/v1/rooms.proto: old.v1.Room: has no google.api.resource: taken for sites/{site}/rooms/{room}",
+    )

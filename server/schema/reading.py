@@ -19,6 +19,7 @@ from server.schema.classification import Classified, classified
 from server.schema.columns import column_type, identifier, snake
 from server.schema.compilation import SchemaError
 from server.schema.doubts import doubts
+from server.schema.inference import Inferred, inferred
 from server.schema.model import (
     Access,
     Audience,
@@ -42,6 +43,7 @@ RESOURCE_RULES = ("read", "write", "get", "list", "create", "update", "delete", 
 FIELD_RULES = ("read", "write")
 KEPT_OF_FIELDS = ("index", "unique", "search", "on_delete")
 OPERATION = "google.longrunning.Operation"
+OPERATIONS_PACKAGE = "google.longrunning"
 
 _IMAGE_EXTENSION = 8042
 """Number of buf's `buf_extension` in a file of an image; its field 1 is `is_import`."""
@@ -72,7 +74,7 @@ class _Reader:
 
     def schema(self) -> Schema:
         resources: dict[str, Resource] = {}
-        served = [f for f in self.files if not _imported(f)]
+        served = [f for f in self.files if not _imported(f) or (f.package == OPERATIONS_PACKAGE and self._operates())]
         for file in served:
             self.comments.update(_comments(file))
         for file in served:
@@ -80,6 +82,12 @@ class _Reader:
                 for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values()):
                     if resource := self._resource(file.name, message):
                         resources[resource.message] = resource
+        for message, option in self._inferred(served):
+            if message.full_name not in resources:
+                where = f"{message.file.name}: {message.full_name}"
+                self.warnings.append(f"{where}: has no google.api.resource: taken for {' or '.join(option.pattern)}")
+                if resource := self._stored(where, message, option):
+                    resources[resource.message] = resource
         resources = _with_tables(resources)
         self._check_unique(resources.values())
         self._refer(resources)
@@ -91,7 +99,7 @@ class _Reader:
                     if message.full_name not in resources:
                         self._check_unruled(f"{file.name}: {message.full_name}", message)
         services = tuple(
-            self._service(service, resources, own=file.package.startswith(OWN_PACKAGE))
+            self._service(service, resources, own=file.package.startswith((OWN_PACKAGE, OPERATIONS_PACKAGE)))
             for file in served
             for service in self.pool.FindFileByName(file.name).services_by_name.values()
         )
@@ -118,6 +126,25 @@ class _Reader:
         schema = Schema(self.pool, resources, services, behaviors, references=references, terms=terms)
         own = (f for f in served if not f.package.startswith(OWN_PACKAGE))
         return replace(schema, warnings=(*self.warnings, *doubts(schema, own)))
+
+    def _operates(self) -> bool:
+        """Whether a method of the app answers an Operation: then the service of operations is served, too."""
+        return any(
+            method.output_type.full_name == OPERATION
+            for file in self.files
+            if not _imported(file)
+            for service in self.pool.FindFileByName(file.name).services_by_name.values()
+            for method in service.methods
+        )
+
+    def _inferred(self, files: Iterable[FileDescriptorProto]) -> Iterable[tuple[Descriptor, Inferred]]:
+        """The messages that a Get answers by name though they are not annotated, with what their annotation would say."""
+        for file in files:
+            for service in self.pool.FindFileByName(file.name).services_by_name.values():
+                for method in service.methods if not file.package.startswith(OWN_PACKAGE) else ():
+                    found = inferred(method, self._http(method))
+                    if found and self.extension(found[0], "google.api.resource") is None:
+                        yield found
 
     def _answers(self, verb: str, files: Iterable[FileDescriptorProto]) -> frozenset[str]:
         """The messages that methods of this verb answer in the end."""
@@ -170,7 +197,9 @@ class _Reader:
         option = self.extension(message, "google.api.resource")
         if option is None:
             return None
-        where = f"{file}: {message.full_name}"
+        return self._stored(f"{file}: {message.full_name}", message, option)
+
+    def _stored(self, where: str, message: Descriptor, option: Any) -> Resource | None:
         name_field = option.name_field or "name"
         holder = message.fields_by_name.get(name_field)
         if holder is None or holder.type != FieldDescriptor.TYPE_STRING or holder.is_repeated:
@@ -373,6 +402,7 @@ class _Reader:
             operation=operation,
             fields=frozenset(f.name for f in method.input_type.fields),
             http=http,
+            bodies=self._bodies(method),
             access=self._access(method),
             references=references,
             why_custom=found.why_custom,
@@ -421,6 +451,11 @@ class _Reader:
             elif verb:
                 out.append((verb, getattr(one, verb)))
         return tuple(out)
+
+    def _bodies(self, method: MethodDescriptor) -> tuple[str, ...]:
+        rule = self.extension(method, "google.api.http")
+        bodies = [one.body for one in (rule, *rule.additional_bindings)] if rule is not None else []
+        return tuple(dict.fromkeys(body for body in bodies if body))
 
 
 def _each(method: MethodDescriptor, found: Classified) -> Method | None:
