@@ -331,7 +331,7 @@ async def opened(
             schema,
             resources.decisions,
             records,
-            Owned(schema, pool, rules),
+            Owned(schema, pool),
             data,
             files,
             revocations,

@@ -26,7 +26,7 @@ from server.query.rules.checking import Rule, rules_of
 from server.query.rules.scene import Asking
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
-from server.store.statements import Statements
+from server.store.page_statements import page_statements
 
 SHOP = """
 syntax = "proto3";
@@ -639,7 +639,7 @@ def test_the_statement_of_a_page_takes_every_text(
         )
     )
     resource, rules = schema.resources["shop.v1.A"], rules_of(schema)
-    statements = Statements(schema, resource, rules.resources[resource.message])
+    statements = page_statements(resource, rules.resources[resource.message])
     rows = [
         {"name": "as/a", "text": text, "texts": [text]},
         {"name": "as/b", "text": text + "x"},
@@ -650,7 +650,7 @@ def test_the_statement_of_a_page_takes_every_text(
         tables_made(connection, world_of(schema, rows))
         for large in (False, True):
             cursor = psycopg.RawCursor(connection)
-            cursor.execute(statements.pages[True, large], [[""], [""], [10], [asking]])
+            cursor.execute(statements[True, large, False], [[""], [""], [10], [asking]])
             assert [(name, seen) for _, name, _, _, seen in cursor.fetchall()] == [("as/a", "0"), ("as/c", "0")]
 
 

@@ -100,6 +100,8 @@ class Page:
     size: int
     asking: bytes | None = None
     """Who asks, a JSON object with the columns of `rules.sql.ASKING`: only rows that the rules show are read. None: all."""
+    deleted: bool = False
+    """Whether what is deleted, and can be undeleted, is read as well."""
 
 
 class Shown(NamedTuple):

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from psycopg import AsyncRawCursor, sql
 from psycopg.rows import tuple_row
 
-from server.query.rules.checking import Rules
 from server.schema.model import Resource, Schema
 from server.store.changes import Origin, Outcome
 from server.store.pooled import Pool, transaction
@@ -40,10 +39,10 @@ class _Nothing:
 class Owned:
     """The tables of a schema, by owner."""
 
-    def __init__(self, schema: Schema, pool: Pool, rules: Rules) -> None:
+    def __init__(self, schema: Schema, pool: Pool) -> None:
         self._pool = pool
         self._messages = frozenset(schema.resources)
-        self._statements = {m: Statements(schema, r, rules.resources[m]) for m, r in schema.resources.items()}
+        self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
 
     async def names(self, resource: Resource, owner: str, limit: int = BITE) -> list[str]:
         """Names of at most `limit` resources of `owner`, in no order."""

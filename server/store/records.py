@@ -25,6 +25,7 @@ from server.store.changes import SMALL_PAGE, Act, Change, Outcome, Page, Row, Sh
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.lane import MARK, Lane
+from server.store.page_statements import page_statements
 from server.store.pipeline import Result, Step
 from server.store.statements import LEADS, Statements
 from server.store.translation import refusal_of
@@ -54,7 +55,7 @@ class Records:
         self._primary = primary
         self._replica = replica
         self._freshness = freshness
-        self._statements = {m: Statements(schema, r, rules.resources[m]) for m, r in schema.resources.items()}
+        self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
         lanes = {False: primary, True: replica or primary}
         self._fetches = {
             (m, stale): Gathering(
@@ -64,14 +65,14 @@ class Records:
             for stale, lane in lanes.items()
         }
         self._pages = {
-            (stale, m, judged, large): Gathering(
-                self._pager(s.pages[judged, large], lane.run if stale else lane.read, judged=judged),
+            (stale, m, variant): Gathering(
+                self._pager(statement, lane.run if stale else lane.read, judged=variant[0]),
                 size=PAGE_BATCH,
                 lanes=len(lane.connections),
             )
-            for m, s in self._statements.items()
+            for m, r in schema.resources.items()
+            for variant, statement in page_statements(r, rules.resources[m]).items()
             for stale, lane in lanes.items()
-            for judged, large in s.pages
         }
         self._writes: dict[tuple[str, Act, str], Gathering[Change, tuple[Outcome, int]]] = {}
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -108,15 +109,15 @@ class Records:
 
     async def page(self, resource: Resource, page: Page, reader: str | None) -> list[Shown]:
         """The rows of a page, in order of names; as `get`, or for no reader as `latest`."""
-        key = (resource.message, page.asking is not None, page.size > SMALL_PAGE)
+        variant = (page.asking is not None, page.size > SMALL_PAGE, page.deleted and resource.soft_delete)
         if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
             try:
-                return await self._pages[True, *key].ask(page)
+                return await self._pages[True, resource.message, variant].ask(page)
             except Unavailable:
                 self._freshness.failed()
             except Refusal:
                 pass
-        return await self._pages[False, *key].ask(page)
+        return await self._pages[False, resource.message, variant].ask(page)
 
     async def write(self, change: Change) -> Outcome:
         """Carries out one change, together with others that arrive now. What is DONE is committed.

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from server.query.rules.checking import ResourceRules
-from server.query.rules.sql import ASKING
 from server.schema.model import Resource, Schema
-from server.store.changes import PAGE_BYTES_MAX, Act
+from server.store.changes import Act
 
 _ORIGIN = ("verb", "caller", "request_id", "traceparent")
 INSERT_LEAD = ("name", "parent", "owner", "uid", "version", "at", "payload", *_ORIGIN)
@@ -34,9 +32,8 @@ def columns(resource: Resource) -> list[tuple[str, str]]:
 class Statements:
     """The statements of one resource's table."""
 
-    def __init__(self, schema: Schema, resource: Resource, rules: ResourceRules) -> None:
+    def __init__(self, schema: Schema, resource: Resource) -> None:
         self.resource = resource
-        self._rules = rules
         self._schema = schema
         self._table = sql.Identifier(resource.table_schema, resource.table_name)
         self._columns = columns(resource)
@@ -46,8 +43,6 @@ class Statements:
             "select name, _payload, _version, _owner from {table} where name = any($1::text[]) order by name "
             "for no key update"
         )
-        self.pages = {(judged, large): self._page(judged, large) for judged in (False, True) for large in (False, True)}
-        """Statements of a page, by whether rules are asked and whether its bytes are looked at first."""
         self.insert: dict[str | None, bytes] = {None: self._insert(None)}
         for pattern in resource.patterns:
             if parent := schema.parent_of(resource, pattern):
@@ -56,34 +51,6 @@ class Statements:
         self.lock = self._text("select 1 from {table} where name = any($1::text[]) order by name for update")
         self.remove = self._remove()
         self.remove_tree = self._remove_tree()
-
-    def _page(self, judged: bool, large: bool) -> bytes:
-        """Pages of several collections. Where rules are asked, each shows what the one who asks may see (`q`, a row whose
-        columns are `rules.sql.ASKING`, of the rows `t`), and says which of the fields with a read rule they show."""
-        rule = self._rules.actions.get("list")
-        condition = f"and ({rule.condition if rule else 'false'}) is true" if judged else ""
-        seen = [f"(({one.condition}) is true)::int::text" for _, one in self._rules.reads] if judged else []
-        rows = """select t.name, t._payload, t._version, {seen} as seen from {table} t
-              where t._parent = q.parent and t.name > q.after {condition} order by t.name limit q.size"""
-        if large:
-            # Sizes are known without reading what is stored apart (TOAST); the row that goes beyond is read, too: it says
-            # that there are more.
-            rows = f"""select name, _payload, _version, seen from (
-                select *, sum(octet_length(_payload)) over (order by name) - octet_length(_payload) as before
-                from ({rows}) as wished) as sized
-              where before <= {PAGE_BYTES_MAX}"""
-        asked = "unnest($1::text[], $2::text[], $3::int[]) with ordinality as q(parent, after, size, i)"
-        if judged:
-            asked = """(select a.parent, a.after, a.size, a.i, s.*
-              from unnest($1::text[], $2::text[], $3::int[], $4::text[]) with ordinality as a(parent, after, size, asking, i)
-              cross join lateral jsonb_to_record(a.asking::jsonb) as s({asking}) offset 0) as q"""
-        return self._text(
-            f"""select q.i::int, t.name, t._payload, t._version, t.seen from {asked}
-            cross join lateral ({rows}) t order by q.i, t.name""",
-            condition=sql.SQL(condition),
-            seen=sql.SQL(" || ".join(seen) or "''"),
-            asking=sql.SQL(", ").join(sql.SQL(f"{name} {kind}") for name, kind in ASKING.values()),
-        )
 
     def _text(self, text: str, **parts: sql.Composable) -> bytes:
         return sql.SQL(text).format(table=self._table, **parts).as_bytes(None)
