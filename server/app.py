@@ -69,6 +69,7 @@ from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
 from server.interceptors.chain import Chain, Layer
+from server.interceptors.consistency import Consistency
 from server.interceptors.errors import Errors
 from server.interceptors.limits import Limits
 from server.interceptors.lines import Lines
@@ -80,6 +81,7 @@ from server.services.account_data import AccountDataService
 from server.services.accounts import AccountsService, People
 from server.services.admin import AdminService
 from server.services.cookie_rules import CookieRules
+from server.services.current import CurrentCarried
 from server.services.custom import CustomMethods, unimplemented
 from server.services.files import FilesService
 from server.services.identities import IdentitiesService
@@ -112,6 +114,7 @@ from server.store.owned import Owned
 from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
 from server.store.pooled import Pool
+from server.store.positions import Positions
 from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
@@ -161,6 +164,7 @@ class Parts:
     callers: Callers
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
     limits: CallLimits
+    freshness: Freshness
     pool: Pool
     """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
@@ -203,10 +207,12 @@ async def opened(
             )
         wire = RedisWire(settings.redis.get_secret_value())
         stack.push_async_callback(wire.aclose)
-        freshness = Freshness(RedisMarks(wire, settings.replica_lag_max), primary, replica, settings.replica_lag_max)
-        await freshness.open()
-        stack.push_async_callback(freshness.close)
-        LAG.set_function(lambda: freshness.lag if replica else 0.0)
+        positions = Positions(primary, replica, settings.replica_lag_max)
+        await positions.open()
+        stack.push_async_callback(positions.close)
+        marks = RedisMarks(wire, settings.replica_lag_max)
+        freshness = Freshness(marks, positions, settings.replica_lag_max, CurrentCarried())
+        LAG.set_function(lambda: positions.lag if replica else 0.0)
         PENDING.labels("primary").set_function(lambda: primary.pending)
         if replica is not None:
             PENDING.labels("replica").set_function(lambda: replica.pending)
@@ -216,7 +222,7 @@ async def opened(
         access = Access(schema, rules, records, micros)
         resources = Resources(schema, records, access, micros, settings.page_size, settings.page_size_max)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
-        tokens = Tokens(identity, redis, replica_pool, lambda: freshness.lag)
+        tokens = Tokens(identity, redis, replica_pool, lambda: positions.lag)
         stack.push_async_callback(tokens.aclose)
         passwords = Passwords(whose=lambda: network(said().address))
         stack.callback(passwords.close)
@@ -378,6 +384,7 @@ async def opened(
             sessions=sessions,
             callers=callers,
             limits=limits,
+            freshness=freshness,
             pool=pool,
             app=app,
             sweeps={
@@ -522,6 +529,7 @@ class ApiServer:
             # Says who calls; what they may do is decided further in. Whose token is nobody's goes no further.
             Authentication(parts.callers, cookies, safe, parts.limits),
             Limits(parts.limits),  # whose calls they are is known; nothing was done for them yet
+            Consistency(parts.freshness),  # the last that may refuse a call for its headers
         ]
         self._server = grpc.aio.server(
             interceptors=[Chain(layers)],

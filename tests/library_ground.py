@@ -36,6 +36,7 @@ from server.store.freshness import Freshness
 from server.store.lane import Lane
 from server.store.marks import RedisMarks
 from server.store.migrations import migrate
+from server.store.positions import Positions
 from server.store.records import Records
 from server.store.redis_wire import RedisWire
 
@@ -236,12 +237,13 @@ async def engine(
         kwargs={"row_factory": dict_row, "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"},
         open=False,
     )
-    freshness = Freshness(RedisMarks(cache, forgotten), primary, second, lag_max)
+    positions = Positions(primary, second, lag_max)
+    freshness = Freshness(RedisMarks(cache, forgotten), positions, lag_max)
     await primary.open()
     if second is not None:
         await second.open()
     await pool.open()
-    await freshness.open()
+    await positions.open()
     schema = schema if ruled else open_to_all(schema)
     rules = rules_of(schema)
     records = Records(schema, primary, second, pool, freshness, rules)
@@ -249,7 +251,7 @@ async def engine(
     try:
         yield Engine(schema, resources, records, primary, second, freshness, pool)
     finally:
-        await freshness.close()
+        await positions.close()
         await pool.close()
         await primary.close()
         if second is not None:

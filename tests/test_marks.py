@@ -12,6 +12,7 @@ import pytest
 from deploy.native.stack import Stack
 from server.store.freshness import Freshness
 from server.store.marks import _EPOCH, RedisMarks
+from server.store.positions import Positions
 from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
 
@@ -70,12 +71,13 @@ def test_a_write_whose_mark_is_not_kept_is_acknowledged_once_the_replica_shows_i
 
     async def run() -> None:
         lane: Any = object()
-        freshness = Freshness(Away(), lane, lane, 1000)
+        positions = Positions(lane, lane, 1000)
+        freshness = Freshness(Away(), positions, 1000)
         written = asyncio.create_task(freshness.written("users/a", 50))
         for replayed, done in ((10, False), (49, False), (50, True)):
-            freshness._replayed = replayed
-            freshness._looked.set()
-            freshness._looked = asyncio.Event()
+            positions.replayed = replayed
+            positions._looked.set()
+            positions._looked = asyncio.Event()
             await asyncio.sleep(0.01)
             assert written.done() is done
         await written

@@ -30,6 +30,7 @@ from server.errors import AlreadyExists, Exhausted, NotFound, Precondition, Refu
 from server.schema.columns import is_map
 from server.store import freshness as freshness_module
 from server.store import gathering, pipeline
+from server.store import positions as positions_module
 from server.store.changes import Change, Outcome
 from server.store.gathering import Gathering
 from server.store.migrations import migrate
@@ -945,7 +946,7 @@ async def caught_up(at: Database, *engines: Engine) -> None:
     until = time.monotonic() + 10
     for on in engines:
         while not (await on.freshness.suffices(ADA.caller.name) and await on.freshness.suffices(BOB.caller.name)):
-            assert time.monotonic() < until, on.freshness.lag
+            assert time.monotonic() < until, on.freshness.positions.lag
             await asyncio.sleep(0.05)
 
 
@@ -976,7 +977,7 @@ async def test_a_caller_reads_their_own_writes_from_any_server_however_far_the_r
             )
             assert (await other.get("Shelf", "shelves/old", by=BOB)).theme == "x"
             until = time.monotonic() + 10
-            while other.freshness.lag <= 2.0:
+            while other.freshness.positions.lag <= 2.0:
                 assert time.monotonic() < until
                 await asyncio.sleep(0.1)
             nobody = replace(BOB, caller=replace(BOB.caller, name="users/carl"))
@@ -997,18 +998,20 @@ async def test_what_the_replica_refuses_the_primary_answers(at: Database, compon
     async with paused(components):
         await asyncio.to_thread(migrate, at.postgres, schema)
         async with engine(at, schema=schema, replica=at.replica, lag_max=1000) as on:
-            on.freshness._caught_up_at = time.monotonic()  # as it was before the table came
+            on.freshness.positions._caught_up_at = time.monotonic()  # as it was before the table came
             await on.resources.create(ADA, resource, "", "a", make())
             counts = asked(on)
             assert make.FromString(await on.resources.get(BOB, resource, "lates/a")).name == "lates/a"
-            assert len((await on.resources.list(BOB, resource, "", 10, "")).rows) == 1
+            # Bob was shown the primary's state now, and nobody is shown the past of that; Carl was not.
+            carl = replace(BOB, caller=replace(BOB.caller, name="users/carl"))
+            assert len((await on.resources.list(carl, resource, "", 10, "")).rows) == 1
             assert counts == {"primary": 2, "replica": 2}
     at.wait_replica()
 
 
 @asynchronous
 async def test_reads_go_on_without_the_replica(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness_module, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(positions_module, "LOOK_SECONDS", 0.5)
     where = conninfo_to_dict(at.replica)
     async with cable(f"postgresql://{where['host']}:{where['port']}/") as (wire, _):
         async with engine(at, replica=make_conninfo(at.replica, port=wire.port)) as on:

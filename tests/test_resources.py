@@ -609,7 +609,7 @@ async def test_a_function_sees_the_truth_whatever_the_replica_has(at: Database, 
     """An event may reach a task sooner than the replica: what it lists must be there."""
     async with engine(at, replica=at.replica, lag_max=1000) as on:
         await asyncio.to_thread(at.wait_replica)
-        on.freshness._caught_up_at = asyncio.get_running_loop().time()
+        on.freshness.positions._caught_up_at = asyncio.get_running_loop().time()
         for i in range(20):
             await on.create("Shelf", "", f"s{i:02}", title="t")
             unit = work(on, by=replace(BOB, caller=replace(BOB.caller, name=f"users/x{i}")))

@@ -27,6 +27,8 @@ _READ = frozenset(
         "origin",
         "sec-fetch-site",
         "x-transom-csrf",
+        "x-transom-consistency",
+        "x-envoy-original-path",
     )
 )
 """The headers that are looked at, so that the many others cost one look-up each."""
@@ -109,6 +111,10 @@ class _Seen:
                 call.site = str(value)
             elif key == "x-transom-csrf":
                 call.csrf = str(value)
+            elif key == "x-envoy-original-path":
+                call.rest = True
+            elif key == "x-transom-consistency":
+                call.consistency = f"{call.consistency},{value}" if call.consistency else str(value)
         if not call.address:  # nobody's edge is in between
             call.address = _peer(context.peer())
         if not call.request_id:

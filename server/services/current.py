@@ -18,9 +18,11 @@ class Current:
 
     __slots__ = (
         "address",
+        "after",
         "authorization",
         "caller",
         "code",
+        "consistency",
         "cookie",
         "cookies",
         "csrf",
@@ -28,9 +30,11 @@ class Current:
         "origin",
         "reason",
         "request_id",
+        "rest",
         "site",
         "traceparent",
         "web",
+        "wrote",
     )
 
     def __init__(
@@ -54,6 +58,14 @@ class Current:
         """Which cookie a page's session lives in."""
         self.web = False
         """Whether the caller was told by that cookie."""
+        self.rest = False
+        """Whether it came as REST."""
+        self.consistency = ""
+        """The tokens it came with."""
+        self.after = 0
+        """The position in the log that it must be shown at least."""
+        self.wrote = 0
+        """The position that shows all that it wrote; 0 where it wrote nothing."""
         self.caller: Caller = NOBODY
         self.code = StatusCode.OK
         """How it ended, once it has."""
@@ -72,3 +84,17 @@ def current() -> Current:
 def caller() -> Caller:
     """Who makes the call that is being served; NOBODY outside of one."""
     return CURRENT.get().caller
+
+
+class CurrentCarried:
+    """What the call that is being served brings and takes along; nothing outside of one."""
+
+    def brought(self) -> int:
+        """The position that its consistency token asks for; 0 without one."""
+        return CURRENT.get().after
+
+    def wrote(self, position: int) -> None:
+        """It has committed something that `position` shows."""
+        call = CURRENT.get()
+        if call.method and position > call.wrote:
+            call.wrote = position

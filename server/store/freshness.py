@@ -2,40 +2,39 @@
 
 A caller who wrote reads from the primary until the replica has replayed that write: the commit's position in the
 log (LSN) is kept as the caller's mark, in Redis so that every server knows it, before the write is acknowledged.
-A caller without a mark may read what the replica has, if the replica is at most `lag_max` seconds behind.
-Where the marks cannot be asked for, or the replica cannot be watched, reads go to the primary. While the primary cannot be
-reached by this server, how far the replica is behind cannot be known: it is read as it is, callers' own writes excepted.
+A caller without a mark may read what the replica has, if the replica is at most `lag_max` seconds behind. A consistency
+token that comes with a call (consistency.py) counts as a mark of its caller for that call.
+
+Nor does time run backwards. What the replica shows never gets older, so only who was answered by the primary could be shown
+the past by the replica afterwards. Such an answer marks its reader with a position beyond all that it can have shown, before
+it is given. So it costs nothing where the replica is read; where it is behind the reader's mark, it is asked
+for its position first, because what is known of it is a moment old and it is nearly always there already.
+
+Where the marks cannot be asked for, or the replica cannot be watched, reads go to the primary. Where the mark of an answer
+cannot be kept, the answer waits until the replica has replayed what it shows, but no longer than others would read a replica
+that has not. What is left is a server that reaches neither Redis nor the replica while others reach both: who reads there and
+then elsewhere may be shown what was true `lag_max` before. While the primary cannot be reached by this server, how far the
+replica is behind cannot be known: it is read as it is, callers' own writes excepted.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections import deque
-from collections.abc import Awaitable
-from typing import Protocol
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
-from server.errors import Refusal
-from server.store.binary import int8
+from server.errors import Refusal, Unavailable
+from server.store import consistency
 from server.store.gathering import Gathering
-from server.store.lane import Lane
-from server.store.pipeline import Step
-
-WATCH_SECONDS = 0.25
-"""How often primary and replica are asked for their positions."""
+from server.store.positions import WATCH_SECONDS, Positions
 
 MARK_SECONDS = 30
-"""How long a mark is kept: far longer than `lag_max`, after which the replica is not read anyway."""
+"""How long a mark is kept, at least: far longer than `lag_max`, after which the replica is not read anyway."""
 
 RECENT_MAX = 10_000
 """Own marks kept in memory: they hold even while Redis is away. Beyond, the newest of them holds for everybody."""
 
-LOOK_SECONDS = 0.5
-"""How long primary and replica may take to tell their positions: then they count as away."""
-
-_WRITTEN = Step(b"select (pg_current_wal_flush_lsn() - '0/0')::bigint", [])
-_REPLAYED = Step(b"select (pg_last_wal_replay_lsn() - '0/0')::bigint", [])
+T = TypeVar("T")
 
 
 class Marks(Protocol):
@@ -48,53 +47,74 @@ class Marks(Protocol):
         """The marks, 0 where there is none. Raises Unavailable where they cannot be asked for."""
 
 
-class Freshness:
-    """What this process knows of the replica and of who wrote what."""
+class Carried(Protocol):
+    """What the call that is being served brings and takes along."""
 
-    def __init__(self, marks: Marks, primary: Lane, replica: Lane | None, lag_max: float) -> None:
+    def brought(self) -> int:
+        """The position that its token asks for; 0 without one."""
+
+    def wrote(self, position: int) -> None:
+        """It has committed something that `position` shows."""
+
+
+class Freshness:
+    """What this process knows of the replica and of who was shown what."""
+
+    def __init__(self, marks: Marks, positions: Positions, lag_max: float, carried: Carried | None = None) -> None:
+        self.positions = positions
         self._marks = marks
-        self._primary = primary
-        self._replica = replica
         self._lag_max = lag_max
-        self._replayed = 0
-        self._seen: deque[tuple[float, int]] = deque(maxlen=int(60 / WATCH_SECONDS))
-        self._caught_up_at = 0.0
+        self._replica = positions.replicated
+        self._carried = carried
         self._recent: dict[str, int] = {}
         self._everybody = 0
+        self._seconds = max(MARK_SECONDS, math.ceil(2 * lag_max))
         self._asking: Gathering[str, int] = Gathering(self._ask, size=1000, lanes=2)
-        self._looked = asyncio.Event()
-        self._watching: asyncio.Task[None] | None = None
+        self.from_replica = self.from_primary = 0
+        """Reads that the one and the other answered, but for those that a write is decided on."""
 
-    @property
-    def lag(self) -> float:
-        """Seconds the replica is behind, at most; infinite where that is not known."""
-        return time.monotonic() - self._caught_up_at if self._caught_up_at else float("inf")
-
-    async def open(self) -> None:
-        """Begins to watch the replica, if there is one."""
-        if self._replica is not None:
-            await self._look()
-            self._watching = asyncio.create_task(self._watch())
-
-    async def close(self) -> None:
-        """Ends the watch."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
+    async def read(self, reader: str | None, ask: Callable[[bool], Awaitable[T]]) -> T:
+        """What `ask` answers: of the replica (True) where that shows `reader` all that they may expect, else, and where
+        it does not answer, of the primary (False). For no reader it is always the primary. Raises what `ask` raises of
+        the primary."""
+        if reader is None:
+            return await ask(False)
+        if self._replica and await self.suffices(reader):
+            try:
+                answer = await ask(True)
+            except Unavailable:
+                self.positions.failed()
+            except Refusal:
+                pass  # a replica may put off a query for what it replays; the primary does not
+            else:
+                self.from_replica += 1
+                return answer
+        answer = await ask(False)
+        self.from_primary += 1
+        if self._replica:
+            await self._shown(reader)
+        return answer
 
     async def suffices(self, reader: str) -> bool:
         """Whether the replica shows `reader` all that they may expect."""
-        if self.lag > self._lag_max:
-            return False
-        if not reader:
-            return True
-        if max(self._everybody, self._recent.get(reader, 0)) > self._replayed:
+        positions = self.positions
+        if positions.lag > self._lag_max:
             return False
         try:
-            return await self._asking.ask(reader) <= self._replayed
+            known = self._known(reader)
+            if known > positions.replayed and known > await positions.replayed_now():
+                return False
+            if not reader:
+                return True
+            mark = await self._asking.ask(reader)
+            return mark <= positions.replayed or mark <= await positions.replayed_now()
         except Refusal:
             return False
+
+    async def expected(self, reader: str) -> int:
+        """The position that `reader` must be shown at least. Raises Unavailable where it cannot be known."""
+        known = self._known(reader)
+        return max(known, await self._asking.ask(reader)) if reader else known
 
     async def written(self, caller: str, lsn: int) -> None:
         """Keeps the mark of a write that was committed; afterwards the write may be acknowledged.
@@ -102,62 +122,44 @@ class Freshness:
         Where Redis cannot keep it, other servers could not know: then this returns only once the replica has replayed the
         write, or is so far behind that nobody reads it.
         """
-        if self._replica is None or not caller:
+        if self._carried is not None:
+            self._carried.wrote(lsn)
+        if self._replica and caller and not await self._keep(caller, lsn):
+            await self.positions.until_replayed(lsn, self._lag_max + WATCH_SECONDS)
+
+    def token(self, position: int) -> str:
+        """The consistency token of a position; empty where its history is not known."""
+        history = self.positions.history
+        return consistency.sealed(history, position) if history is not None else ""
+
+    def position(self, tokens: str) -> int:
+        """What reads must show at least for these tokens to be heeded. Raises Invalid."""
+        return consistency.opened(tokens, self.positions.history, self.positions.since)
+
+    def _known(self, reader: str) -> int:
+        """What is known here of what the reader must be shown; a token in the call holds for who has no name, too."""
+        brought = self._carried.brought() if self._carried is not None else 0
+        return max(brought, self._everybody, self._recent.get(reader, 0)) if reader else brought
+
+    async def _shown(self, reader: str) -> None:
+        """Marks a reader who was answered by the primary; afterwards the answer may be given."""
+        if not reader:
             return
-        if len(self._recent) >= RECENT_MAX:
-            self._everybody = max(self._recent.values())
+        lsn = await self.positions.written_now()
+        if not await self._keep(reader, lsn) and self.positions.lag <= self._lag_max:  # else it is read nowhere
+            await self.positions.until_replayed(lsn, self._lag_max + WATCH_SECONDS)
+
+    async def _keep(self, caller: str, lsn: int) -> bool:
+        """Keeps a mark here, and, if that can be, where every server sees it."""
+        if len(self._recent) >= RECENT_MAX and caller not in self._recent:
+            self._everybody = max(self._everybody, *self._recent.values())
             self._recent = {}
-        self._recent[caller] = max(lsn, self._recent.get(caller, 0))
+        self._recent[caller] = lsn = max(lsn, self._recent.get(caller, 0))
         try:
-            await self._marks.put(caller, self._recent[caller], MARK_SECONDS)
+            await self._marks.put(caller, lsn, self._seconds)
         except Refusal:
-            await self._shown(lsn)
-
-    async def _shown(self, lsn: int) -> None:
-        """Returns once no reader of the replica can miss what was written at `lsn`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._lag_max + WATCH_SECONDS):
-                while self._replayed < lsn:
-                    await self._looked.wait()
-
-    def failed(self) -> None:
-        """The replica did not answer: nobody is sent there until it is seen again."""
-        self._caught_up_at = 0.0
-        self._seen.clear()
+            return False
+        return True
 
     async def _ask(self, callers: list[str]) -> list[int]:
         return await self._marks.get(callers)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            await self._look()
-            self._looked.set()  # those who wait look for themselves
-            self._looked = asyncio.Event()
-
-    async def _look(self) -> None:
-        assert self._replica is not None
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                [replayed] = await self._replica.run([_REPLAYED])
-            self._replayed = int8(replayed.get_value(0, 0))
-        except TimeoutError:
-            self.failed()
-            self._replica.drop()  # who waits for it asks the primary
-            return
-        except Refusal:
-            self.failed()
-            return
-        for when, written in reversed(self._seen):
-            if written <= self._replayed:
-                self._caught_up_at = max(self._caught_up_at, when)
-                break
-        now = time.monotonic()
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                [written_now] = await self._primary.run([_WRITTEN])
-            self._seen.append((now, int8(written_now.get_value(0, 0))))
-        except (Refusal, TimeoutError):
-            # The primary is away: nothing is written that the replica could lack, beyond what it lacks now.
-            if self.lag <= 2 * self._lag_max:
-                self._caught_up_at = now

@@ -94,6 +94,11 @@ class Lane:
             await self._waking.run([_WAKE])
 
     @property
+    def connects(self) -> int:
+        """How often those for reading have connected: as long as it stays the same, they lead to the same server."""
+        return sum(c.connects for c in self.connections)
+
+    @property
     def pending(self) -> int:
         """Runs under way, for the metrics."""
         return sum(c.pending for c in (*self.connections, *self.writing))

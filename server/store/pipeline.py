@@ -73,6 +73,8 @@ class Pipeline:
         self._fd = -1
         self._heard = 0.0
         self._listening = False
+        self.connects = 0
+        """How often it has connected."""
 
     @property
     def pending(self) -> int:
@@ -107,6 +109,7 @@ class Pipeline:
         libpq.nonblocking = 1
         libpq.enter_pipeline_mode()
         self._connection = connection
+        self.connects += 1
         self._prepared.clear()
         self._preparing.clear()
         self._within = False

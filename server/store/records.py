@@ -53,26 +53,23 @@ class Records:
     ) -> None:
         self._pool = pool
         self._primary = primary
-        self._replica = replica
         self._freshness = freshness
         self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
-        lanes = {False: primary, True: replica or primary}
+        lanes: dict[bool, tuple[Lane, Run]] = {False: (primary, primary.read)}
+        if replica is not None:
+            lanes[True] = replica, freshness.positions.read
         self._fetches = {
-            (m, stale): Gathering(
-                self._fetcher(s, lane.run if stale else lane.read), size=READ_BATCH, lanes=len(lane.connections)
-            )
+            (m, stale): Gathering(self._fetcher(s, run), size=READ_BATCH, lanes=len(lane.connections))
             for m, s in self._statements.items()
-            for stale, lane in lanes.items()
+            for stale, (lane, run) in lanes.items()
         }
         self._pages = {
             (stale, m, variant): Gathering(
-                self._pager(statement, lane.run if stale else lane.read, judged=variant[0]),
-                size=PAGE_BATCH,
-                lanes=len(lane.connections),
+                self._pager(statement, run, judged=variant[0]), size=PAGE_BATCH, lanes=len(lane.connections)
             )
             for m, r in schema.resources.items()
             for variant, statement in page_statements(r, rules.resources[m]).items()
-            for stale, lane in lanes.items()
+            for stale, (lane, run) in lanes.items()
         }
         self._writes: dict[tuple[str, Act, str], Gathering[Change, tuple[Outcome, int]]] = {}
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -98,26 +95,14 @@ class Records:
 
     async def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> list[Row | None]:
         """The rows of these names, read together; as `get`, or for no reader as `latest`."""
-        if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
-            try:
-                return await _all([self._fetches[resource.message, True].ask(name) for resource, name in wanted])
-            except Unavailable:
-                self._freshness.failed()
-            except Refusal:
-                pass  # a replica may put off a query for what it replays; the primary does not
-        return await _all([self._fetches[resource.message, False].ask(name) for resource, name in wanted])
+        return await self._freshness.read(
+            reader, lambda stale: _all([self._fetches[resource.message, stale].ask(name) for resource, name in wanted])
+        )
 
     async def page(self, resource: Resource, page: Page, reader: str | None) -> list[Shown]:
         """The rows of a page, in order of names; as `get`, or for no reader as `latest`."""
         variant = (page.asking is not None, page.size > SMALL_PAGE, page.deleted and resource.soft_delete)
-        if self._replica is not None and reader is not None and await self._freshness.suffices(reader):
-            try:
-                return await self._pages[True, resource.message, variant].ask(page)
-            except Unavailable:
-                self._freshness.failed()
-            except Refusal:
-                pass
-        return await self._pages[False, resource.message, variant].ask(page)
+        return await self._freshness.read(reader, lambda stale: self._pages[stale, resource.message, variant].ask(page))
 
     async def write(self, change: Change) -> Outcome:
         """Carries out one change, together with others that arrive now. What is DONE is committed.
