@@ -6,10 +6,10 @@ TRANSOM := $(BIN)/transom
 STACK = $(if $(PORT),--port $(PORT))
 
 .DEFAULT_GOAL := help
-.PHONY: help up status logs down clean call test check format protos released bench venv dev
+.PHONY: help up status logs down clean call test check format protos released bench conformance venv dev
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make up PORT=9000 APP=../my-app    another app, on another port, beside the first"
 	@echo "  make up HOST=0.0.0.0               for phones in the same network, too (all but files)"
@@ -61,6 +61,10 @@ released: dev third_party ## the protos as they are: what later ones must not br
 bench: ## what a call costs, beside others (ARGS="--quick")
 	@$(PYTHON) -m deploy.native.venv native,inspect,dev,bench
 	@$(BIN)/python -m bench $(ARGS)
+
+conformance: ## Google's own APIs, served unchanged, through Google's own clients (ARGS="--only kms --no-survey")
+	@$(PYTHON) -m deploy.native.venv native,inspect,dev,conformance
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 generate = $(BIN)/python -m grpc_tools.protoc -I proto -I .transom/third_party \
 	--python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) $$(find proto/transom -name '*.proto')

@@ -1,0 +1,16 @@
+"""What Google's APIs do that Transom, by the AIPs, does not; each with the AIP or the reason."""
+
+from __future__ import annotations
+
+import re
+
+from tests.conformance.lives import Step
+
+EXPLAINED: tuple[tuple[str, str], ...] = ()
+"""A pattern of `api resource: verb: fault`, and why it is so."""
+
+
+def explained(step: Step) -> str:
+    """Why the step went otherwise than with Google; empty where nothing explains it."""
+    text = f"{step.api} {step.resource}: {step.verb}: {step.fault}"
+    return next((why for pattern, why in EXPLAINED if re.search(pattern, text)), "")
