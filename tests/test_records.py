@@ -36,6 +36,7 @@ from server.store.gathering import Gathering
 from server.store.migrations import migrate
 from server.store.pipeline import Step
 from server.store.records import WRITE_BATCH
+from server.store.transactions import Transaction
 
 
 @pytest.fixture(scope="module")
@@ -577,7 +578,8 @@ async def test_who_comes_second(at: Database, race: Race, ends: str) -> None:
         )
         before = len(at.sql("select from transom.events"))
         async with await psycopg.AsyncConnection.connect(at.postgres) as first:
-            assert await on.records._carry_out(first, await decided(on, race.first)) is Outcome.DONE
+            transaction = Transaction(first, on.records._statements)
+            assert await transaction.carry_out([await decided(on, race.first)]) == [Outcome.DONE]
             then = asyncio.create_task(asked_for(on, race.then, shelf.etag if shelf else ""))
             waiting = (
                 "select count(*) from pg_stat_activity where application_name = 'test' and wait_event_type = 'Lock'"

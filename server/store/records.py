@@ -7,8 +7,8 @@ change at a time, so that nobody fails for a neighbour's sake. Every write's row
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -28,6 +28,8 @@ from server.store.lane import MARK, Lane
 from server.store.page_statements import page_statements
 from server.store.pipeline import Result, Step
 from server.store.statements import LEADS, Statements
+from server.store.transactions import Became, Consequences, Lock, Transaction, Undone, lead, values
+from server.store.transactions import steps as steps_of
 from server.store.translation import refusal_of
 
 Run = Callable[[Sequence[Step]], Awaitable[list[Result]]]
@@ -50,10 +52,12 @@ class Records:
         pool: AsyncConnectionPool,
         freshness: Freshness,
         rules: Rules,
+        consequences: Consequences | None = None,
     ) -> None:
         self._pool = pool
         self._primary = primary
         self._freshness = freshness
+        self._consequences = consequences
         self._statements = {m: Statements(schema, r) for m, r in schema.resources.items()}
         lanes: dict[bool, tuple[Lane, Run]] = {False: (primary, primary.read)}
         if replica is not None:
@@ -104,11 +108,13 @@ class Records:
         variant = (page.asking is not None, page.size > SMALL_PAGE, page.deleted and resource.soft_delete)
         return await self._freshness.read(reader, lambda stale: self._pages[stale, resource.message, variant].ask(page))
 
-    async def write(self, change: Change) -> Outcome:
+    async def write(self, change: Change) -> Became:
         """Carries out one change, together with others that arrive now. What is DONE is committed.
 
         Raises Unavailable with reason OUTCOME_UNKNOWN where the connection was lost on the way.
         """
+        if self._consequences is not None and self._consequences.concern(change):
+            return (await self.commit([change]))[-1]
         if change.act is Act.REMOVE_TREE:
             outcome, lsn = await self._remove_tree(change)
         else:
@@ -122,89 +128,54 @@ class Records:
     ) -> Change | Row | None:
         """Carries out the change that `decide` makes of the row called `name`, which is locked meanwhile: nobody comes
         first. Answers that change, or the row where there is none to make, or None where there is no such row."""
-        with _translated():
-            async with self._pool.connection() as connection:
-                async with connection.transaction():
-                    cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-                    statement = self._statements[resource.message].fetch_locked.decode()
-                    found = await (await cursor.execute(statement, [[name]])).fetchone()
-                    if found is None:
-                        return None
-                    row = Row(*found)
-                    change = await decide(row)
-                    if change is None:
-                        return row
-                    outcome = await self._carry_out(connection, change)
-                    assert outcome is Outcome.DONE, outcome
-                lsn = await _position(connection)
-        self._primary.wake()
-        await self._freshness.written(change.origin.caller, lsn)
+        async with self.transaction() as transaction:
+            [row] = await transaction.lock([(resource, name)], Lock.CHANGE)
+            if row is None:
+                return None
+            change = await decide(row)
+            if change is None:
+                return row
+            [outcome] = await transaction.carry_out([change])
+            if isinstance(outcome, Refusal):
+                raise outcome
+            assert outcome is Outcome.DONE, outcome
         return change
 
     async def commit(
         self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False
-    ) -> list[Outcome]:
+    ) -> list[Became]:
         """Carries out all changes and the extra statements (SQL with %s, parameters) in one transaction, or none.
 
-        Answers an outcome for each change: all DONE, and it is committed, but for a rehearsal; else nothing was done.
+        Answers what became of each change: all DONE, and it is committed, but for a rehearsal; else nothing was done, and the
+        last ones that are answered say why.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[Became] = []
+        async with self.transaction(rehearsal=rehearsal) as transaction:
+            for text, parameters in extra:
+                await transaction.execute(text, parameters)
+            await transaction.lock_all(changes)
+            outcomes = await transaction.carry_out(changes)
+            if any(outcome is not Outcome.DONE for outcome in outcomes):
+                raise Undone
+        return outcomes
+
+    @asynccontextmanager
+    async def transaction(self, *, rehearsal: bool = False) -> AsyncIterator[Transaction]:
+        """A transaction that is committed when the block ends, but for a rehearsal; what the block raises takes it back."""
         try:
             with _translated():
                 async with self._pool.connection() as connection:
-                    async with connection.transaction():
-                        for text, parameters in extra:
-                            await connection.execute(text, parameters)
-                        await self._lock(connection, changes)
-                        for change in changes:
-                            outcomes.append(await self._carry_out(connection, change))
-                            if outcomes[-1] is not Outcome.DONE:
-                                raise _Undo
-                        if rehearsal:
-                            raise _Undo
+                    async with connection.transaction(force_rollback=rehearsal):
+                        transaction = Transaction(connection, self._statements, self._consequences)
+                        yield transaction
+                    if rehearsal:
+                        return
                     lsn = await _position(connection)
-        except _Undo:
-            return outcomes
+        except Undone:
+            return
         self._primary.wake()
-        for caller in {c.origin.caller for c in changes}:
+        for caller in transaction.callers:
             await self._freshness.written(caller, lsn)
-        return outcomes
-
-    async def _lock(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
-        """Locks the rows that several changes replace in one order, so that two transactions that make them in different
-        orders wait for each other but not in a circle."""
-        replaced = sorted((c.resource.message, c.name) for c in changes if c.act is Act.REPLACE)
-        if len(replaced) > 1:
-            for message in dict.fromkeys(message for message, _ in replaced):
-                statement = self._statements[message].fetch_locked.decode()
-                await AsyncRawCursor(connection).execute(statement, [[name for m, name in replaced if m == message]])
-
-    async def _carry_out(self, connection: AsyncConnection, change: Change) -> Outcome:
-        cursor = AsyncRawCursor(connection, row_factory=tuple_row)
-        for statement, below in self._steps(change):
-            parameters = (
-                [f"{change.name}/", f"{change.name}0"]
-                if below
-                else [[change.name]]
-                if statement == self._statements[change.resource.message].lock
-                else [[v] for v in _lead(change)] + [[v] for v in _values(change)]
-            )
-            await cursor.execute(statement.decode(), parameters)
-        row = await cursor.fetchone()
-        assert row is not None
-        return Outcome(str(row[0]).encode())
-
-    def _steps(self, change: Change) -> list[tuple[bytes, bool]]:
-        statements = self._statements[change.resource.message]
-        match change.act:
-            case Act.INSERT:
-                return [(statements.insert[change.kept_parent.message if change.kept_parent else None], False)]
-            case Act.REPLACE:
-                return [(statements.replace, False)]
-            case Act.REMOVE:
-                return [(statements.lock, False), (statements.remove, False)]
-            case Act.REMOVE_TREE:
-                return statements.remove_tree
 
     def _writer(self, change: Change) -> Gathering[Change, tuple[Outcome, int]]:
         key = (change.resource.message, change.act, change.kept_parent.message if change.kept_parent else "")
@@ -239,16 +210,16 @@ class Records:
 
     async def _written(self, changes: list[Change]) -> list[tuple[Outcome, int]]:
         statements = self._statements[changes[0].resource.message]
-        arrays = _arrays([_lead(c) for c in changes], _lead_kinds(changes[0].act))
-        arrays += _arrays([_values(c) for c in changes], statements.kinds)
+        arrays = _arrays([lead(c) for c in changes], _lead_kinds(changes[0].act))
+        arrays += _arrays([values(c) for c in changes], statements.kinds)
         names, lock = [binary.text_array([c.name for c in changes])], statements.lock
-        steps = [Step(s, names if s == lock else arrays) for s, _ in self._steps(changes[0])]
+        steps = [Step(s, names if s == lock else arrays) for s, _ in steps_of(statements, changes[0])]
         results, lsn = await self._primary.run_and_mark(steps)
         return [(Outcome(_bytes(results[-1].get_value(i, 0))), lsn) for i in range(len(changes))]
 
     async def _remove_tree(self, change: Change) -> tuple[Outcome, int]:
         statements = self._statements[change.resource.message]
-        arrays, names = _arrays([_lead(change)], _lead_kinds(change.act)), [binary.text_array([change.name])]
+        arrays, names = _arrays([lead(change)], _lead_kinds(change.act)), [binary.text_array([change.name])]
         reach = [f"{change.name}/".encode(), f"{change.name}0".encode()]
         steps = [
             Step(text, reach if below else names if text == statements.lock else arrays)
@@ -320,33 +291,6 @@ async def _all(answers: Sequence[asyncio.Future[Row | None]]) -> list[Row | None
     if len(answers) == 1:
         return [await answers[0]]
     return list(await asyncio.gather(*answers))
-
-
-class _Undo(Exception):
-    """Rolls the transaction back."""
-
-
-def _lead(change: Change) -> list[Value]:
-    """The values of the leading columns that the statement of this act takes (`statements.LEADS`)."""
-    known: dict[str, Value] = {
-        "name": change.name,
-        "parent": change.parent,
-        "owner": change.owner,
-        "uid": change.uid,
-        "version": str(change.version),
-        "expected": None if change.expected is None else str(change.expected),
-        "at": change.time,
-        "payload": change.payload,
-        "verb": change.verb,
-        "caller": change.origin.caller,
-        "request_id": change.origin.request_id,
-        "traceparent": change.origin.traceparent,
-    }
-    return [known[column] for column in LEADS[change.act]]
-
-
-def _values(change: Change) -> Sequence[Value]:
-    return change.values if change.act in (Act.INSERT, Act.REPLACE) else ()
 
 
 def _lead_kinds(act: Act) -> Sequence[str]:
