@@ -21,6 +21,8 @@ from server.schema.model import Method, Schema
 from server.schema.reading import read
 
 TEMPLATE = Path(__file__).parents[1] / "envoy.yaml"
+SCRIPT = Path(__file__).with_name("rest.lua")
+"""What the edge does of itself between REST and gRPC."""
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the edge is the one part that is there for the world
 ANY = "*"
@@ -64,6 +66,8 @@ def render(
         "origins": yaml_text(_origins(origins)),
         "welcome": yaml_text({"inline_string": _welcome(schema)}),
         "deadline": yaml_text({"timeout": _seconds(deadline)}),
+        "held": yaml_text({"request_body_buffer_limit": request_bytes}),
+        "rest": f"inline_string: |\n{textwrap.indent(SCRIPT.read_text(), '  ')}",
         "arrival": yaml_text({"max_stream_duration": _seconds(2 * deadline)}),
         "routes": _routes(schema),
         "schema": yaml_text({"proto_descriptor": descriptor_path, "services": [s.name for s in schema.services]}),

@@ -68,6 +68,7 @@ from server.engine.throttle import Attempts, Throttle
 from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
+from server.interceptors.bodies import Bodies
 from server.interceptors.chain import Chain, Layer
 from server.interceptors.consistency import Consistency
 from server.interceptors.errors import Errors
@@ -530,6 +531,7 @@ class ApiServer:
             Authentication(parts.callers, cookies, safe, parts.limits),
             Limits(parts.limits),  # whose calls they are is known; nothing was done for them yet
             Consistency(parts.freshness),  # the last that may refuse a call for its headers
+            Bodies(parts.schema),  # what a JSON body says and the request does not
         ]
         self._server = grpc.aio.server(
             interceptors=[Chain(layers)],

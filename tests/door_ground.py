@@ -33,10 +33,12 @@ class Door:
 
 
 @contextmanager
-def door(at: Place, folder: Path, settings: Mapping[str, str]) -> Iterator[Door]:
+def door(
+    at: Place, folder: Path, settings: Mapping[str, str], app: Path = PROJECT / "examples" / "inspect"
+) -> Iterator[Door]:
     """The server and its edge, both ready, for as long as the block lasts."""
     descriptor = folder / "descriptor.binpb"
-    descriptor.write_bytes(compile_app(PROJECT / "examples" / "inspect"))
+    descriptor.write_bytes(compile_app(app))
     server_port, edge_port, admin_port = free_port(), free_port(), free_port()
     config = folder / "envoy.yaml"
     config.write_text(
@@ -53,7 +55,7 @@ def door(at: Place, folder: Path, settings: Mapping[str, str]) -> Iterator[Door]
         **at.env,
         "TRANSOM_POSTGRES": at.postgres,
         "TRANSOM_REPLICA": at.replica,
-        "TRANSOM_APP": str(PROJECT / "examples" / "inspect"),
+        "TRANSOM_APP": str(app),
         **settings,
         "TRANSOM_DESCRIPTOR": str(descriptor),
         "TRANSOM_PORT": str(server_port),

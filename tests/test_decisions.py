@@ -94,6 +94,9 @@ MASKS = [
     Mask("a star skips it too", ["*"], "state: DRAFT title: 'a'", "state: PRINTED", "state: DRAFT", frozenset({"state"})),
     Mask("a path twice, and one within another", ["title", "title", "edition", "edition.pages"], "", "title: 't' edition {pages: 2}", "title: 't' edition {pages: 2}"),
     Mask("a path into a timestamp", ["printed_time.seconds"], "printed_time {seconds: 1 nanos: 5}", "printed_time {seconds: 9}", "printed_time {seconds: 9 nanos: 5}"),
+    Mask("a key of a map of numbers is set", ["numbers.-7"], "numbers {key: 7 value: 's'}", "numbers {key: -7 value: 'm'}", "numbers {key: 7 value: 's'} numbers {key: -7 value: 'm'}"),
+    Mask("a message that shall be there comes into being", ["loan."], "bought_from: 'b'", "loan {days: 1}", "loan {}"),
+    Mask("a message that is there stays as it is", ["loan."], "loan {days: 1}", "", "loan {days: 1}"),
     Mask("no path does nothing", [], "title: 'a'", "title: 'b'", "title: 'a'"),
 ]  # fmt: skip
 
@@ -110,7 +113,7 @@ def test_masks(case: Mask) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "", ".", "nothing", "Title", "title.", ".title", "title.x", "tags.0", "tags.*", "editions.pages", "labels.a.b", "numbers.1",
+        "", ".", "nothing", "Title", "title.", ".title", "title.x", "tags.0", "tags.*", "editions.pages", "labels.a.b", "numbers.x", "numbers.2147483648", "numbers.", "labels.", "edition.pages.",
         "by_language.de.pages", "edition.*", "edition..pages", "edition.nothing", "loan.days.x", "origin", "labels.`a", "labels.a`", "`title`x",
         "a" * 10_000, ".".join(["chapter", *["next"] * 5000]), "title\0", " title", "shelf",
     ],

@@ -19,6 +19,16 @@ PATHS_MAX = 500
 DEPTH_MAX = 100
 """Segments of one path: protobuf reads no message that is nested more deeply."""
 
+_RANGES = {
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
+
+THERE = "\0"
+"""The last segment of a path that says of a message that it is there. No name and no key has this character."""
+
 _SEGMENT = re.compile(r"`((?:[^`\x00]|``)*)`|([^.`\x00]+)")
 
 
@@ -31,7 +41,8 @@ def apply(target: Message, source: Message, paths: Sequence[str], skip: frozense
     """Gives `target` what `source` has at each path; what `source` lacks there is cleared. `*` is every field.
 
     Fields named in `skip` stay as they are at any path into them: they are not the client's to set. A path ends
-    at a field or at one key of a map; it leads through singular messages only.
+    at a field or at one key of a map; it leads through singular messages only. One that ends in a dot says of such a
+    message that it is there, and nothing of what is in it.
 
     Raises Invalid for a path that leads nowhere.
     """
@@ -57,6 +68,8 @@ def _segments(path: str) -> list[str]:
         at = found.end() + 1
         if found.end() == len(path) and len(segments) <= DEPTH_MAX:
             return segments
+        if at == len(path) and path[-1] == ".":
+            return [*segments, THERE]
         if path[found.end() : at] != "." or len(segments) > DEPTH_MAX:
             break
     raise Invalid.field("update_mask", f"{path[:100]!r} is no path", "INVALID_PATH")
@@ -74,15 +87,17 @@ def _check(descriptor: Any, segments: Sequence[str], path: str) -> None:
             raise Invalid.field(
                 "update_mask", f"{path[:100]!r} leads into the value of a map; name its key only", "INVALID_PATH"
             )
-        if one.message_type.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
+        try:
+            _key(one, rest[0])
+        except ValueError:
             raise Invalid.field(
-                "update_mask", f"{path[:100]!r} names a key of a map whose keys are not strings", "INVALID_PATH"
-            )
+                "update_mask", f"{path[:100]!r} names a key that the map cannot have", "INVALID_PATH"
+            ) from None
     elif one.is_repeated or one.message_type is None:
         raise Invalid.field(
             "update_mask", f"{path[:100]!r} leads into {head[:100]!r}, which is no singular message", "INVALID_PATH"
         )
-    else:
+    elif rest[0] != THERE:
         _check(one.message_type, rest, path)
 
 
@@ -95,14 +110,35 @@ def _apply(target: Any, source: Any, segments: Sequence[str]) -> None:
         else:
             copy_field(target, source, one)
     elif is_map(one):
-        _apply_key(getattr(target, head), getattr(source, head), rest[0], one)
+        _apply_key(getattr(target, head), getattr(source, head), _key(one, rest[0]), one)
+    elif rest[0] == THERE:
+        getattr(target, head).SetInParent()
     elif source.HasField(head):
         _apply(getattr(target, head), getattr(source, head), rest)
     elif target.HasField(head):
         _apply(getattr(target, head), type(getattr(target, head))(), rest)
 
 
-def _apply_key(target: Any, source: Any, key: str, one: FieldDescriptor) -> None:
+def _key(one: FieldDescriptor, written: str) -> str | int | bool:
+    """A key of the map `one` as a path writes it (AIP-161). Raises ValueError where it is none."""
+    kind = one.message_type.fields_by_name["key"]
+    if written == THERE:
+        raise ValueError("a message is asked for")
+    if kind.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return written
+    if kind.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return ("false", "true").index(written) == 1
+    if not re.fullmatch(r"-?[0-9]{1,20}", written, re.ASCII) or not _fits(int(written), kind.cpp_type):
+        raise ValueError(written)
+    return int(written)
+
+
+def _fits(number: int, cpp_type: int) -> bool:
+    least, most = _RANGES[cpp_type]
+    return least <= number <= most
+
+
+def _apply_key(target: Any, source: Any, key: str | int | bool, one: FieldDescriptor) -> None:
     if key not in source:
         if key in target:
             del target[key]

@@ -29,6 +29,7 @@ _READ = frozenset(
         "x-transom-csrf",
         "x-transom-consistency",
         "x-envoy-original-path",
+        "x-transom-body",
     )
 )
 """The headers that are looked at, so that the many others cost one look-up each."""
@@ -112,9 +113,11 @@ class _Seen:
             elif key == "x-transom-csrf":
                 call.csrf = str(value)
             elif key == "x-envoy-original-path":
-                call.rest = True
+                call.rest, call.path = True, str(value)
             elif key == "x-transom-consistency":
                 call.consistency = f"{call.consistency},{value}" if call.consistency else str(value)
+            elif key == "x-transom-body":
+                call.body = str(value)
         if not call.address:  # nobody's edge is in between
             call.address = _peer(context.peer())
         if not call.request_id:

@@ -21,6 +21,9 @@ from server.schema.proto_text import proto_text
 OWN = Path(__file__).parents[2] / "proto" / "transom"
 """Transom's own API, compiled into every app's descriptor set."""
 
+_MISNAMED = {"google/longrunning/operations_proto.proto": "google/longrunning/operations.proto"}
+"""Files that the wheel carries under another path than the one they are imported by."""
+
 ALWAYS = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 """Not imported by anybody, but the edge's transcoder needs them to write errors as JSON."""
 
@@ -33,7 +36,7 @@ def shared_protos() -> Iterator[tuple[str, bytes]]:
     """Import path and text of every proto file that apps may import without carrying it."""
     for file in distribution("googleapis-common-protos").files or ():
         if file.suffix == ".proto":
-            yield str(file), Path(str(file.locate())).read_bytes()
+            yield _MISNAMED.get(str(file), str(file)), Path(str(file.locate())).read_bytes()
     yield "buf/validate/validate.proto", _validate_proto()
 
 

@@ -224,6 +224,8 @@ class Method:
     """Names of all fields of the request."""
     http: tuple[tuple[str, str], ...] = ()
     """Verb and path template of each REST binding."""
+    bodies: tuple[str, ...] = ()
+    """What JSON bodies of its REST bindings are: a field of the request or, `*`, the request itself."""
     access: Access | None = None
     """Who may call it; None where the schema says nothing of it."""
     references: Mapping[str, str] = field(default_factory=dict)

@@ -20,6 +20,7 @@ class Current:
         "address",
         "after",
         "authorization",
+        "body",
         "caller",
         "code",
         "consistency",
@@ -28,6 +29,7 @@ class Current:
         "csrf",
         "method",
         "origin",
+        "path",
         "reason",
         "request_id",
         "rest",
@@ -56,10 +58,14 @@ class Current:
         """What only a page that may call can have sent."""
         self.cookies = DEFAULT
         """Which cookie a page's session lives in."""
+        self.body: str | None = None
+        """The names in the JSON body of a call that came as REST, as server/engine/bodies.py reads them; None of others."""
         self.web = False
         """Whether the caller was told by that cookie."""
         self.rest = False
         """Whether it came as REST."""
+        self.path = ""
+        """Of a call that came as REST: its path and query."""
         self.consistency = ""
         """The tokens it came with."""
         self.after = 0

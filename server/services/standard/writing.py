@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.engine.bodies import Body
 from server.engine.decisions import Asked
 from server.engine.resources import Resources
 from server.schema.model import Method
+from server.services.current import current
 from server.services.standard.parsing import Behavior, calling, parser
 
 _EMPTY = b""
@@ -44,17 +46,17 @@ def update(resources: Resources, method: Method) -> Behavior:
     field = method.resource_field
     has = method.fields.__contains__
     with_etag = "etag" in resource.managed
+    body = Body(resources.schema, method)
 
     async def behavior(data: bytes, _: Any) -> bytes:
-        call = calling()
+        call, now = calling(), current()
         request = parsed(data)
         message = getattr(request, field)
-        masked = has("update_mask") and request.update_mask.paths
         return await resources.update(
             call,
             resource,
             message,
-            list(request.update_mask.paths) if masked else None,
+            body.mask(request, now.body, now.path),
             etag=(request.etag if has("etag") else "") or (message.etag if with_etag else ""),
             asked=Asked(request, field),
             allow_missing=has("allow_missing") and request.allow_missing,
