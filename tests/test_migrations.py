@@ -10,6 +10,7 @@ import pytest
 from library_ground import ADA, Database, asynchronous, database, engine, library_descriptor, made_of
 
 from deploy.native.stack import Stack
+from server.engine.rewriting import encoder
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
 from server.schema.reading import read
@@ -155,7 +156,9 @@ def test_a_field_that_learns_absence_may_be_absent(empty: Database) -> None:
     migrate(empty.postgres, garden(bed("int32 n = 2; string a = 3;")))
     plant(empty, "beds/1", n="7", a="old")
     later = garden(bed("optional int32 n = 2; string a = 3;"))
-    assert len(migrate(empty.postgres, later)) == 1
+    plant(empty, "beds/2", n="0", a="old")
+    assert len(migrate(empty.postgres, later, encoder(later))) == 2
+    assert empty.sql("select name, n from garden_v1.beds order by name") == [("beds/1", 7), ("beds/2", None)]
     empty.sql("update garden_v1.beds set n = null")
     assert migrate(empty.postgres, later) == []
     with pytest.raises(Exception, match="null value"):

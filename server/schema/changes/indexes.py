@@ -1,0 +1,138 @@
+"""The indexes that a resource's table has: those that every table needs, and those that the schema declares.
+
+A List reads a page of one collection in some order, from where the last page ended: so an index begins with the parent,
+where it is not declared for everywhere, and ends with the name. Texts are ordered by their bytes (`collate "C"`), as lists
+are; what is not set comes first. An index is known by its name, which changes with all that it is made of but the names of
+columns: a rename needs no new index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import FieldDescriptor
+from psycopg import sql
+
+from server.schema.columns import column_type, digest, identifier
+from server.schema.model import Field, Index, Resource
+
+SYSTEM = (("_parent", "name"), ("_owner",))
+"""Columns of the indexes that every table has: of its collections, and of what belongs to an account."""
+
+OURS = "tx_"
+"""How the name of every index begins that a schema declares; one of that kind that is not declared any more is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An index that a table shall have."""
+
+    name: str
+    fields: tuple[str, ...]
+    """Of the resource: those it is over."""
+    unique: bool
+    method: str
+    parts: tuple[sql.Composable, ...]
+    """Its keys, made for the columns as they are called now."""
+    condition: sql.Composable | None
+    group: tuple[sql.Composable, ...] = ()
+    """Of a unique one: what must differ."""
+
+    def statement(self, table: tuple[str, str], *, beside: bool) -> str:
+        """The SQL that makes it, `beside` what goes on or in a transaction."""
+        return (
+            sql.SQL("create {}index {}{} on {} using {} ({}){}")
+            .format(
+                sql.SQL("unique " if self.unique else ""),
+                sql.SQL("concurrently " if beside else ""),
+                sql.Identifier(self.name),
+                sql.Identifier(*table),
+                sql.SQL(self.method),
+                sql.SQL(", ").join(self.parts),
+                sql.SQL(" where {}").format(self.condition) if self.condition is not None else sql.SQL(""),
+            )
+            .as_string(None)
+        )
+
+    def duplicates(self, table: tuple[str, str], limit: int) -> str:
+        """The SQL that answers how many values more than one row has, at most `limit`."""
+        return (
+            sql.SQL("select count(*) from (select 1 from {} {}group by {} having count(*) > 1 limit {}) as several")
+            .format(
+                sql.Identifier(*table),
+                sql.SQL("where {} ").format(self.condition) if self.condition is not None else sql.SQL(""),
+                sql.SQL(", ").join(self.group),
+                sql.Literal(limit),
+            )
+            .as_string(None)
+        )
+
+
+def wanted(resource: Resource, columns: Mapping[str, str] | None = None) -> list[Wanted]:
+    """The indexes that the schema declares, over `columns`: what the fields' columns are called now, where that is not as
+    the resource has it."""
+    fields = {f.name: f for f in resource.fields}
+    named = {f.name: f.column for f in resource.fields} | dict(columns or {})
+    declared = list(resource.indexes)
+    # What is deleted is asked for all that refers to it.
+    declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference is not None]
+    out = {one.name: one for index in declared for one in [_wanted(resource, index, fields, named)]}
+    return list(out.values())
+
+
+def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named: Mapping[str, str]) -> Wanted:
+    keys = [_key(fields[path.partition(".")[0]], path, named) for path, _ in index.paths]
+    document = len(keys) == 1 and keys[0][1] == "jsonb"
+    told = ",".join(
+        f"{fields[path.partition('.')[0]].number}{path.partition('.')[2]} {kind} {descending}"
+        for (path, descending), (_, kind) in zip(index.paths, keys, strict=True)
+    )
+    about = f"{resource.message} {told} {document} {index.unique} {index.everywhere}"
+    label = "_".join(path.replace(".", "_") for path, _ in index.paths)
+    name = identifier(f"{OURS}{digest(about)}_{label[:40]}")
+    used = tuple(dict.fromkeys(path.partition(".")[0] for path, _ in index.paths))
+    if document:
+        return Wanted(name, used, False, "gin", (keys[0][0],), None)
+    parent = [] if index.everywhere else [sql.Identifier("_parent")]
+    if index.unique:
+        group = (*parent, *(_collated(text, kind) for text, kind in keys))
+        set_ = [
+            condition for path, _ in index.paths if (condition := _is_set(fields[path.partition(".")[0]], path, named))
+        ]
+        return Wanted(name, used, True, "btree", group, sql.SQL(" and ").join(set_) if set_ else None, group)
+    parts = [
+        sql.SQL("{} {}").format(_collated(text, kind), sql.SQL("desc nulls last" if descending else "asc nulls first"))
+        for (_, descending), (text, kind) in zip(index.paths, keys, strict=True)
+    ]
+    return Wanted(name, used, False, "btree", (*parent, *parts, sql.Identifier("name")), None)
+
+
+def _key(field: Field, path: str, named: Mapping[str, str]) -> tuple[sql.Composable, str]:
+    """What is indexed of a path, and its type: the column, or what stands in its document."""
+    column = sql.Identifier(named[field.name])
+    rest = path.split(".")[1:]
+    if not rest:
+        return column, field.column_type
+    last = _below(field.descriptor, rest)
+    kind, _ = column_type(last)
+    if kind == "jsonb":
+        return sql.SQL("({} #> {})").format(column, sql.Literal("{" + ",".join(rest) + "}")), kind
+    return sql.SQL("({} #>> {})").format(column, sql.Literal("{" + ",".join(rest) + "}")), "text"
+
+
+def _below(field: FieldDescriptor, path: list[str]) -> FieldDescriptor:
+    for name in path:
+        field = field.message_type.fields_by_name[name]
+    return field
+
+
+def _collated(text: sql.Composable, kind: str) -> sql.Composable:
+    return sql.SQL('{} collate "C"').format(text) if kind == "text" else text
+
+
+def _is_set(field: Field, path: str, named: Mapping[str, str]) -> sql.Composable | None:
+    """The condition under which a value counts: it is not the empty one."""
+    if "." in path or field.default is None:
+        return None  # NULLs are never equal
+    return sql.SQL("{} <> {}").format(sql.Identifier(named[field.name]), sql.SQL(field.default))
