@@ -56,7 +56,7 @@ class Key:
     path: Path
     descending: bool
     nullable: bool
-    """Whether its values may be NULL, of rows that show them."""
+    """Whether its values may be NULL. Where they may not, a row that does not show it has the default."""
     type: str
     """The Postgres type of its values."""
 
@@ -112,8 +112,8 @@ class Order:
         """What stands behind ORDER BY, for rows `t`. `readable` is as in a filter's condition."""
         parts = []
         for key in self.keys:
-            nullable = key.nullable or readable(key.field) is not None
-            nulls = (" nulls last" if key.descending else " nulls first") if nullable else ""
+            # Said of what is never NULL, too: an index that says it would not be seen to fit.
+            nulls = "" if key.path.root.column == "name" else " nulls last" if key.descending else " nulls first"
             parts.append(f"{key.sql(readable)}{' desc' if key.descending else ''}{nulls}")
         if self.by_name:
             parts.append(f"t.name{' desc' if self.descending else ''}")
@@ -163,7 +163,7 @@ class Order:
         """The condition in SQL of what comes after a place, over rows `t`. Parameters are added and written as those of a
         filter's condition are."""
         terms: list[tuple[str, str, Value, bool, bool]] = [
-            (key.sql(readable), key.type, value, key.descending, key.nullable or readable(key.field) is not None)
+            (key.sql(readable), key.type, value, key.descending, key.nullable)
             for key, value in zip(self.keys, place, strict=False)
         ]
         if self.by_name:

@@ -131,7 +131,12 @@ class Conditions:
             value = self.column(path.root)
             if node.folded and path.root.column == "name":
                 value += ' collate "default"'  # the column's own knows no letters beyond ASCII
-            return f"{value} {op} {pattern}"
+            found = f"{value} {op} {pattern}"
+            if path.root.search and any(node.parts):
+                # It follows from the first, and an index for words serves it.
+                words = self._given("%".join(map(_escaped, ("", *filter(None, node.parts), ""))), "text")
+                found = f"({found} and {self._searched()} ilike {words})"
+            return found
         if path.kind is Kind.DYNAMIC:
             return self._reached(
                 path,
@@ -164,12 +169,15 @@ class Conditions:
 
     def _found(self, node: tree.Found) -> str:
         pattern = self._given("%".join(map(_escaped, node.parts)), "text")
-        everything = search_text(self._resource, lambda field: column(field, "t"))
-        condition = f"{everything} ilike {pattern}"
+        condition = f"{self._searched()} ilike {pattern}"
         if any(self._readable(field.name) is not None for field in searched(self._resource)):
             # The first is what an index serves; the second sees only what the caller may.
             condition = f"({condition} and {search_text(self._resource, self.column)} ilike {pattern})"
         return condition
+
+    def _searched(self) -> str:
+        """All that words are looked for in, as an index has it."""
+        return search_text(self._resource, lambda field: column(field, "t"))
 
     # Places.
 
