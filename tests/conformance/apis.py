@@ -24,7 +24,7 @@ class Api:
 
 APIS = (
     Api("google/cloud/secretmanager/v1", "google.cloud.secretmanager_v1", "two patterns, etags, expire_time or ttl"),
-    Api("google/cloud/essentialcontacts/v1", "google.cloud.essentialcontacts_v1", "three patterns, the server's ids"),
+    Api("google/cloud/essentialcontacts/v1", "google.cloud.essential_contacts_v1", "three patterns, the server's ids"),
     Api("google/cloud/kms/v1", "google.cloud.kms_v1", "four levels, answers with more than the items"),
     Api("google/cloud/scheduler/v1", "google.cloud.scheduler_v1", "ids in the body"),
     Api("google/cloud/tasks/v2", "google.cloud.tasks_v2", "ids in the body or the server's, views"),

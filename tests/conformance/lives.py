@@ -114,7 +114,7 @@ class Life:
         return self._parents[above.message]
 
     def _created(self, resource: Resource, pattern: Pattern, parent: str) -> Any:
-        service, method = self._methods[resource.message, Kind.CREATE]
+        _, method = self._methods[resource.message, Kind.CREATE]
         id = f"x{secrets.token_hex(4)}"
         body = self._samples.resource(resource, f"text of {id}")
         holder = resource.descriptor.fields_by_name[resource.name_field]
@@ -173,7 +173,7 @@ class Life:
         body = {resource.name_field: made.name, plain: "changed"}
         given: dict[str, Any] = {method.resource_field: body}
         if "update_mask" in method.fields:
-            given["update_mask"] = plain
+            given["update_mask"] = _camel(plain)  # as ProtoJSON has it
         changed = self._call(resource, Kind.UPDATE, given)
         wanted, found = _told(made) | {plain: "changed"}, _told(changed)
         if _unstamped(resource, found) != _unstamped(resource, wanted):
@@ -199,6 +199,8 @@ class Life:
     def _call(self, resource: Resource, kind: Kind, given: dict[str, Any]) -> Any:
         service, method = self._methods[resource.message, kind]
         client = self.client(service)
+        if client is None:
+            raise Differs(f"Google's package has no client of {service} for this road")
         request = self._request(method, given)
         answer = getattr(client, snake(method.name))(request=request, timeout=SECONDS, retry=None)
         return answer.result(timeout=SECONDS) if method.operation is not None else answer
@@ -207,7 +209,7 @@ class Life:
         descriptor = self.schema.message_class(method.request).DESCRIPTOR
         full = self._samples.required(descriptor, given)
         kind = _class(self.module, descriptor.full_name.removeprefix(f"{self.package}."))
-        raw = (kind.pb if hasattr(kind, "pb") else kind)()
+        raw = (kind.pb() if hasattr(kind, "pb") else kind)()
         json_format.ParseDict(full, raw, ignore_unknown_fields=True)
         return kind.wrap(raw) if hasattr(kind, "wrap") else raw
 
@@ -236,8 +238,14 @@ def _told(message: Any) -> dict[str, Any]:
     return json_format.MessageToDict(raw, preserving_proto_field_name=True)
 
 
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
 def _unstamped(resource: Resource, told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in ("etag", "update_time")}
+    stamps = {Managed.ETAG, Managed.UPDATE_TIME} & resource.managed
+    return {name: value for name, value in told.items() if name not in stamps}
 
 
 def failed(steps: list[Step]) -> Iterator[Step]:

@@ -33,6 +33,4 @@ def client(module: str, service: str, road: str, edge: str, key: str) -> Any:
     if road == "gRPC":
         channel = grpc.intercept_channel(grpc.insecure_channel(edge), Bearer(key))
         return kind(transport=transport(channel=channel, credentials=AnonymousCredentials()))
-    if transport.kind != "rest":
-        return None
     return kind(transport=transport(host=edge, url_scheme="http", credentials=Credentials(token=key)))
