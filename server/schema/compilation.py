@@ -70,7 +70,7 @@ def compile_app(app: Path) -> bytes:
         export_shared(work / "shared", leaving_out=frozenset(files))
         (work / "buf.yaml").write_text("version: v2\nmodules:\n  - path: app\n  - path: transom\n  - path: shared\n")
         wanted = [*(work / "app").iterdir(), work / "transom" / "transom", *(work / "shared" / p for p in ALWAYS)]
-        command = [_buf(), "build", str(work), "-o", "-#format=binpb"]
+        command = [buf(), "build", str(work), "-o", "-#format=binpb"]
         for place in wanted:
             if place.exists():
                 command += ["--path", str(place)]
@@ -81,7 +81,7 @@ def compile_app(app: Path) -> bytes:
         return run.stdout
 
 
-def _buf() -> str:
+def buf() -> str:
     """The buf of this very environment, which need not be on the PATH."""
     beside = Path(sys.executable).with_name("buf")
     return str(beside) if beside.exists() else "buf"

@@ -74,7 +74,7 @@ class _Reader:
 
     def schema(self) -> Schema:
         resources: dict[str, Resource] = {}
-        served = [f for f in self.files if not _imported(f) or (f.package == OPERATIONS_PACKAGE and self._operates())]
+        served = [f for f in self.files if not is_imported(f) or (f.package == OPERATIONS_PACKAGE and self._operates())]
         for file in served:
             self.comments.update(_comments(file))
         for file in served:
@@ -132,7 +132,7 @@ class _Reader:
         return any(
             method.output_type.full_name == OPERATION
             for file in self.files
-            if not _imported(file)
+            if not is_imported(file)
             for service in self.pool.FindFileByName(file.name).services_by_name.values()
             for method in service.methods
         )
@@ -522,7 +522,7 @@ def _written(option: Any, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return () if option is None else tuple((name, getattr(option, name)) for name in names if getattr(option, name))
 
 
-def _imported(file: FileDescriptorProto) -> bool:
+def is_imported(file: FileDescriptorProto) -> bool:
     """Whether the file was only imported, by what buf says of it; Google's and protobuf's own are, where it says nothing."""
     for field in _unknown(file):
         if field.field_number == _IMAGE_EXTENSION and isinstance(field.data, bytes):
