@@ -18,8 +18,9 @@ A refusal becomes a google.rpc.Status in one place (`server/interceptors/errors.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grpc import StatusCode
 
@@ -71,6 +72,16 @@ class Refusal(Exception):
         """Type and name of the resource the refusal is about, if it is about one."""
         if retry_after is not None:
             self.retry_after = retry_after
+
+    def at(self, part: str) -> Refusal:
+        """The same, of one part of a request: `requests[3]`. It leads the paths of fields, and is `part` of the metadata."""
+        refusal = copy.copy(self)
+        refusal.violations = tuple(replace(v, field=f"{part}.{v.field}" if v.field else part) for v in self.violations)
+        named = self.violations and self.violations[0].field and self.message.startswith(self.violations[0].field)
+        refusal.message = f"{part}.{self.message}" if named else f"{part}: {self.message}"
+        within = self.metadata.get("part")
+        refusal.metadata = {**self.metadata, "part": f"{part}.{within}" if within else part}
+        return refusal
 
 
 class Invalid(Refusal):

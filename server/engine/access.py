@@ -8,6 +8,7 @@ where something is read, and at the primary where something is written.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -52,6 +53,12 @@ class Access:
         self._rules = rules
         self._records = records
         self._clock = clock
+
+    def over(self, records: Lookups) -> Access:
+        """The same rules, judged on what `records` know."""
+        twin = copy.copy(self)
+        twin._records = records
+        return twin
 
     def rules(self, resource: Resource) -> ResourceRules:
         """The rules of a resource."""

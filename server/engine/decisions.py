@@ -31,12 +31,17 @@ class Asked:
 
     message: Any
     resource_field: str = ""
+    prefix: str = ""
+    """Where the resource stands in a request that does not know its type: leads the paths in place of the field."""
+
+    def path(self, field: str) -> str:
+        """That of a field of the resource, from the request."""
+        where = self.resource_field or self.prefix
+        return f"{where}.{field}" if where else field
 
     def prefixed(self, violations: Sequence[Violation]) -> list[Violation]:
         """Violations of the resource, with paths from the request."""
-        if not self.resource_field:
-            return list(violations)
-        return [Violation(f"{self.resource_field}.{v.field}", v.description, v.reason) for v in violations]
+        return [Violation(self.path(v.field), v.description, v.reason) for v in violations]
 
 
 class Decisions:
@@ -230,15 +235,17 @@ class Decisions:
 
     def _check(self, message: Any, asked: Asked | None, *, stored: bool = False) -> None:
         """Constraints of the resource as it would be stored and, with it in its place, of the request that asks for it."""
-        asked = asked or Asked(message)
-        violations = asked.prefixed(self.behaviors.missing(message, stored=stored))
-        whole = message
-        if asked.resource_field:
-            whole = type(asked.message)()
-            whole.CopyFrom(asked.message)
-            getattr(whole, asked.resource_field).CopyFrom(message)
-            named = {v.field for v in violations}
-            violations += [v for v in self.behaviors.missing(whole, stored=stored) if v.field not in named]
+        violations = self.behaviors.missing(message, stored=stored)
+        if asked is None or not asked.resource_field:
+            if violations := self._with_constraints(violations, message):
+                raise Invalid.fields(asked.prefixed(violations) if asked else violations)
+            return
+        violations = asked.prefixed(violations)
+        whole = type(asked.message)()
+        whole.CopyFrom(asked.message)
+        getattr(whole, asked.resource_field).CopyFrom(message)
+        named = {v.field for v in violations}
+        violations += [v for v in self.behaviors.missing(whole, stored=stored) if v.field not in named]
         if violations := self._with_constraints(violations, whole):
             raise Invalid.fields(violations)
 

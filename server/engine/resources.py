@@ -6,6 +6,7 @@ drive it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from server.engine.identity import etag_of, version_of
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
 from server.query import pages
 from server.schema.model import Resource, Schema
-from server.store.changes import PAGE_BYTES_MAX, Change, Origin, Outcome, Page, Row, Shown
+from server.store.changes import PAGE_BYTES_MAX, Became, Change, Origin, Outcome, Page, Row, Shown
+from server.store.transactions import Transaction
 
 ATTEMPTS = 3
 """How often a change without an etag is decided on what was read before it is decided on what is locked: others may
@@ -33,13 +35,14 @@ class Records(Protocol):
     def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> Awaitable[list[Row | None]]: ...
     def page(self, resource: Resource, page: Page, reader: str | None) -> Awaitable[list[Shown]]: ...
     def turn(self, resource: Resource, name: str) -> AbstractAsyncContextManager[object]: ...
-    def write(self, change: Change) -> Awaitable[Outcome]: ...
+    def write(self, change: Change) -> Awaitable[Became]: ...
     def revise(
         self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
     ) -> Awaitable[Change | Row | None]: ...
     def commit(
         self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False
-    ) -> Awaitable[list[Outcome]]: ...
+    ) -> Awaitable[list[Became]]: ...
+    def transaction(self, *, rehearsal: bool = False) -> AbstractAsyncContextManager[Transaction]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,12 @@ class Resources:
             shown = [row._replace(payload=self.access.shown(resource, row.payload, row.seen)) for row in shown]
         return Listing(shown, pages.sealed(bound, shown[-1].name) if len(rows) > len(shown) else "")
 
+    def over(self, records: Records) -> Resources:
+        """The same engine over other records."""
+        twin = copy.copy(self)
+        twin.records, twin.access = records, self.access.over(records)
+        return twin
+
     async def create(
         self,
         call: Call,
@@ -141,7 +150,7 @@ class Resources:
             await self.access.create(call, resource, change.name, message, below)
             if validate_only:
                 await self._could_create(change)
-            outcome = Outcome.DONE if validate_only else await self.records.write(change)
+            outcome: Became = Outcome.DONE if validate_only else await self.records.write(change)
             if outcome is Outcome.DONE:
                 return await self._shown(call, resource, message, change)
             # A fresh id may be taken: one in 2^56 within a millisecond.
@@ -167,7 +176,7 @@ class Resources:
         Raises Invalid, NotFound, Denied, Unauthenticated, and Stale where `etag` is given and another change came first.
         """
         name = getattr(message, resource.name_field)
-        self.decisions.check_name(resource, name, f"{asked.resource_field}.{resource.name_field}" if asked else "name")
+        self.decisions.check_name(resource, name, asked.path(resource.name_field) if asked else "name")
         await self.access.admit(call, resource, "update")
         # Updates of one resource wait for each other here, where that is cheap, rather than outdo each other.
         async with self.records.turn(resource, name):
@@ -295,7 +304,7 @@ class Resources:
                 "" if pattern.singleton else name.rpartition("/")[2],
                 fresh,
                 asked=asked,
-                id_field=f"{asked.resource_field}.{resource.name_field}" if asked else "name",
+                id_field=asked.path(resource.name_field) if asked else "name",
                 validate_only=validate_only,
             )
         except AlreadyExists:
@@ -324,8 +333,10 @@ def _fitting(rows: list[Shown]) -> list[Shown]:
     return rows
 
 
-def refusal(change: Change, outcome: Outcome) -> Refusal:
+def refusal(change: Change, outcome: Became) -> Refusal:
     """What an outcome other than DONE means to the caller."""
+    if isinstance(outcome, Refusal):
+        return outcome
     resource, name = change.resource, change.name
     match outcome:
         case Outcome.TAKEN:

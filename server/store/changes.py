@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from server.errors import Refusal
 from server.schema.model import Resource
 
 Value = str | bytes | None
@@ -35,6 +36,10 @@ class Outcome(Enum):
     """It is not at the version that was expected."""
     OCCUPIED = b"occupied"
     """It has children."""
+
+
+Became: TypeAlias = Outcome | Refusal
+"""What became of a change; a refusal where that takes more words."""
 
 
 @dataclass(frozen=True, slots=True)

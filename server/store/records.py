@@ -21,14 +21,14 @@ from server.errors import Exhausted, Refusal, Stale, Unavailable
 from server.query.rules.checking import Rules
 from server.schema.model import Resource, Schema
 from server.store import binary
-from server.store.changes import SMALL_PAGE, Act, Change, Outcome, Page, Row, Shown, Value
+from server.store.changes import SMALL_PAGE, Act, Became, Change, Outcome, Page, Row, Shown, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.lane import MARK, Lane
 from server.store.page_statements import page_statements
 from server.store.pipeline import Result, Step
 from server.store.statements import LEADS, Statements
-from server.store.transactions import Became, Consequences, Lock, Transaction, Undone, lead, values
+from server.store.transactions import Consequences, Lock, Transaction, Undone, lead, values
 from server.store.transactions import steps as steps_of
 from server.store.translation import refusal_of
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 from psycopg import AsyncConnection, AsyncRawCursor, sql
 from psycopg.rows import tuple_row
 
 from server.errors import Refusal, Stale
 from server.schema.model import Resource
-from server.store.changes import Act, Change, Outcome, Row, Value
+from server.store.changes import Act, Became, Change, Outcome, Row, Value
 from server.store.statements import LEADS, Statements
 
 GROUP = 256
@@ -35,10 +35,6 @@ class Lock(Enum):
 
 
 _ORDER = list(Lock)
-
-Became: TypeAlias = Outcome | Refusal
-"""What became of a change; a refusal where that takes more words."""
-
 
 class Undone(Exception):
     """Raised in the block of a transaction: all of it is taken back, and the block is over."""
