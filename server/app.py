@@ -121,6 +121,7 @@ from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
+from server.store.schemas.presence import Presence
 from server.store.tokens import Tokens
 from server.store.users import StoredUsers
 from server.store.words import StoredWords
@@ -184,8 +185,8 @@ async def opened(
     """The parts, closed again at the end. `functions` are the files of the app that are loaded (apps.loading.FILES);
     without `replica_reads` everything is read from the primary; `connections` is for units of work.
 
-    Raises SchemaError for a schema or an app that cannot be served, Unavailable where Postgres cannot be reached in
-    time. Everything else may be away.
+    Raises SchemaError for a schema or an app that cannot be served, or whose tables are not there, Unavailable where
+    Postgres cannot be reached in time. Everything else may be away.
     """
     schema = read(settings.descriptor.read_bytes())
     rules = rules_of(schema)
@@ -197,6 +198,9 @@ async def opened(
         await _patiently(primary)
         pool = await stack.enter_async_context(_pool(dsn, settings.instance, connections))
         identity = await stack.enter_async_context(_pool(dsn, settings.instance, POOL_CONNECTIONS))
+        presence = Presence(dsn, settings.instance, schema)
+        stack.push_async_callback(presence.aclose)
+        await presence.open()
         redis = Redis(settings.redis.get_secret_value())
         stack.push_async_callback(redis.aclose)
         replica, replica_pool = None, None
