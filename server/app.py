@@ -120,8 +120,9 @@ from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
 from server.store.second_factors import StoredSecondFactors
-from server.store.sessions import StoredSessions
 from server.store.schemas.presence import Presence
+from server.store.sessions import StoredSessions
+from server.store.slow_lists import SlowLists
 from server.store.tokens import Tokens
 from server.store.users import StoredUsers
 from server.store.words import StoredWords
