@@ -21,7 +21,7 @@ from server.schema.model import Resource, Schema
 from server.store import account_data as stored
 from server.store import mails
 from server.store.account_data import Condemned, StoredAccountData
-from server.store.changes import Change, Origin, Outcome
+from server.store.changes import Became, Change, Origin
 from server.store.owned import Owned
 
 SLICE = 120.0
@@ -32,7 +32,7 @@ account owns."""
 class Records(Protocol):
     """The store of resources, as it is needed here."""
 
-    def write(self, change: Change) -> Awaitable[Outcome]: ...
+    def write(self, change: Change) -> Awaitable[Became]: ...
 
 
 class Deletions:

@@ -2,80 +2,118 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 from server.engine.bodies import Body
 from server.engine.decisions import Asked
-from server.engine.resources import Resources
-from server.schema.model import Method
+from server.engine.resources import Call, Resources
+from server.schema.model import Kind, Method
 from server.services.current import current
 from server.services.standard.parsing import Behavior, calling, parser
 
-_EMPTY = b""
+Write: TypeAlias = Callable[[Resources, Call, Any], Awaitable[bytes]]
+"""Does what a request asks for, which is parsed, and gives the answer, serialized."""
+
+SERVED = {
+    Kind.CREATE: frozenset({"parent", "validate_only"}),
+    Kind.UPDATE: frozenset({"update_mask", "etag", "allow_missing", "validate_only"}),
+    Kind.DELETE: frozenset({"name", "etag", "force", "allow_missing", "validate_only"}),
+}
+"""The fields of requests that are served, beside the resource and its id."""
 
 
 def create(resources: Resources, method: Method) -> Behavior:
     """Makes a resource and answers it."""
-    resource, parsed = method.resource, parser(resources, method, {"parent", "validate_only"}, checked=False)
-    assert resource is not None
-    field, id_field = method.resource_field, method.id_field
-    with_parent, with_validate = "parent" in method.fields, "validate_only" in method.fields
+    parsed, write = parser(resources, method, SERVED[Kind.CREATE], checked=False), creation(method)
 
     async def behavior(data: bytes, _: Any) -> bytes:
         call = calling()
-        request = parsed(data)
-        return await resources.create(
-            call,
-            resource,
-            request.parent if with_parent else "",
-            getattr(request, id_field) if id_field else "",
-            getattr(request, field),
-            asked=Asked(request, field),
-            id_field=id_field or f"{field}.{resource.name_field}",
-            validate_only=with_validate and request.validate_only,
-        )
+        return await write(resources, call, parsed(data))
 
     return behavior
 
 
 def update(resources: Resources, method: Method) -> Behavior:
     """Changes a resource and answers it."""
-    served = {"update_mask", "etag", "allow_missing", "validate_only"}
-    resource, parsed = method.resource, parser(resources, method, served, checked=False)
-    assert resource is not None
-    field = method.resource_field
-    has = method.fields.__contains__
-    with_etag = "etag" in resource.managed
+    parsed = parser(resources, method, SERVED[Kind.UPDATE], checked=False)
     body = Body(resources.schema, method)
 
+    def paths(request: Any) -> Sequence[str] | None:
+        now = current()
+        return body.mask(request, now.body, now.path)
+
+    write = change(method, paths)
+
     async def behavior(data: bytes, _: Any) -> bytes:
-        call, now = calling(), current()
-        request = parsed(data)
-        message = getattr(request, field)
-        return await resources.update(
-            call,
-            resource,
-            message,
-            body.mask(request, now.body, now.path),
-            etag=(request.etag if has("etag") else "") or (message.etag if with_etag else ""),
-            asked=Asked(request, field),
-            allow_missing=has("allow_missing") and request.allow_missing,
-            validate_only=has("validate_only") and request.validate_only,
-        )
+        call = calling()
+        return await write(resources, call, parsed(data))
 
     return behavior
 
 
 def delete(resources: Resources, method: Method) -> Behavior:
     """Deletes a resource."""
-    served = {"name", "etag", "force", "allow_missing", "validate_only"}
-    resource, parsed = method.resource, parser(resources, method, served, checked=True)
-    assert resource is not None
-    has = method.fields.__contains__
+    parsed, write = parser(resources, method, SERVED[Kind.DELETE], checked=True), deletion(method)
 
     async def behavior(data: bytes, _: Any) -> bytes:
         call = calling()
-        request = parsed(data)
+        return await write(resources, call, parsed(data))
+
+    return behavior
+
+
+def creation(method: Method) -> Write:
+    """What the requests of a Create ask for."""
+    resource, field, id_field = method.resource, method.resource_field, method.id_field
+    assert resource is not None
+    has = method.fields.__contains__
+
+    def write(resources: Resources, call: Call, request: Any) -> Awaitable[bytes]:
+        return resources.create(
+            call,
+            resource,
+            request.parent if has("parent") else "",
+            getattr(request, id_field) if id_field else "",
+            getattr(request, field),
+            asked=Asked(request, field),
+            id_field=id_field or f"{field}.{resource.name_field}",
+            validate_only=has("validate_only") and request.validate_only,
+        )
+
+    return write
+
+
+def change(method: Method, paths: Callable[[Any], Sequence[str] | None]) -> Write:
+    """What the requests of an Update ask for; `paths` tells which fields one of them speaks of, None for what is populated."""
+    resource, field = method.resource, method.resource_field
+    assert resource is not None
+    has = method.fields.__contains__
+    with_etag = "etag" in resource.managed
+
+    def write(resources: Resources, call: Call, request: Any) -> Awaitable[bytes]:
+        message = getattr(request, field)
+        return resources.update(
+            call,
+            resource,
+            message,
+            paths(request),
+            etag=(request.etag if has("etag") else "") or (message.etag if with_etag else ""),
+            asked=Asked(request, field),
+            allow_missing=has("allow_missing") and request.allow_missing,
+            validate_only=has("validate_only") and request.validate_only,
+        )
+
+    return write
+
+
+def deletion(method: Method) -> Write:
+    """What the requests of a Delete ask for."""
+    resource = method.resource
+    assert resource is not None
+    has = method.fields.__contains__
+
+    async def write(resources: Resources, call: Call, request: Any) -> bytes:
         await resources.delete(
             call,
             resource,
@@ -85,6 +123,6 @@ def delete(resources: Resources, method: Method) -> Behavior:
             allow_missing=has("allow_missing") and request.allow_missing,
             validate_only=has("validate_only") and request.validate_only,
         )
-        return _EMPTY
+        return b""
 
-    return behavior
+    return write
