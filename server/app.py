@@ -116,6 +116,7 @@ from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
 from server.store.pooled import Pool
 from server.store.positions import Positions
+from server.store.queries import Queries, query_pool
 from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
@@ -226,7 +227,18 @@ async def opened(
         _measure("identity", identity)
         records = Records(schema, primary, replica, pool, freshness, rules)
         access = Access(schema, rules, records, micros)
-        resources = Resources(schema, records, access, micros, settings.page_size, settings.page_size_max)
+        slow_lists = SlowLists(identity)
+        stack.push_async_callback(slow_lists.aclose)
+        queries = Queries(
+            rules,
+            await stack.enter_async_context(query_pool(dsn, settings.instance)),
+            await stack.enter_async_context(query_pool(settings.replica.get_secret_value(), settings.instance))
+            if settings.replica is not None and replica_reads
+            else None,
+            freshness,
+            slow_lists.note,
+        )
+        resources = Resources(schema, records, queries, access, micros, settings.page_size, settings.page_size_max)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
         tokens = Tokens(identity, redis, replica_pool, lambda: positions.lag)
         stack.push_async_callback(tokens.aclose)

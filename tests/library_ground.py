@@ -27,6 +27,7 @@ from deploy.native.stack import Stack
 from server.caller import Caller, Kind
 from server.engine.access import Access as Judge
 from server.engine.decisions import Decisions
+from server.engine.lists import Wanted
 from server.engine.resources import Call, Resources
 from server.query.rules.checking import rules_of
 from server.schema.compilation import compile_app
@@ -37,6 +38,7 @@ from server.store.lane import Lane
 from server.store.marks import RedisMarks
 from server.store.migrations import migrate
 from server.store.positions import Positions
+from server.store.queries import Note, Queries, query_pool
 from server.store.records import Records
 from server.store.redis_wire import RedisWire
 
@@ -206,7 +208,7 @@ class Engine:
 
     async def names(self, type: str, parent: str, size: int = 1000, by: Call = ADA) -> list[str]:
         """Names of one page."""
-        listing = await self.resources.list(by, self.schema.resources[f"library.v1.{type}"], parent, size, "")
+        listing = await self.resources.lists.page(by, self.schema.resources[f"library.v1.{type}"], Wanted(parent, size))
         return [name for name, *_ in listing.rows]
 
 
@@ -221,6 +223,7 @@ async def engine(
     lag_max: float = 1.0,
     forgotten: float = 0.0,
     ruled: bool = False,
+    slow: Note | None = None,
 ) -> AsyncIterator[Engine]:
     """The engine on that database; it reads from the replica where one is given. Everybody may do everything, but where
     the schema is `ruled`."""
@@ -247,12 +250,17 @@ async def engine(
     schema = schema if ruled else open_to_all(schema)
     rules = rules_of(schema)
     records = Records(schema, primary, second, pool, freshness, rules)
-    resources = Resources(schema, records, Judge(schema, rules, records, now), now, 50, 1000)
+    pools = [query_pool(at, "test") for at in (dsn, replica) if at]
+    for one in pools:
+        await one.open()
+    queries = Queries(rules, pools[0], pools[1] if replica else None, freshness, slow or (lambda *_: None))
+    resources = Resources(schema, records, queries, Judge(schema, rules, records, now), now, 50, 1000)
     try:
         yield Engine(schema, resources, records, primary, second, freshness, pool)
     finally:
         await positions.close()
-        await pool.close()
+        for one in (pool, *pools):
+            await one.close()
         await primary.close()
         if second is not None:
             await second.close()

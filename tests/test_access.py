@@ -12,6 +12,7 @@ import pytest
 from deploy.native.stack import Stack
 from server.apps.work import Work
 from server.caller import NOBODY, Caller, Kind
+from server.engine.lists import Wanted
 from server.engine.resources import Call
 from server.errors import Denied, Invalid, NotFound, Refusal, Stale, Unauthenticated
 from server.query.rules.checking import rules_of
@@ -192,7 +193,7 @@ async def test_what_no_rule_speaks_of_is_denied(at: Database) -> None:
         for by, kind in ((STRANGER, Unauthenticated), (ANN, Denied)):
             await refused(ground.get(by, "Silent", "silents/a"), kind)
             await refused(ground.get(by, "Silent", "silents/none"), kind)
-            await refused(on.resources.list(by, SILENT, "", 10, ""), kind)
+            await refused(on.resources.lists.page(by, SILENT, Wanted("", 10)), kind)
             await refused(ground.create(by, "Silent", "", "b"), kind)
             await refused(ground.delete(by, "Silent", "silents/a"), kind)
         assert (await ground.get(KEY, "Silent", "silents/a")).name == "silents/a"
@@ -209,8 +210,8 @@ async def test_a_rule_that_depends_on_no_row_refuses_the_call(at: Database) -> N
         assert "staff' in" not in denied.message and denied.reason == "ACCESS_DENIED"
         await refused(ground.get(ANN, "Staff", "staff/none"), Denied)
         await refused(ground.get(STRANGER, "Staff", "staff/a"), Unauthenticated)
-        await refused(on.resources.list(ANN, STAFF, "", 10, ""), Denied, action="list")
-        assert len((await on.resources.list(staff, STAFF, "", 10, "")).rows) == 1
+        await refused(on.resources.lists.page(ANN, STAFF, Wanted("", 10)), Denied, action="list")
+        assert len((await on.resources.lists.page(staff, STAFF, Wanted("", 10))).rows) == 1
 
 
 @asynchronous
@@ -229,8 +230,8 @@ async def test_hidden_is_answered_as_absent(at: Database) -> None:
             ground.update(EVE, "Team", "teams/t", title="x", version='"1"'),
             ground.delete(EVE, "Team", "teams/t"),
             ground.delete(EVE, "Team", "teams/t", etag='"1"'),
-            on.resources.list(EVE, DOC, "teams/t", 10, ""),
-            on.resources.list(EVE, DOC, "teams/none", 10, ""),
+            on.resources.lists.page(EVE, DOC, Wanted("teams/t", 10)),
+            on.resources.lists.page(EVE, DOC, Wanted("teams/none", 10)),
             ground.create(EVE, "Doc", "teams/t", "d", author="users/eve"),
             ground.create(EVE, "Doc", "teams/none", "d", author="users/eve"),
         ):
@@ -294,7 +295,7 @@ async def test_pages_are_full_and_show_what_may_be_seen_only(at: Database) -> No
         for size in (7, 40):
             seen, token, sizes = [], "", []
             while True:
-                page = await on.resources.list(BEN, DOC, "teams/t", size, token)
+                page = await on.resources.lists.page(BEN, DOC, Wanted("teams/t", size, token))
                 seen += [row.name for row in page.rows]
                 sizes.append(len(page.rows))
                 token = page.next_page_token
@@ -302,11 +303,11 @@ async def test_pages_are_full_and_show_what_may_be_seen_only(at: Database) -> No
                     break
             assert seen == [f"teams/t/docs/d{i:02}" for i in range(0, 60, 3)]
             assert all(n == size for n in sizes[:-1])
-        assert len((await on.resources.list(ANN, DOC, "teams/t", 100, "")).rows) == 60
+        assert len((await on.resources.lists.page(ANN, DOC, Wanted("teams/t", 100))).rows) == 60
         # Several who ask at once share a statement, and each sees their own.
         pages = await asyncio.gather(
-            *(on.resources.list(by, DOC, "teams/t", 100, "") for by in (ANN, BEN, KEY, ANN, BEN)),
-            on.resources.list(EVE, DOC, "teams/t", 100, ""),
+            *(on.resources.lists.page(by, DOC, Wanted("teams/t", 100)) for by in (ANN, BEN, KEY, ANN, BEN)),
+            on.resources.lists.page(EVE, DOC, Wanted("teams/t", 100)),
             return_exceptions=True,
         )
         assert [len(p.rows) if not isinstance(p, BaseException) else type(p) for p in pages] == [
@@ -321,7 +322,7 @@ async def test_sharing_with_one_person(at: Database) -> None:
         await ground.team()
         await ground.create(ANN, "Doc", "teams/t", "d", author="users/ann", readers=["users/eve"])
         assert (await ground.get(EVE, "Doc", "teams/t/docs/d")).author == "users/ann"
-        assert [r.name for r in (await on.resources.list(EVE, DOC, "teams/t", 9, "")).rows] == ["teams/t/docs/d"]
+        assert [r.name for r in (await on.resources.lists.page(EVE, DOC, Wanted("teams/t", 9))).rows] == ["teams/t/docs/d"]
         await refused(ground.get(BEN, "Doc", "teams/t/docs/d"), NotFound)
         await ground.update(ANN, "Doc", "teams/t/docs/d", ["readers"])
         await refused(ground.get(EVE, "Doc", "teams/t/docs/d"), NotFound)
@@ -337,7 +338,7 @@ async def test_a_hidden_field_is_empty_wherever_it_would_be(at: Database) -> Non
         assert (await ground.get(BEN, "Doc", "teams/t/docs/d")).note == "n"
         assert (await ground.get(ANN, "Doc", "teams/t/docs/d")).note == ""
         for by, note in ((BEN, "n"), (ANN, ""), (KEY, "n")):
-            [row] = (await on.resources.list(by, DOC, "teams/t", 9, "")).rows
+            [row] = (await on.resources.lists.page(by, DOC, Wanted("teams/t", 9))).rows
             assert on.decisions.parse(DOC, row.payload).note == note
         assert (await ground.get(BEN, "Team", "teams/t")).secret == ""
         assert (await ground.get(ANN, "Team", "teams/t")).secret == "s"
@@ -389,7 +390,7 @@ async def test_the_trusted_are_bound_by_their_scopes(at: Database) -> None:
         await ground.team()
         reader = scoped("teams.v1.Team:get", "*:list")
         assert (await ground.get(reader, "Team", "teams/t")).secret == "s"
-        assert len((await on.resources.list(reader, MEMBER, "teams/t", 10, "")).rows) == 2
+        assert len((await on.resources.lists.page(reader, MEMBER, Wanted("teams/t", 10))).rows) == 2
         await refused(ground.get(reader, "Member", "teams/t/members/ann"), Denied, action="get")
         await refused(ground.update(reader, "Team", "teams/t", title="x"), Denied, action="update")
         await refused(ground.create(reader, "Team", "", "u"), Denied, action="create")
@@ -398,7 +399,7 @@ async def test_the_trusted_are_bound_by_their_scopes(at: Database) -> None:
         assert (await ground.update(admin, "Team", "teams/t", title="x")).title == "x"
         bound = Call(replace(admin.caller, scopes=frozenset({"teams.v1.Team:*"})))
         assert (await ground.get(bound, "Team", "teams/t")).title == "x"
-        await refused(on.resources.list(bound, MEMBER, "teams/t", 10, ""), Denied)
+        await refused(on.resources.lists.page(bound, MEMBER, Wanted("teams/t", 10)), Denied)
 
 
 @asynchronous
@@ -599,4 +600,4 @@ def test_resources_are_found_however_deep_in_a_reply() -> None:
 async def test_nothing_is_judged_away_for_wrong_requests(at: Database) -> None:
     async with engine(at, schema=TEAMS, ruled=True) as on:
         await refused(on.resources.get(EVE, TEAM, "nonsense"), Invalid)
-        await refused(on.resources.list(EVE, DOC, "nonsense", 1, ""), Invalid)
+        await refused(on.resources.lists.page(EVE, DOC, Wanted("nonsense", 1)), Invalid)

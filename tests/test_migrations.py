@@ -10,6 +10,7 @@ import pytest
 from library_ground import ADA, Database, asynchronous, database, engine, library_descriptor, made_of
 
 from deploy.native.stack import Stack
+from server.engine.lists import Wanted
 from server.engine.rewriting import encoder
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
@@ -276,7 +277,7 @@ async def test_an_old_server_goes_on_while_the_schema_grows(empty: Database) -> 
         migrate(empty.postgres, new)
         await on.resources.create(ADA, resource, "", "two", make(a="2"))
         await on.resources.update(ADA, resource, make(name="beds/one", a="3"), ["a"])
-        assert len((await on.resources.list(ADA, resource, "", 10, "")).rows) == 2
+        assert len((await on.resources.lists.page(ADA, resource, Wanted("", 10))).rows) == 2
     assert empty.sql("select name, a, n from garden_v1.beds order by name") == [
         ("beds/one", "3", 0),
         ("beds/two", "2", 0),

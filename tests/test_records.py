@@ -26,6 +26,7 @@ from library_ground import ADA, BOB, Database, Engine, asynchronous, database, e
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from deploy.native.stack import Stack
+from server.engine.lists import Wanted
 from server.errors import AlreadyExists, Exhausted, NotFound, Precondition, Refusal, Stale, Unavailable
 from server.schema.columns import is_map
 from server.store import freshness as freshness_module
@@ -1006,7 +1007,7 @@ async def test_what_the_replica_refuses_the_primary_answers(at: Database, compon
             assert make.FromString(await on.resources.get(BOB, resource, "lates/a")).name == "lates/a"
             # Bob was shown the primary's state now, and nobody is shown the past of that; Carl was not.
             carl = replace(BOB, caller=replace(BOB.caller, name="users/carl"))
-            assert len((await on.resources.list(carl, resource, "", 10, "")).rows) == 1
+            assert len((await on.resources.lists.page(carl, resource, Wanted("", 10))).rows) == 1
             assert counts == {"primary": 2, "replica": 2}
     at.wait_replica()
 

@@ -16,10 +16,10 @@ from server.caller import Caller
 from server.engine.access import Access, absent
 from server.engine.decisions import Asked, Clock, Decisions
 from server.engine.identity import etag_of, version_of
+from server.engine.lists import Lists, Queries
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
-from server.query import pages
 from server.schema.model import Resource, Schema
-from server.store.changes import PAGE_BYTES_MAX, Became, Change, Origin, Outcome, Page, Row, Shown
+from server.store.changes import Became, Change, Origin, Outcome, Page, Row, Shown
 from server.store.transactions import Transaction
 
 ATTEMPTS = 3
@@ -46,14 +46,6 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """One page: its rows, in order, as the caller may see them, and the token of the next page."""
-
-    rows: list[Shown]
-    next_page_token: str
-
-
-@dataclass(frozen=True, slots=True)
 class Call:
     """Who asks, and by which request."""
 
@@ -71,13 +63,20 @@ class Resources:
     """The engine of an app's resources."""
 
     def __init__(
-        self, schema: Schema, records: Records, access: Access, clock: Clock, page_size: int, page_size_max: int
+        self,
+        schema: Schema,
+        records: Records,
+        queries: Queries,
+        access: Access,
+        clock: Clock,
+        page_size: int,
+        page_size_max: int,
     ) -> None:
         self.schema = schema
         self.decisions = Decisions(schema, clock)
         self.records = records
         self.access = access
-        self._page_size, self._page_size_max = page_size, page_size_max
+        self.lists = Lists(schema, self.decisions, records, queries, access, clock, page_size, page_size_max)
 
     async def get(self, call: Call, resource: Resource, name: str) -> bytes:
         """The resource called `name`, serialized, as the caller may see it.
@@ -87,29 +86,6 @@ class Resources:
         """
         self.decisions.check_name(resource, name)
         return (await self.access.get(call, resource, name)).payload
-
-    async def list(
-        self, call: Call, resource: Resource, parent: str, size: int, token: str, query: str = ""
-    ) -> Listing:
-        """A page of the resources below `parent` that the caller may see, in order of their names.
-
-        `query` is whatever else the method's results depend on: the token is bound to it. Raises Invalid, NotFound where
-        there is no such parent or the caller may not get it, Denied, Unauthenticated.
-        """
-        pattern = self.decisions.below(resource, parent)
-        size = pages.size_of(size, self._page_size, self._page_size_max)
-        bound = f"{resource.message}\n{parent}\n{query}"
-        after = pages.opened(token, bound)
-        asking = await self.access.listing(call, resource)
-        # One row more than wanted tells whether there is a next page, without a count.
-        rows = await self.records.page(resource, Page(parent, after, size + 1, asking), call.caller.name)
-        kept = self.schema.parent_of(resource, pattern) if not rows and not token else None
-        if kept and not await self.access.readable(call, kept, parent, call.caller.name):
-            raise absent(kept, parent)
-        shown = _fitting(rows[:size])
-        if asking is not None:
-            shown = [row._replace(payload=self.access.shown(resource, row.payload, row.seen)) for row in shown]
-        return Listing(shown, pages.sealed(bound, shown[-1].name) if len(rows) > len(shown) else "")
 
     def over(self, records: Records) -> Resources:
         """The same engine over other records."""
@@ -321,16 +297,6 @@ class Resources:
             except Refusal:
                 raise absent(resource, name) from None
             raise
-
-
-def _fitting(rows: list[Shown]) -> list[Shown]:
-    """As many of the first rows as a reply may hold, at least one if there is one."""
-    total = 0
-    for i, row in enumerate(rows):
-        total += len(row.payload)
-        if i and total > PAGE_BYTES_MAX:
-            return rows[:i]
-    return rows
 
 
 def refusal(change: Change, outcome: Became) -> Refusal:

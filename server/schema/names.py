@@ -72,6 +72,15 @@ class Pattern:
         """Whether `name` names a parent of this pattern."""
         return self._parent_regex.fullmatch(name) is not None
 
+    @cached_property
+    def _parents_regex(self) -> re.Pattern[str]:
+        segments = self.parent.split("/")
+        return re.compile("/".join(f"(?:-|{_regex_of(s)})" if "{" in s else re.escape(s) for s in segments))
+
+    def matches_parents(self, name: str) -> bool:
+        """Whether `name` names parents of this pattern, several of them: a `-` in it stands for any id (AIP-159)."""
+        return "-" in name.split("/") and self._parents_regex.fullmatch(name) is not None
+
     def is_below(self, other: Pattern) -> bool:
         """Whether names of this pattern live directly below names of `other`, whatever their variables are called."""
         return _shape(self.parent) == _shape(other.text)

@@ -12,7 +12,7 @@ from server.engine.resources import Resources
 from server.errors import Invalid
 from server.schema.model import Kind, Method
 from server.services.standard.parsing import Behavior, calling
-from server.services.standard.reading import get, list_
+from server.services.standard.reading import get, list_, search
 from server.services.standard.writing import create, delete, update
 
 __all__ = ["Behavior", "StandardMethods", "calling"]
@@ -20,6 +20,7 @@ __all__ = ["Behavior", "StandardMethods", "calling"]
 MAKERS: Mapping[Kind, Callable[[Resources, Method], Behavior]] = {
     Kind.GET: get,
     Kind.LIST: list_,
+    Kind.SEARCH: search,
     Kind.CREATE: create,
     Kind.UPDATE: update,
     Kind.DELETE: delete,
