@@ -1,8 +1,9 @@
 """Expressions over a resource's columns that conditions, orders and indexes are all written in, so that they meet. Pure.
 
-A text is compared and ordered by its bytes (`collate "C"`), whatever the database's own order is; a btree index must say the
-same. A pattern (`like`, `ilike`) and a word are looked for by the trigrams of the column as it is. What is in a document is
-read in a way that fails for no row and says NULL of what is not set. All is immutable, as an index needs it.
+A text is compared and ordered by its bytes (`collate "C"`), whatever the database's own order is. A pattern (`like`, `ilike`)
+and a word are looked for with the database's own collation (`collate "default"`), which knows the capital letters of more
+than English; so does an index on their trigrams. What is in a document is read in a way that fails for no row and says NULL of
+what is not set. All is immutable, as an index needs it.
 """
 
 from __future__ import annotations
@@ -96,6 +97,11 @@ def scalar(kind: Kind, text: str) -> str:
     return f"{text}{_C}"
 
 
+def patterned(value: str) -> str:
+    """What patterns are compared with, of a text whose SQL is `value`."""
+    return f'{value} collate "default"'
+
+
 def searched(resource: Resource) -> tuple[Field, ...]:
     """The fields that words without a field are looked for in, in the order of the message."""
     return tuple(f for f in resource.fields if f.search)
@@ -110,7 +116,7 @@ def search_text(resource: Resource, value: Callable[[Field], str]) -> str:
         if field.descriptor.is_repeated:
             text = f"({text} #>> '{{}}')"
         parts.append(f"coalesce({text}, '')" if field.default is None else text)
-    return "(" + " || chr(31) || ".join(parts) + ")"
+    return "(" + patterned("(" + " || chr(31) || ".join(parts) + ")") + ")"
 
 
 def search_expression(resource: Resource) -> str:

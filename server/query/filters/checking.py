@@ -101,7 +101,10 @@ class Checking:
             raise Fault(literal.at, f"{shown(path.text)} can be compared with = and != only, and not with {op}")
         if len(literal.parts) > 1 and path.kind in (Kind.STRING, Kind.DYNAMIC) and op == "=":
             return tree.Like(path, literal.parts)
-        return tree.Compared(path, op, constants.constant(path, literal))
+        constant = constants.constant(path, literal)
+        if path.kind is Kind.DYNAMIC and op != "=" and isinstance(constant[0], bool):
+            raise Fault(literal.at, f"{literal.text} can be compared with = and != only, and not with {op}")
+        return tree.Compared(path, op, constant)
 
     def _has(self, path: Path, literal: Literal | Call) -> Node:
         if isinstance(literal, Literal) and not literal.quoted and literal.parts == ("", ""):

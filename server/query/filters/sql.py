@@ -22,7 +22,7 @@ from server.query.filters.paths import Item, Key, Member, Path, Property
 from server.query.filters.tree import Node
 from server.query.rules.lowering import TIME_LEAST, TIME_MOST
 from server.schema import expressions
-from server.schema.expressions import column, comparable, literal, search_text, searched
+from server.schema.expressions import column, comparable, literal, patterned, search_text, searched
 from server.schema.kinds import Kind, scalar_of
 from server.schema.model import Field, Resource
 
@@ -119,8 +119,6 @@ class Conditions:
         if isinstance(first, str):
             text = self._given(first, "text")
             return f"(case when jsonb_typeof({at.json}) = 'string' then {at.text} collate \"C\" {op} {text} end)"
-        if isinstance(first, bool):
-            return "false"
         number = self._given(repr(first), "numeric")
         return f"(case when jsonb_typeof({at.json}) = 'number' then ({at.json})::numeric {op} {number} end)"
 
@@ -128,10 +126,7 @@ class Conditions:
         path, op = node.path, "ilike" if node.folded else "like"
         pattern = self._given("%".join(map(_escaped, node.parts)), "text")
         if path.in_column:
-            value = self.column(path.root)
-            if node.folded and path.root.column == "name":
-                value += ' collate "default"'  # the column's own knows no letters beyond ASCII
-            found = f"{value} {op} {pattern}"
+            found = f"{patterned(self.column(path.root))} {op} {pattern}"
             if path.root.search and any(node.parts):
                 # It follows from the first, and an index for words serves it.
                 words = self._given("%".join(map(_escaped, ("", *filter(None, node.parts), ""))), "text")
