@@ -10,7 +10,7 @@ import click
 
 SECTIONS = {
     "A system on this machine": ("up", "status", "logs", "down", "clean"),
-    "An app": ("check", "plan", "build", "migrate", "seed"),
+    "An app": ("check", "plan", "apply", "build", "migrate", "seed"),
     "Using it": ("call", "key"),
     "Looking after it": ("user", "audit", "explain", "dead", "replay", "psql", "env"),
 }

@@ -17,6 +17,7 @@ from psycopg.rows import tuple_row
 
 from server.schema.changes import layout
 from server.schema.changes.planning import planned
+from server.schema.changes.state import State
 from server.schema.changes.steps import Kind, Plan, Refusal
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
@@ -40,17 +41,13 @@ class Prospect:
 
     deployed: Version | None
     """What is served, or was last."""
-    previous: Schema | None
     others: dict[int, int]
     """How many processes serve versions with other tables than the target's, by version."""
     plan: Plan
     refusals: tuple[Refusal, ...]
     """Those of the plan, and those that the rows gave."""
-
-    @property
-    def text(self) -> str:
-        """The refusals, a line each."""
-        return "\n".join(map(str, self.refusals))
+    state: str
+    """How far the target is (migrations/0005_schema_change.sql); empty where it was not begun."""
 
 
 class Applying:
@@ -74,10 +71,25 @@ class Applying:
 
     def prospect(self) -> Prospect:
         """What would be done now. Changes nothing."""
+        if not self._has("transom.tables"):
+            plan = planned(State(), self._target)
+            return Prospect(None, {}, plan, plan.refusals, "")
+        if not self._has("transom.schemas"):
+            raise SchemaError("Transom's own tables are older than this: transom migrate brings them up to date")
         deployed, before = self._before()
         others = self._others()
-        plan = self._planned(before, old_runs=bool(others))
-        return Prospect(deployed, _schema(before), others, plan, (*plan.refusals, *self._asked(plan)))
+        current = self._current()
+        if current is not None and current.state == "serving":
+            plan = planned(state(self._connection), self._target, self._target, old_runs=True)
+        else:
+            plan = self._planned(before, old_runs=bool(others))
+        begun = current is not None and current.state != "expanding"
+        refusals = () if begun else (*plan.refusals, *self._asked(plan))
+        return Prospect(deployed, others, plan, refusals, current.state if current else "")
+
+    def _has(self, table: str) -> bool:
+        row = self._connection.cursor(row_factory=tuple_row).execute("select to_regclass(%s)::text", [table]).fetchone()
+        return bool(row and row[0])
 
     def apply(self, wait: float = 0.0) -> tuple[list[str], bool]:
         """Does it; returns the statements that changed something, and whether it is all done: False where processes of the
@@ -108,10 +120,6 @@ class Applying:
         done += self._execution.run(plan.steps)
         versions.move(self._connection, version, "serving")
         return done, True
-
-    def others(self) -> dict[int, int]:
-        """How many processes serve versions with other tables, by version."""
-        return self._others()
 
     def _begin(self, before: Version | None) -> Version:
         return versions.begin(self._connection, self._target, before.version if before else None, self._who)
