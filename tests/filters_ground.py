@@ -210,7 +210,7 @@ def filter_text(random: Random, depth: int = 3) -> str:
 def _restriction(random: Random) -> str:
     has = random.random() < 0.5
     text, field, repeated = _path(random, has)
-    whole = is_map(field) or (_is_message(field) and not repeated)
+    whole = is_map(field) or _is_message(field)
     if random.random() < 0.12 and not (has and whole):
         return f"{text}:null" if has else f"{text}{random.choice([' = ', ' != '])}null"
     single = not repeated and not is_map(field)

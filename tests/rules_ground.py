@@ -32,7 +32,7 @@ from server.query.rules.scene import Asking, Fault, Scene
 from server.query.rules.sql import ASKING
 from server.schema.model import Resource, Schema
 from server.schema.reading import read
-from server.schema.tables import statements
+from server.schema.tables import created
 
 ERROR = "error"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -241,8 +241,9 @@ def sorted_otherwise(dsn: str) -> Iterator[psycopg.Connection[Any]]:
 
 def tables_made(connection: psycopg.Connection[Any], world: World) -> None:
     """The real tables of the schema with the rows in them, in the transaction of the connection."""
-    for statement in statements(world.schema, {}, {}):
-        if b"insert into transom." not in statement.as_bytes(connection):
+    for resource in world.schema.resources.values():
+        connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(resource.table_schema)))
+        for statement in created(resource):
             connection.execute(statement)
     encoders = {m: Columns(r) for m, r in world.schema.resources.items()}
     for row in world.rows:
