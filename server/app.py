@@ -99,9 +99,11 @@ from server.store.anonymous import StoredAnonymous
 from server.store.archives import Archives
 from server.store.attempts import StoredAttempts
 from server.store.audit import StoredAudit
+from server.store.bars import Bars
 from server.store.deeds import Deeds
 from server.store.files import StoredFiles
 from server.store.freshness import Freshness
+from server.store.hot import Hot
 from server.store.identities import StoredIdentities
 from server.store.issuers import Issuers
 from server.store.keys import StoredKeys
@@ -117,11 +119,11 @@ from server.store.passwords import Passwords
 from server.store.pooled import Pool
 from server.store.positions import Positions
 from server.store.queries import Queries, query_pool
+from server.store.reads import READS, reads
 from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
 from server.store.second_factors import StoredSecondFactors
-from server.store.schemas.presence import Presence
 from server.store.sessions import StoredSessions
 from server.store.slow_lists import SlowLists
 from server.store.tokens import Tokens
@@ -198,8 +200,6 @@ async def opened(
         primary = Lane(dsn, settings.instance, LANE_CONNECTIONS)
         stack.push_async_callback(primary.close)
         await _patiently(primary)
-        pool = await stack.enter_async_context(_pool(dsn, settings.instance, connections))
-        identity = await stack.enter_async_context(_pool(dsn, settings.instance, POOL_CONNECTIONS))
         presence = Presence(dsn, settings.instance, schema)
         stack.push_async_callback(presence.aclose)
         await presence.open()
@@ -219,13 +219,18 @@ async def opened(
         stack.push_async_callback(positions.close)
         marks = RedisMarks(wire, settings.replica_lag_max)
         freshness = Freshness(marks, positions, settings.replica_lag_max, CurrentCarried())
+        bars, hot = Bars(wire, schema, settings.replica_lag_max), None
+        if replica_reads or settings.replica is None:  # else what is read here is ahead of what others read
+            hot = Hot(wire, marks.memory, freshness, bars, settings.replica_lag_max)
+            stack.push_async_callback(hot.aclose)
+        READS.of = partial(reads, freshness, hot)
         LAG.set_function(lambda: positions.lag if replica else 0.0)
         PENDING.labels("primary").set_function(lambda: primary.pending)
         if replica is not None:
             PENDING.labels("replica").set_function(lambda: replica.pending)
         _measure("work", pool)
         _measure("identity", identity)
-        records = Records(schema, primary, replica, pool, freshness, rules)
+        records = Records(schema, primary, replica, pool, freshness, rules, bars=bars, hot=hot)
         access = Access(schema, rules, records, micros)
         slow_lists = SlowLists(identity)
         stack.push_async_callback(slow_lists.aclose)

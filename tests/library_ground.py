@@ -8,7 +8,7 @@ import inspect
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import distribution
@@ -33,7 +33,9 @@ from server.query.rules.checking import rules_of
 from server.schema.compilation import compile_app
 from server.schema.model import Access, Audience, Schema
 from server.schema.reading import read
+from server.store.bars import Bars
 from server.store.freshness import Freshness
+from server.store.hot import Hot
 from server.store.lane import Lane
 from server.store.marks import RedisMarks
 from server.store.migrations import migrate
@@ -181,6 +183,7 @@ class Engine:
     replica: Lane | None
     freshness: Freshness
     pool: AsyncConnectionPool
+    hot: Hot
 
     @property
     def decisions(self) -> Decisions:
@@ -224,9 +227,10 @@ async def engine(
     forgotten: float = 0.0,
     ruled: bool = False,
     slow: Note | None = None,
+    hot: Sequence[str] = (),
 ) -> AsyncIterator[Engine]:
     """The engine on that database; it reads from the replica where one is given. Everybody may do everything, but where
-    the schema is `ruled`."""
+    the schema is `ruled`. The messages of the library that are called `hot` are."""
     schema = schema or library()
     dsn = postgres or at.postgres
     primary, second = Lane(dsn, "test", 2), Lane(replica, "test", 2) if replica else None
@@ -241,7 +245,8 @@ async def engine(
         open=False,
     )
     positions = Positions(primary, second, lag_max)
-    freshness = Freshness(RedisMarks(cache, forgotten), positions, lag_max)
+    marks = RedisMarks(cache, forgotten)
+    freshness = Freshness(marks, positions, lag_max)
     await primary.open()
     if second is not None:
         await second.open()
@@ -249,15 +254,19 @@ async def engine(
     await positions.open()
     schema = schema if ruled else open_to_all(schema)
     rules = rules_of(schema)
-    records = Records(schema, primary, second, pool, freshness, rules)
+    warm = {m: replace(r, hot=m.removeprefix("library.v1.") in hot) for m, r in schema.resources.items()}
+    bars = Bars(cache, replace(schema, resources=warm), lag_max)
+    kept = Hot(cache, marks.memory, freshness, bars, lag_max)
+    records = Records(schema, primary, second, pool, freshness, rules, bars=bars, hot=kept)
     pools = [query_pool(at, "test") for at in (dsn, replica) if at]
     for one in pools:
         await one.open()
     queries = Queries(rules, pools[0], pools[1] if replica else None, freshness, slow or (lambda *_: None))
     resources = Resources(schema, records, queries, Judge(schema, rules, records, now), now, 50, 1000)
     try:
-        yield Engine(schema, resources, records, primary, second, freshness, pool)
+        yield Engine(schema, resources, records, primary, second, freshness, pool, kept)
     finally:
+        await kept.aclose()
         await positions.close()
         for one in (pool, *pools):
             await one.close()

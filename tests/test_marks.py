@@ -11,7 +11,7 @@ import pytest
 
 from deploy.native.stack import Stack
 from server.store.freshness import Freshness
-from server.store.marks import _EPOCH, RedisMarks
+from server.store.marks import EPOCH, RedisMarks
 from server.store.positions import Positions
 from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
@@ -50,7 +50,7 @@ def test_a_redis_that_forgot_is_not_believed_for_a_while(components: Stack) -> N
             await marks.get(["users/a"])  # who has just started knows nothing
         now = 1.1
         assert await marks.get(["users/a"]) == [0]
-        await wire.ask("DEL", _EPOCH)
+        await wire.ask("DEL", EPOCH)
         for later in (0.0, 0.9):
             now = 1.1 + later
             with pytest.raises(RedisAway):

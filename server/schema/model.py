@@ -108,6 +108,8 @@ class Resource:
     """Its access rules: an action, or `read` or `write` for several, and the expression."""
     outlives_owner: bool = False
     """Whether it stays when the account that created it is deleted."""
+    hot: bool = False
+    """Whether the same few are read again and again: then they are kept in Redis."""
     retention: int = 0
     """Seconds for which it can be undeleted; 0 where it is deleted for good at once. Else it is marked first (AIP-164)."""
     expires: bool = False

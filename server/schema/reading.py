@@ -242,6 +242,7 @@ class _Reader:
             comment=self.comments.get(message.full_name, ""),
             rules=_written(said, RESOURCE_RULES),
             outlives_owner=bool(getattr(said, "outlives_owner", False)),
+            hot=bool(getattr(said, "hot", False)),
             retention=retention,
             revisions=revisions,
             indexes=indexes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, cast
 from weakref import WeakValueDictionary
 
@@ -21,12 +21,15 @@ from server.errors import Exhausted, Refusal, Stale, Unavailable
 from server.query.rules.checking import Rules
 from server.schema.model import Resource, Schema
 from server.store import binary
+from server.store.bars import Bars, Key
 from server.store.changes import SMALL_PAGE, Act, Became, Change, Outcome, Page, Row, Shown, Value
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
+from server.store.hot import Found, Hot
 from server.store.lane import MARK, Lane
 from server.store.page_statements import page_statements
 from server.store.pipeline import Result, Step
+from server.store.positions import REPLAYED, WRITTEN
 from server.store.statements import LEADS, Statements
 from server.store.transactions import Consequences, Lock, Transaction, Undone, lead, values
 from server.store.transactions import steps as steps_of
@@ -53,8 +56,12 @@ class Records:
         freshness: Freshness,
         rules: Rules,
         consequences: Consequences | None = None,
+        bars: Bars | None = None,
+        hot: Hot | None = None,
     ) -> None:
         self._pool = pool
+        self._bars = bars if bars is not None and bars.messages else None
+        self._hot = hot if self._bars is not None else None
         self._primary = primary
         self._freshness = freshness
         self._consequences = consequences
@@ -66,6 +73,16 @@ class Records:
             (m, stale): Gathering(self._fetcher(s, run), size=READ_BATCH, lanes=len(lane.connections))
             for m, s in self._statements.items()
             for stale, (lane, run) in lanes.items()
+        }
+        self._kept = replica is not None
+        """Which lane hot rows are kept from: that which most reads go to."""
+        self._tagged = {
+            m: Gathering(
+                self._tagger(self._statements[m], lanes[self._kept][1], REPLAYED if self._kept else WRITTEN),
+                size=READ_BATCH,
+                lanes=len(lanes[self._kept][0].connections),
+            )
+            for m in (bars.messages if bars is not None and self._hot is not None else ())
         }
         self._pages = {
             (stale, m, variant): Gathering(
@@ -99,9 +116,33 @@ class Records:
 
     async def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> list[Row | None]:
         """The rows of these names, read together; as `get`, or for no reader as `latest`."""
+        if self._hot is not None and reader is not None:
+            return await self._find_hot(self._hot, wanted, reader)
         return await self._freshness.read(
             reader, lambda stale: _all([self._fetches[resource.message, stale].ask(name) for resource, name in wanted])
         )
+
+    async def _find_hot(self, hot: Hot, wanted: Sequence[tuple[Resource, str]], reader: str) -> list[Row | None]:
+        looked = await hot.look(wanted, reader)
+        keys: list[Key] = [(resource.message, name) for resource, name in wanted]
+        rest = [key for key in dict.fromkeys(keys) if key not in looked.rows]
+        if rest:
+
+            async def ask(stale: bool) -> list[Row | None]:
+                missed = looked.missed if stale is self._kept else {}
+                plain = [self._fetches[m, stale].ask(name) for m, name in rest if (m, name) not in missed]
+                kept = [self._read_to_keep(hot, key, missed[key]) for key in rest if key in missed]
+                found = dict(zip([key for key in rest if key in missed], await asyncio.gather(*kept), strict=True))
+                rows = iter(await _all(plain))
+                return [found[key] if key in missed else next(rows) for key in rest]
+
+            looked.rows.update(zip(rest, await self._freshness.read(reader, ask), strict=True))
+        return [looked.rows[key] for key in keys]
+
+    async def _read_to_keep(self, hot: Hot, key: Key, missed: Found) -> Row | None:
+        row, position = await self._tagged[key[0]].ask(key[1])
+        hot.keep(key, missed, row, position if self._kept else position - 1)
+        return row
 
     async def page(self, resource: Resource, page: Page, reader: str | None) -> list[Shown]:
         """The rows of a page, in order of names; as `get`, or for no reader as `latest`."""
@@ -115,13 +156,20 @@ class Records:
         """
         if self._consequences is not None and self._consequences.concern(change):
             return (await self.commit([change]))[-1]
-        if change.act is Act.REMOVE_TREE:
-            outcome, lsn = await self._remove_tree(change)
+        if self._bars is None or not self._bars.concern([change]):
+            outcome, lsn = await self._carried_out(change)
         else:
-            outcome, lsn = await self._writer(change).ask(change)
+            async with self._bars.raised([change]) as bar:
+                outcome, lsn = await self._carried_out(change)
+                bar.position = lsn if outcome is Outcome.DONE else 0
         if outcome is Outcome.DONE:
             await self._freshness.written(change.origin.caller, lsn)
         return outcome
+
+    async def _carried_out(self, change: Change) -> tuple[Outcome, int]:
+        if change.act is Act.REMOVE_TREE:
+            return await self._remove_tree(change)
+        return await self._writer(change).ask(change)
 
     async def revise(
         self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
@@ -163,14 +211,19 @@ class Records:
     async def transaction(self, *, rehearsal: bool = False) -> AsyncIterator[Transaction]:
         """A transaction that is committed when the block ends, but for a rehearsal; what the block raises takes it back."""
         try:
-            with _translated():
-                async with self._pool.connection() as connection:
-                    async with connection.transaction(force_rollback=rehearsal):
-                        transaction = Transaction(connection, self._statements, self._consequences)
-                        yield transaction
-                    if rehearsal:
-                        return
-                    lsn = await _position(connection)
+            async with self._bars.raised([]) if self._bars is not None else nullcontext() as bar:
+                with _translated():
+                    async with self._pool.connection() as connection:
+                        async with connection.transaction(force_rollback=rehearsal):
+                            transaction = Transaction(connection, self._statements, self._consequences)
+                            yield transaction
+                            if self._bars is not None and bar is not None and not rehearsal:
+                                await self._bars.add(bar, transaction.changes)
+                        if rehearsal:
+                            return
+                        lsn = await _position(connection)
+                        if bar is not None:
+                            bar.position = lsn
         except Undone:
             return
         self._primary.wake()
@@ -240,6 +293,26 @@ class Records:
                 name = _bytes(value(i, 0)).decode()
                 found[name] = Row(name, _bytes(value(i, 1)), binary.int8(value(i, 2)), _bytes(value(i, 3)).decode())
             return [found.get(name) for name in names]
+
+        return fetch
+
+    @staticmethod
+    def _tagger(
+        statements: Statements, run: Run, position: Step
+    ) -> Callable[[list[str]], Awaitable[list[tuple[Row | None, int]]]]:
+        """As a fetcher; and the position, as `position` tells it, that was there when the rows were read."""
+
+        async def fetch(names: list[str]) -> list[tuple[Row | None, int]]:
+            at = 0
+
+            async def run_after(steps: Sequence[Step]) -> list[Result]:
+                nonlocal at
+                [told, *results] = await run([position, *steps])
+                at = binary.int8(told.get_value(0, 0))
+                return results
+
+            rows = await Records._fetcher(statements, run_after)(names)
+            return [(row, at) for row in rows]
 
         return fetch
 

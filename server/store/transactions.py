@@ -64,6 +64,8 @@ class Transaction:
         self._consequences = consequences
         self.callers: set[str] = set()
         """Who wrote something here."""
+        self.changes: list[Change] = []
+        """What was done here."""
 
     async def execute(self, text: str, parameters: Sequence[Any]) -> None:
         """Runs a statement of somebody else's (SQL with %s)."""
@@ -169,6 +171,7 @@ class Transaction:
             else:
                 parameters = [*leads, *columns]
             rows = await self._run(statement, parameters)
+        self.changes += group
         return [Outcome(str(row[0]).encode()) for row in rows]
 
     async def _run(self, statement: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:

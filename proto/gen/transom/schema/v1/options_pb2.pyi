@@ -39,7 +39,7 @@ class Term(_message.Message):
     def __init__(self, name: _Optional[str] = ..., means: _Optional[str] = ...) -> None: ...
 
 class ResourceRules(_message.Message):
-    __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch", "outlives_owner", "index", "retention", "revisions")
+    __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch", "outlives_owner", "index", "retention", "revisions", "hot")
     READ_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     GET_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class ResourceRules(_message.Message):
     INDEX_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
     REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    HOT_FIELD_NUMBER: _ClassVar[int]
     read: str
     write: str
     get: str
@@ -64,7 +65,8 @@ class ResourceRules(_message.Message):
     index: _containers.RepeatedCompositeFieldContainer[Index]
     retention: _duration_pb2.Duration
     revisions: int
-    def __init__(self, read: _Optional[str] = ..., write: _Optional[str] = ..., get: _Optional[str] = ..., list: _Optional[str] = ..., create: _Optional[str] = ..., update: _Optional[str] = ..., delete: _Optional[str] = ..., watch: _Optional[str] = ..., outlives_owner: _Optional[bool] = ..., index: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revisions: _Optional[int] = ...) -> None: ...
+    hot: bool
+    def __init__(self, read: _Optional[str] = ..., write: _Optional[str] = ..., get: _Optional[str] = ..., list: _Optional[str] = ..., create: _Optional[str] = ..., update: _Optional[str] = ..., delete: _Optional[str] = ..., watch: _Optional[str] = ..., outlives_owner: _Optional[bool] = ..., index: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revisions: _Optional[int] = ..., hot: _Optional[bool] = ...) -> None: ...
 
 class Index(_message.Message):
     __slots__ = ("fields", "unique", "everywhere")
