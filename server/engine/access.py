@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
@@ -92,6 +93,39 @@ class Access:
             raise absent(resource, name)
         payload = await self._seen(resource, scene, row.payload, reader)
         return row if payload is row.payload else Row(row.name, payload, row.version, row.owner)
+
+    async def get_all(self, call: Asked, resource: Resource, names: Sequence[str]) -> list[Row | None]:
+        """As get, of each name; None where it raises NotFound. They are read together, and so is what rules look up."""
+        caller = call.caller
+        reader = caller.name
+        wanted = [(resource, name) for name in names]
+        if caller.trusted:
+            self._in_scope(caller, resource, "get")
+            return await self._records.find(wanted, reader)
+        rule = self._rule(caller, resource, "get")
+        asking = self._asking(caller)
+        if not rule.of_row:
+            await self._open(caller, resource, rule, asking, reader)
+        rows = await self._records.find(wanted, reader)
+        scenes = [None if row is None else self._scene(asking, resource, row) for row in rows]
+        if rule.of_row:
+            scenes = [
+                s if holds else None for s, holds in zip(scenes, await self._all(rule, scenes, reader), strict=True)
+            ]
+        hidden: list[list[Field]] = [[] for _ in rows]
+        for field, one in self.rules(resource).reads:
+            set_in = [s if s and not is_empty(s.resource, field.descriptor) else None for s in scenes]
+            for i, holds in enumerate(await self._all(one, set_in, reader)):
+                if set_in[i] is not None and not holds:
+                    hidden[i].append(field)
+        return [
+            None
+            if row is None or scene is None
+            else replace(row, payload=self._without(resource, row.payload, fields))
+            if fields
+            else row
+            for row, scene, fields in zip(rows, scenes, hidden, strict=True)
+        ]
 
     async def listing(self, call: Asked, resource: Resource) -> bytes | None:
         """Who asks, as the store's conditions need it (`rules.sql.ASKING`, a JSON object); None where they are not needed:
@@ -324,6 +358,28 @@ class Access:
                     return False
             self._keep(scene.asking, scene.wanted, await self._records.find(scene.wanted, reader))
         return False
+
+    async def _all(self, rule: Rule, scenes: Sequence[Scene | None], reader: str | None) -> list[bool]:
+        """Whether the rule holds, of each scene that there is; what the scenes of one call want is looked up together."""
+        held = [False] * len(scenes)
+        left = [(i, scene) for i, scene in enumerate(scenes) if scene is not None]
+        for _ in range(LOOKUPS_MAX + 1):
+            again: list[tuple[int, Scene]] = []
+            wanted: dict[Key, Resource] = {}
+            for i, scene in left:
+                scene.wanted = []
+                try:
+                    held[i] = rule.holds(scene) is True
+                except Fault:
+                    if scene.wanted:
+                        again.append((i, scene))
+                        wanted |= {(resource.message, name): resource for resource, name in scene.wanted}
+            if not again:
+                break
+            look = [(resource, name) for (_, name), resource in wanted.items()]
+            self._keep(again[0][1].asking, look, await self._records.find(look, reader))
+            left = again
+        return held
 
     def _keep(self, asking: Asking, wanted: Sequence[tuple[Resource, str]], found: Sequence[Row | None]) -> None:
         for (resource, name), row in zip(wanted, found, strict=True):

@@ -64,7 +64,14 @@ class Decisions:
 
     def check_request(self, message: Message) -> None:
         """Raises Invalid for a request that lacks what is REQUIRED or violates its constraints."""
-        if violations := self._with_constraints(self.behaviors.missing(message), message):
+        self.check_batch(message, "")
+
+    def check_batch(self, message: Message, requests_field: str) -> None:
+        """As check_request, but for what the requests in a field of it lack or violate: each is looked at by itself."""
+        violations = self._with_constraints(self.behaviors.missing(message), message)
+        if requests_field:
+            violations = [v for v in violations if not v.field.startswith(f"{requests_field}[")]
+        if violations:
             raise Invalid.fields(violations)
 
     def check_name(self, resource: Resource, name: str, field: str = "name") -> None:

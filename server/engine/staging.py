@@ -53,9 +53,7 @@ class Staging:
         unknown = [w for w in wanted if (w[0].message, w[1]) not in self._rows and not self._fell(w[1])]
         if unknown:
             found = await self._records.find(unknown, None)
-            self._rows |= {
-                (resource.message, name): row for (resource, name), row in zip(unknown, found, strict=True)
-            }
+            self._rows |= {(resource.message, name): row for (resource, name), row in zip(unknown, found, strict=True)}
         return [self._rows.get((resource.message, name)) for resource, name in wanted]
 
     async def latest(self, resource: Resource, name: str) -> Row | None:

@@ -74,7 +74,9 @@ class Unit:
         """What is stored."""
         self._staging.know({(resource.message, name): row for (resource, name), row in zip(names, rows, strict=True)})
 
-    async def carry_out(self, transaction: Transaction, extra: Sequence[Statement]) -> tuple[Refusal | None, Name | None]:
+    async def carry_out(
+        self, transaction: Transaction, extra: Sequence[Statement]
+    ) -> tuple[Refusal | None, Name | None]:
         """Does all that was gathered; why it cannot be done, and the name that is to be read again where that may help."""
         for text, parameters in (*extra, *self._staging.extra):
             await transaction.execute(text, parameters)
@@ -89,7 +91,9 @@ class Unit:
             if outcome is not Outcome.DONE:
                 change = staged.change
                 refused = refusal(change, outcome)
-                return refused.at(staged.part) if staged.part else refused, _again(outcome, change.resource, change.name)
+                return refused.at(staged.part) if staged.part else refused, _again(
+                    outcome, change.resource, change.name
+                )
         return None, None
 
 

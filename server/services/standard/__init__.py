@@ -11,6 +11,7 @@ from server.engine import bounds
 from server.engine.resources import Resources
 from server.errors import Invalid
 from server.schema.model import Kind, Method
+from server.services.standard.batches import batch_get, batch_write
 from server.services.standard.parsing import Behavior, calling
 from server.services.standard.reading import get, list_, search
 from server.services.standard.writing import create, delete, update
@@ -24,6 +25,10 @@ MAKERS: Mapping[Kind, Callable[[Resources, Method], Behavior]] = {
     Kind.CREATE: create,
     Kind.UPDATE: update,
     Kind.DELETE: delete,
+    Kind.BATCH_GET: batch_get,
+    Kind.BATCH_CREATE: batch_write,
+    Kind.BATCH_UPDATE: batch_write,
+    Kind.BATCH_DELETE: batch_write,
 }
 """What makes the behaviour of each kind of method."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from server.engine import bounds
@@ -33,8 +34,9 @@ def parser(resources: Resources, method: Method, served: Collection[str], *, che
     message_class = resources.schema.message_class(method.request)
     parse = message_class.FromString
     check = resources.decisions.check_request
-    known = {*served, method.resource_field, method.id_field, method.requests_field}
-    refused = [f for f in message_class.DESCRIPTOR.fields if f.name not in known]
+    refuse = refusing(
+        message_class.DESCRIPTOR, {*served, method.resource_field, method.id_field, method.requests_field}
+    )
 
     def request(data: bytes) -> Any:
         try:
@@ -42,11 +44,22 @@ def parser(resources: Resources, method: Method, served: Collection[str], *, che
         except DecodeError as fault:
             raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
         bounds.check(message, len(data))
-        for field in refused:
-            if not is_empty(message, field):
-                raise Invalid.field(field.name, "is not served; leave it empty", "FIELD_NOT_SUPPORTED")
+        refuse(message)
         if checked:
             check(message)
         return message
 
     return request
+
+
+def refusing(descriptor: Descriptor, served: Collection[str]) -> Callable[..., None]:
+    """Raises Invalid for a message that says something in a field that is not `served`; given also where it stands in the
+    request, with a dot at the end."""
+    refused = [f for f in descriptor.fields if f.name not in served]
+
+    def refuse(message: Any, path: str = "") -> None:
+        for field in refused:
+            if not is_empty(message, field):
+                raise Invalid.field(f"{path}{field.name}", "is not served; leave it empty", "FIELD_NOT_SUPPORTED")
+
+    return refuse
