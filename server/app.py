@@ -123,6 +123,7 @@ from server.store.reads import READS, reads
 from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
+from server.store.schemas.presence import Presence
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
 from server.store.slow_lists import SlowLists
@@ -203,6 +204,8 @@ async def opened(
         presence = Presence(dsn, settings.instance, schema)
         stack.push_async_callback(presence.aclose)
         await presence.open()
+        pool = await stack.enter_async_context(_pool(dsn, settings.instance, connections))
+        identity = await stack.enter_async_context(_pool(dsn, settings.instance, POOL_CONNECTIONS))
         redis = Redis(settings.redis.get_secret_value())
         stack.push_async_callback(redis.aclose)
         replica, replica_pool = None, None
