@@ -58,11 +58,16 @@ def comparable(kind: Kind, value: str) -> str:
     return f"{value}{_C}" if kind in (Kind.STRING, Kind.ENUM) else value
 
 
-def nested(document: str, steps: Sequence[FieldDescriptor]) -> str:
-    """What is compared and ordered of a field of a message, or of one in that, whose JSON is `document`."""
-    for step in steps[:-1]:
-        document = f"({document} -> {literal(step.name)})"
-    return member(document, steps[-1])
+def nested(message: str, steps: Sequence[FieldDescriptor]) -> str:
+    """What is compared and ordered of a field of the message whose JSON is `message`, or of one in that."""
+    return member(document(message, steps[:-1]), steps[-1])
+
+
+def document(message: str, steps: Sequence[FieldDescriptor]) -> str:
+    """The JSON of a field of the message whose JSON is `message`, or of one in that."""
+    for step in steps:
+        message = f"({message} -> {literal(step.name)})"
+    return message
 
 
 def member(holder: str, field: FieldDescriptor) -> str:

@@ -110,7 +110,7 @@ class Checking:
         if isinstance(literal, Literal) and not literal.quoted and literal.parts == ("", ""):
             return tree.Present(path)
         if isinstance(literal, Literal) and path.kind is Kind.MAP:
-            return tree.Present(path.key(literal.text))
+            return tree.Present(path.key(literal.at, literal.text))
         if path.repeated:
             path = path.items()
         if isinstance(literal, Literal):
@@ -127,7 +127,7 @@ class Checking:
     def _in_json(path: Path, literal: Literal) -> Node:
         if len(literal.parts) > 1:
             return tree.Like(path, literal.parts)
-        return tree.Or((tree.Holds(path, constants.constant(path, literal)), tree.Present(path.key(literal.text))))
+        return tree.Or((tree.Holds(path, constants.constant(path, literal)), tree.Present(path.key(literal.at, literal.text))))
 
     def _moment(self, path: Path, call: Call) -> int:
         """Microseconds from now."""

@@ -118,7 +118,7 @@ def _whole(path: Path, literal: Literal) -> int:
     if not _NUMBER.fullmatch(literal.text):
         raise Fault(literal.at, f"{shown(literal.text)} is no number, as {shown(path.text)} is")
     number = Decimal(literal.text)
-    if number and not -1 <= number.adjusted() <= 20:
+    if number and number.adjusted() > 20:
         raise Fault(literal.at, _beyond(literal, least, most))
     if number != number.to_integral_value():
         raise Fault(literal.at, f"{shown(literal.text)} is no whole number, as {shown(path.text)} is")

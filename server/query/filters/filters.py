@@ -124,6 +124,10 @@ def _usages(node: Node) -> Iterator[Usage]:
         case tree.And():
             for part in node.parts:
                 yield from _usages(part)
+        case tree.Or():
+            # An index serves one of several conditions only where it serves all.
+            first, *others = [list(dict.fromkeys(_usages(part))) for part in node.parts]
+            yield from (usage for usage in first if all(usage in other for other in others))
         case tree.Found():
             yield Usage((), "words")
         case tree.Like():

@@ -98,13 +98,14 @@ class Path:
         """To a field of the message that this leads to."""
         return _whole(self.at, self.text, self.root, (*self.steps, Member(field)), field)
 
-    def key(self, text: str) -> Path:
-        """To the value of a key of the map, or of a property, that this leads to. Raises Fault for what is no key."""
+    def key(self, at: int, text: str) -> Path:
+        """To the value of a key of the map, or of a property, that this leads to. Raises Fault for what is no key, with its
+        place."""
         if self.kind is Kind.DYNAMIC:
             return Path(self.at, self.text, self.root, (*self.steps, Property(text)), Kind.DYNAMIC, self.field)
         entry = self.field.message_type.fields_by_name
         value = entry["value"]
-        step = _key(self, entry["key"], text)
+        step = _key(entry["key"], at, text)
         return Path(self.at, self.text, self.root, (*self.steps, step), kind_of(value), value)
 
 
@@ -142,7 +143,7 @@ class Paths:
         path = Path(path.at, text, path.root, path.steps, path.kind, path.field)
         match path.kind:
             case Kind.MAP | Kind.DYNAMIC:
-                return path.key(segment.text)
+                return path.key(segment.at, segment.text)
             case Kind.MESSAGE:
                 field = self.member(path.field.message_type, segment)
                 return path.member(field)
@@ -166,16 +167,16 @@ def _whole(at: int, text: str, root: Field, steps: tuple[Step, ...], field: Fiel
     return Path(at, text, root, steps, kind_of(field), field, field.is_repeated and not is_map(field))
 
 
-def _key(path: Path, key: FieldDescriptor, text: str) -> Key:
+def _key(key: FieldDescriptor, at: int, text: str) -> Key:
     if key.type == F.TYPE_STRING:
         return Key(text, text)
     if key.type == F.TYPE_BOOL:
         if text not in ("true", "false"):
-            raise Fault(path.at, f"the keys of {shown(path.text)} are true and false")
+            raise Fault(at, f"{shown(text)} is no key: the keys are true and false")
         return Key(text, text == "true")
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 20:
-        raise Fault(path.at, f"the keys of {shown(path.text)} are whole numbers")
+        raise Fault(at, f"{shown(text)} is no key: the keys are whole numbers")
     return Key(str(int(text)), int(text))
 
 

@@ -18,7 +18,7 @@ from google.protobuf.descriptor import FieldDescriptor as F
 from server.errors import Invalid
 from server.query.filters import tree
 from server.query.filters.constants import EPOCH, is_single, single
-from server.query.filters.paths import Item, Key, Member, Path, Property
+from server.query.filters.paths import Item, Key, Member, Path, Property, Step
 from server.query.filters.tree import Node
 from server.query.rules.lowering import TIME_LEAST, TIME_MOST
 from server.schema import expressions
@@ -81,8 +81,8 @@ class Conditions:
         if path.in_column:
             return self._of_column(path, node.op, constant)
         if node.op == "=" and path.steps and _has_forms(path, constant):
-            forms = [self._given(_wrapped(path, form), "jsonb") for form in _forms(path, constant)]
-            document = self.column(path.root)
+            document, steps = self._held(path)
+            forms = [self._given(_wrapped(steps, form), "jsonb") for form in _forms(path, constant)]
             return _either([f"{document} @> {form}" for form in forms])
         return self._reached(path, lambda at: self._of_json(path, at, node.op, constant))
 
@@ -175,6 +175,17 @@ class Conditions:
         return search_text(self._resource, lambda field: column(field, "t"))
 
     # Places.
+
+    def _held(self, path: Path) -> tuple[str, Sequence[Step]]:
+        """The document that is asked whether it has something, and the steps in it: the column, or the list or map in a message
+        that the schema has an index of."""
+        document = self.column(path.root)
+        inside = path.steps[: next(i for i, step in enumerate(path.steps) if not isinstance(step, Member))]
+        fields = [step.field for step in inside if isinstance(step, Member)]
+        name = ".".join([path.root.name, *(field.name for field in fields)])
+        if fields and any([at for at, _ in index.paths] == [name] for index in self._resource.indexes):
+            return expressions.document(document, fields), path.steps[len(inside) :]
+        return document, path.steps
 
     def column(self, field: Field) -> str:
         """The value of a field's column; as if it were not set where the row does not show it."""
@@ -279,9 +290,9 @@ def as_json(path: Path, number: float) -> float:
     return next(short for digits in range(6, 10) if single(short := float(f"{number:.{digits}g}")) == number)
 
 
-def _wrapped(path: Path, value: Any) -> str:
-    """The least document that has the value at the path."""
-    for step in reversed(path.steps):
+def _wrapped(steps: Sequence[Step], value: Any) -> str:
+    """The least document that has the value where the steps lead."""
+    for step in reversed(steps):
         match step:
             case Item():
                 value = [value]

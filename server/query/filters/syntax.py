@@ -221,13 +221,13 @@ class _Parser:
         self._refuse_foreign()
         path = self.path()
         if not path[-1].quoted and self._next("("):
-            self._count()
+            self._count(begin)
             return self._call(begin, ".".join(s.text for s in path), self._comparator_refused)
         end = self.at
         self._blanks()
         op = _COMPARATOR.match(self.text, self.at)
         if op is None:
-            self._count()
+            self._count(begin)
             self.at = end
             if len(path) == 1 and path[0].quoted:
                 self.at = begin
@@ -244,8 +244,8 @@ class _Parser:
         return Restriction(begin, tuple(path), op[0], value)
 
     def _value(self, depth: int) -> Syntax:
-        self._count()
         self._blanks()
+        self._count(self.at)
         found = self._argument()
         self._blanks()
         if (op := _COMPARATOR.match(self.text, self.at)) is not None:
@@ -341,10 +341,10 @@ class _Parser:
         if len(parts) - 1 > STARS_MOST:
             raise Fault(at, f"the text has {len(parts) - 1} wildcards; {STARS_MOST} are the most")
 
-    def _count(self) -> None:
+    def _count(self, at: int) -> None:
         self.terms += 1
         if self.terms > TERMS_MOST:
-            raise Fault(self.at, f"the filter has more than {TERMS_MOST} terms")
+            raise Fault(at, f"the filter has more than {TERMS_MOST} terms")
 
     def _blanks(self) -> None:
         found = _SPACE.match(self.text, self.at)
