@@ -25,6 +25,7 @@ from transom.accounts.v1 import (
     second_factors_pb2_grpc,
 )
 from transom.admin.v1 import admin_pb2_grpc
+from transom.data.v1 import data_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
@@ -33,6 +34,7 @@ from server.engine.account_data import AccountData
 from server.engine.accounts import Accounts
 from server.engine.addresses import Addresses
 from server.engine.admins import Admins
+from server.engine.aggregates import Aggregates
 from server.engine.anonymous import Anonymous
 from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
@@ -84,6 +86,7 @@ from server.services.admin import AdminService
 from server.services.cookie_rules import CookieRules
 from server.services.current import CurrentCarried
 from server.services.custom import CustomMethods, unimplemented
+from server.services.data import DataService
 from server.services.files import FilesService
 from server.services.identities import IdentitiesService
 from server.services.passkeys import PasskeysService
@@ -156,6 +159,7 @@ class Parts:
     settings: Settings
     schema: Schema
     resources: Resources
+    aggregates: Aggregates
     people: People
     identities: Identities
     passkeys: Passkeys
@@ -396,6 +400,7 @@ async def opened(
             settings=settings,
             schema=schema,
             resources=resources,
+            aggregates=Aggregates(schema, resources.lists, queries, access),
             people=people,
             identities=identities,
             passkeys=passkeys,
@@ -590,6 +595,7 @@ class ApiServer:
             AdminService(parts.admins, parts.keys, parts.explanations), server
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
+        data_pb2_grpc.add_DataServiceServicer_to_server(DataService(parts.aggregates), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
         add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])

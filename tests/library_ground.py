@@ -184,6 +184,7 @@ class Engine:
     freshness: Freshness
     pool: AsyncConnectionPool
     hot: Hot
+    queries: Queries
 
     @property
     def decisions(self) -> Decisions:
@@ -264,7 +265,7 @@ async def engine(
     queries = Queries(rules, pools[0], pools[1] if replica else None, freshness, slow or (lambda *_: None))
     resources = Resources(schema, records, queries, Judge(schema, rules, records, now), now, 50, 1000)
     try:
-        yield Engine(schema, resources, records, primary, second, freshness, pool, kept)
+        yield Engine(schema, resources, records, primary, second, freshness, pool, kept, queries)
     finally:
         await kept.aclose()
         await positions.close()

@@ -7,7 +7,7 @@ filter, an order, words, several parents, rows to skip) is a statement of its ow
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from server.engine.access import Access, Asked, absent
@@ -106,8 +106,12 @@ class Lists:
         size = pages.size_of(wanted.size, self._page_size, self._page_size_max)
         plain = below.parent is not None and not (wanted.filter or wanted.order_by or wanted.words or wanted.skip)
         if plain:
-            return await self._plain(call, resource, wanted, size)
-        return await self._selected(call, resource, wanted, below, size)
+            found = await self._plain(call, resource, wanted, size)
+        else:
+            found = await self._selected(call, resource, wanted, below, size)
+        if resource.snapshot_of:
+            return replace(found, rows=await self._access.snapshots(call, resource, found.rows))
+        return found
 
     async def _plain(self, call: Asked, resource: Resource, wanted: Wanted, size: int) -> Listing:
         bound = _bound(resource, wanted)
@@ -117,7 +121,7 @@ class Lists:
         page = Page(wanted.parent, after, size + 1, asking, wanted.deleted)
         rows = await self._records.page(resource, page, call.caller.name)
         if not rows and not wanted.token:
-            await self._check_parent(call, resource, wanted.parent)
+            await self.check_parent(call, resource, wanted.parent)
         shown = self._shown(resource, rows[:size], asking)
         more = len(rows) > len(shown)
         total = None
@@ -134,7 +138,7 @@ class Lists:
         order = orders.parse(wanted.order_by, self._schema, resource)
         filters = [self.filter(resource, wanted.filter)] if wanted.filter else []
         if wanted.words:
-            filters.append(words.searched(self._of(resource), resource, wanted.words))
+            filters.append(words.searched(self.filters(resource), resource, wanted.words))
         bound = _bound(resource, wanted)
         place = pages.opened_place(wanted.token, bound)
         cut = Cut(order, None if place is None else order.checked(place), size + 1, wanted.skip)
@@ -142,7 +146,7 @@ class Lists:
         selection = self.selection(resource, below, asking, wanted, filters)
         rows = await self._queries.page(selection, cut, call.caller.name)
         if not rows and not wanted.token and below.parent is not None:
-            await self._check_parent(call, resource, below.parent)
+            await self.check_parent(call, resource, below.parent)
         shown = self._shown(resource, rows[:size], asking)
         more = len(rows) > len(shown)
         token = ""
@@ -164,9 +168,16 @@ class Lists:
         self._decisions.below(resource, parent)
         return Below(parent)
 
+    def filters(self, resource: Resource) -> Filters:
+        """What reads the filters of a resource."""
+        found = self._filters.get(resource.message)
+        if found is None:
+            found = self._filters[resource.message] = Filters(self._schema, resource)
+        return found
+
     def filter(self, resource: Resource, text: str) -> Filter:
         """What the text of a filter says. Raises Invalid."""
-        return self._of(resource).parse(text)
+        return self.filters(resource).parse(text)
 
     def selection(
         self,
@@ -179,12 +190,6 @@ class Lists:
         """The resources that are meant."""
         return Selection(resource, below, tuple(filters), asking, wanted.deleted, self._clock())
 
-    def _of(self, resource: Resource) -> Filters:
-        found = self._filters.get(resource.message)
-        if found is None:
-            found = self._filters[resource.message] = Filters(self._schema, resource)
-        return found
-
     def _shown(self, resource: Resource, rows: Sequence[Shown], asking: bytes | None) -> list[Shown]:
         """As many of the first rows as a reply may hold, as the caller may see them."""
         fitting = _fitting(rows)
@@ -192,7 +197,7 @@ class Lists:
             return fitting
         return [row._replace(payload=self._access.shown(resource, row.payload, row.seen)) for row in fitting]
 
-    async def _check_parent(self, call: Asked, resource: Resource, parent: str) -> None:
+    async def check_parent(self, call: Asked, resource: Resource, parent: str) -> None:
         """Raises NotFound where the parent should be there and is not, or not for this caller."""
         kept = self._schema.parent_of(resource, self._decisions.below(resource, parent))
         if kept and not await self._access.readable(call, kept, parent, call.caller.name):

@@ -19,6 +19,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from server.errors import Exhausted, Precondition, Unavailable
+from server.query.groups import Grouping
 from server.query.rules.checking import Rules
 from server.store import selections
 from server.store.changes import PAGE_BYTES_MAX, Shown
@@ -101,6 +102,18 @@ class Queries:
         except Precondition:
             return None
         return int(number)
+
+    async def groups(
+        self, selection: Selection, grouping: Grouping, size: int, skip: int, reader: str
+    ) -> list[tuple[list[str | None], int]]:
+        """The rows of an aggregate, at most `size` after `skip` others: a text for each column, and how many resources the
+        group has. Of rows that are cut by their bytes, one more is read than fits.
+
+        Raises Precondition (QUERY_TOO_EXPENSIVE) where it takes too long.
+        """
+        text = selections.groups(selection, grouping, size, skip, self._rules.resources[selection.resource.message])
+        rows = await self._read(selection, "", text, reader)
+        return [(list(row[:-2]), int(row[-2])) for row in rows]
 
     async def _read(
         self, selection: Selection, order: str, text: Text, reader: str, seconds: float = SECONDS

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from server.query.filters import Filter
+from server.query.groups import Grouping
 from server.query.orders import Key, Order, Value
 from server.query.parents import Below
 from server.query.rules.checking import ResourceRules
@@ -77,6 +78,8 @@ class Parts:
         """The SQL by which a row shows a field to who asks; None where every row does."""
         if self.selection.asking is None:
             return None
+        if name in self.rules.copies:
+            return "false"
         return next((f"({rule.condition}) is true" for f, rule in self.rules.reads if f.name == name), None)
 
     def asking(self) -> str:
@@ -121,6 +124,29 @@ def count(selection: Selection, most: int, rules: ResourceRules) -> Text:
     asking = parts.asking()
     rows = f"select 1 from {parts.rows()} where {parts.conditions()} limit {parts.given(str(most), 'int')}"
     return Text(f"select count(*) from {asking}({rows}) as c", parts.parameters)
+
+
+def groups(selection: Selection, grouping: Grouping, size: int, skip: int, rules: ResourceRules) -> Text:
+    """The statement of groups: each row has a text for each column, NULL where there is no value, and how many resources the
+    group has. Of what is beyond the bytes of a page, one row is answered."""
+    parts = Parts(selection, rules)
+    asking = parts.asking()
+    columns = [
+        f"{column.sql(parts.parameters, parts.readable, selection.now)} as c{i}"
+        for i, column in enumerate(grouping.columns)
+    ]
+    grouped = ", ".join(str(i + 1) for i in range(len(grouping.groups)))
+    rows = f"""select {", ".join(columns)}, count(*) as n from {parts.rows()} where {parts.conditions()}
+        {f"group by {grouped}" if grouped else ""}"""
+    texts = [f"g.c{i}::text as c{i}" for i in range(len(columns))]
+    order = ", ".join(f"g.c{at} {'desc nulls last' if down else 'nulls first'}" for at, down in grouping.order)
+    limit = f"limit {parts.given(str(size), 'int')} offset {parts.given(str(skip), 'int')}"
+    lengths = " + ".join(f"coalesce(octet_length(w.c{i}), 0)" for i in range(len(columns)))
+    text = f"""select * from (
+        select w.*, sum({lengths}) over (rows unbounded preceding) - ({lengths}) as before from (
+          select {", ".join(texts)}, g.n from {asking}({rows}) g {f"order by {order}" if order else ""} {limit}) w) s
+        where before <= {PAGE_BYTES_MAX}"""
+    return Text(text, parts.parameters)
 
 
 def _page(selection: Selection, cut: Cut, rules: ResourceRules, span: int) -> Text:

@@ -91,12 +91,11 @@ class AggregateRow(_message.Message):
     def __init__(self, group: _Optional[_Mapping[str, AggregateValue]] = ..., values: _Optional[_Mapping[str, AggregateValue]] = ...) -> None: ...
 
 class AggregateValue(_message.Message):
-    __slots__ = ("bool_value", "int64_value", "double_value", "string_value", "bytes_value", "timestamp_value", "duration_value", "decimal_value")
+    __slots__ = ("bool_value", "int64_value", "double_value", "string_value", "timestamp_value", "duration_value", "decimal_value")
     BOOL_VALUE_FIELD_NUMBER: _ClassVar[int]
     INT64_VALUE_FIELD_NUMBER: _ClassVar[int]
     DOUBLE_VALUE_FIELD_NUMBER: _ClassVar[int]
     STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
-    BYTES_VALUE_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_VALUE_FIELD_NUMBER: _ClassVar[int]
     DURATION_VALUE_FIELD_NUMBER: _ClassVar[int]
     DECIMAL_VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -104,8 +103,7 @@ class AggregateValue(_message.Message):
     int64_value: int
     double_value: float
     string_value: str
-    bytes_value: bytes
     timestamp_value: _timestamp_pb2.Timestamp
     duration_value: _duration_pb2.Duration
     decimal_value: str
-    def __init__(self, bool_value: _Optional[bool] = ..., int64_value: _Optional[int] = ..., double_value: _Optional[float] = ..., string_value: _Optional[str] = ..., bytes_value: _Optional[bytes] = ..., timestamp_value: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration_value: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decimal_value: _Optional[str] = ...) -> None: ...
+    def __init__(self, bool_value: _Optional[bool] = ..., int64_value: _Optional[int] = ..., double_value: _Optional[float] = ..., string_value: _Optional[str] = ..., timestamp_value: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., duration_value: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., decimal_value: _Optional[str] = ...) -> None: ...

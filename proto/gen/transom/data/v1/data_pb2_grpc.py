@@ -47,12 +47,13 @@ class DataServiceServicer:
     """
 
     def Aggregate(self, request, context):
-        """Counts and sums of what a List of the same resources would show the caller, in groups.
+        """Counts and sums what a List of the same resources would show the caller, in groups.
 
-        The resource's rules for lists decide what is counted. A field with a rule of its own may be named where the caller may
-        see it in every resource that is counted; where they may not, it counts as not set. INVALID_ARGUMENT for a field that does
-        not exist, or cannot be grouped, added or compared; NOT_FOUND where there is no such parent;
-        DEADLINE_EXCEEDED (QUERY_TOO_EXPENSIVE) where counting takes longer than the installation allows: narrow the filter.
+        Who may list them may count them: the resource's rules for lists decide what is counted, and the method that lists them
+        must let the caller in; where there is none, only keys and admins are. A field that a resource does not show the caller is
+        as if it were not set there. INVALID_ARGUMENT for a field that does not exist, or that cannot be grouped, added or compared;
+        NOT_FOUND where there is no such parent; FAILED_PRECONDITION, reason QUERY_TOO_EXPENSIVE, where counting takes longer than 5
+        seconds: narrow the filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
