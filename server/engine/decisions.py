@@ -9,10 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from server.engine import masks
+from server.engine import masks, transforms
 from server.engine.behaviors import Behaviors, is_empty
 from server.engine.columns import Columns
 from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
+from server.engine.transforms import Transform
 from server.engine.validation import Validation
 from server.errors import VIOLATIONS_MAX, Invalid, Stale, Violation
 from server.schema.model import Behavior, Managed, Resource, Schema
@@ -33,6 +34,8 @@ class Asked:
     resource_field: str = ""
     prefix: str = ""
     """Where the resource stands in a request that does not know its type: leads the paths in place of the field."""
+    transforms: tuple[Transform, ...] = ()
+    """What to make of fields, after all else."""
 
     def path(self, field: str) -> str:
         """That of a field of the resource, from the request."""
@@ -133,6 +136,8 @@ class Decisions:
         for field, value in self._initial[resource.message]:
             if is_empty(message, field):
                 setattr(message, field.name, value)
+        if asked is not None and asked.transforms:
+            transforms.apply(resource, message, asked.transforms, now, self.behaviors)
         setattr(message, resource.name_field, name)
         uid = fresh_uid()
         if Managed.UID in resource.managed:
@@ -188,6 +193,9 @@ class Decisions:
         if not trusted:
             skip |= self.behaviors.hidden(resource)
         masks.apply(result, message, masks.implied(message) if paths is None else list(paths), skip)
+        now = self._clock()
+        if asked is not None and asked.transforms:
+            transforms.apply(resource, result, asked.transforms, now, self.behaviors)
         if not trusted:
             self.behaviors.restore(result, stored)
             if violations := self.behaviors.changed(result, stored):
@@ -195,7 +203,6 @@ class Decisions:
         if result == stored:
             return stored, None
         version = row.version + 1
-        now = self._clock()
         self._stamp(resource, result, version, now)
         self._check(result, asked, stored=True)
         self.behaviors.forget(result)

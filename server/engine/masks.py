@@ -19,12 +19,13 @@ PATHS_MAX = 500
 DEPTH_MAX = 100
 """Segments of one path: protobuf reads no message that is nested more deeply."""
 
-_RANGES = {
+RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
+"""Of whole numbers, by kind: the least and the greatest."""
 
 THERE = "\0"
 """The last segment of a path that says of a message that it is there. No name and no key has this character."""
@@ -59,6 +60,15 @@ def apply(target: Message, source: Message, paths: Sequence[str], skip: frozense
             _apply(target, source, segments)
 
 
+def segments_to(descriptor: Any, path: str) -> list[str]:
+    """The segments of a path that leads from a message to a field or one key of a map. Raises Invalid."""
+    segments = _segments(path)
+    _check(descriptor, segments, path)
+    if segments[-1] == THERE:
+        raise Invalid.field("update_mask", f"{path[:100]!r} is no path", "INVALID_PATH")
+    return segments
+
+
 def _segments(path: str) -> list[str]:
     """What stands between the dots; a key of a map may stand in backticks, and then hold dots (AIP-161)."""
     segments: list[str] = []
@@ -88,7 +98,7 @@ def _check(descriptor: Any, segments: Sequence[str], path: str) -> None:
                 "update_mask", f"{path[:100]!r} leads into the value of a map; name its key only", "INVALID_PATH"
             )
         try:
-            _key(one, rest[0])
+            key_of(one, rest[0])
         except ValueError:
             raise Invalid.field(
                 "update_mask", f"{path[:100]!r} names a key that the map cannot have", "INVALID_PATH"
@@ -110,7 +120,7 @@ def _apply(target: Any, source: Any, segments: Sequence[str]) -> None:
         else:
             copy_field(target, source, one)
     elif is_map(one):
-        _apply_key(getattr(target, head), getattr(source, head), _key(one, rest[0]), one)
+        _apply_key(getattr(target, head), getattr(source, head), key_of(one, rest[0]), one)
     elif rest[0] == THERE:
         getattr(target, head).SetInParent()
     elif source.HasField(head):
@@ -119,7 +129,7 @@ def _apply(target: Any, source: Any, segments: Sequence[str]) -> None:
         _apply(getattr(target, head), type(getattr(target, head))(), rest)
 
 
-def _key(one: FieldDescriptor, written: str) -> str | int | bool:
+def key_of(one: FieldDescriptor, written: str) -> str | int | bool:
     """A key of the map `one` as a path writes it (AIP-161). Raises ValueError where it is none."""
     kind = one.message_type.fields_by_name["key"]
     if written == THERE:
@@ -134,7 +144,7 @@ def _key(one: FieldDescriptor, written: str) -> str | int | bool:
 
 
 def _fits(number: int, cpp_type: int) -> bool:
-    least, most = _RANGES[cpp_type]
+    least, most = RANGES[cpp_type]
     return least <= number <= most
 
 

@@ -196,7 +196,8 @@ class Resources:
     ) -> tuple[bytes, Change | None]:
         """What `row` becomes, as the caller may see it, and the change that does it; judged, not carried out."""
         changing = await self.access.changing(call, resource, row)
-        kept = changing.kept(message, paths)
+        touched = [one.path for one in asked.transforms] if asked else []
+        kept = changing.kept(message, [*(paths or ()), *touched])
         result, change = self.decisions.update(
             resource, row, message, paths, etag=etag, origin=call.origin, asked=asked, kept=kept
         )
