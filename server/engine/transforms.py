@@ -156,13 +156,14 @@ def _field(holder: Any, field: FieldDescriptor) -> _Place:
 
 
 def _entry(holder: Any, field: FieldDescriptor, written: str) -> _Place:
+    assert field.message_type is not None
     entries, key = getattr(holder, field.name), masks.key_of(field, written)
     value = field.message_type.fields_by_name["value"]
 
     def write(new: Any) -> None:
         entries[key] = new
 
-    return _Place(value, lambda: entries[key] if key in entries else None, write, holder)
+    return _Place(value, lambda: entries.get(key), write, holder)
 
 
 # Numbers and times.
