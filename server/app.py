@@ -53,10 +53,12 @@ from server.engine.mail_codes import MailCodes
 from server.engine.networks import network
 from server.engine.new_passwords import NewPasswords
 from server.engine.notices import Notices
+from server.engine.operations import Operations
 from server.engine.passkeys import Passkeys
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
 from server.engine.proving import Proving
+from server.engine.requests import Requests
 from server.engine.resources import Resources
 from server.engine.revocations import Revocations
 from server.engine.scopes import Scopes
@@ -89,11 +91,14 @@ from server.services.custom import CustomMethods, unimplemented
 from server.services.data import DataService
 from server.services.files import FilesService
 from server.services.identities import IdentitiesService
+from server.services.operations import SERVICE as OPERATIONS
+from server.services.operations import OperationsService
 from server.services.passkeys import PasskeysService
 from server.services.reflection import add_reflection
 from server.services.said import said
 from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
+from server.services.standard.repeating import Repeating
 from server.settings import Settings
 from server.store.account_data import StoredAccountData
 from server.store.accounts import StoredAccounts
@@ -116,6 +121,7 @@ from server.store.last_seen import LastSeen
 from server.store.limits import Buckets
 from server.store.marks import RedisMarks
 from server.store.objects import Objects
+from server.store.operations import StoredOperations
 from server.store.owned import Owned
 from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
@@ -126,6 +132,7 @@ from server.store.reads import READS, reads
 from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
+from server.store.requests import StoredRequests
 from server.store.schemas.presence import Presence
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
@@ -171,6 +178,8 @@ class Parts:
     keys: Keys
     admins: Admins
     explanations: Explanations
+    requests: Requests
+    operations: Operations
     sessions: Sessions
     callers: Callers
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
@@ -252,6 +261,9 @@ async def opened(
         )
         resources = Resources(schema, records, queries, access, micros, settings.page_size, settings.page_size_max)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
+        requests = Requests(StoredRequests(identity, timedelta(hours=settings.request_hours)))
+        kept_operations = StoredOperations(identity, timedelta(days=settings.operation_days))
+        operations = Operations(resources, kept_operations, micros, **sizes)
         tokens = Tokens(identity, redis, replica_pool, lambda: positions.lag)
         stack.push_async_callback(tokens.aclose)
         passwords = Passwords(whose=lambda: network(said().address))
@@ -412,6 +424,8 @@ async def opened(
             keys=keys,
             admins=admins,
             explanations=explanations,
+            requests=requests,
+            operations=operations,
             sessions=sessions,
             callers=callers,
             limits=limits,
@@ -428,6 +442,8 @@ async def opened(
                 "networks": networks.sweep,
                 "deletions": deletions.begin,
                 "exports": exports.sweep,
+                "requests": requests.sweep,
+                "operations": operations.sweep,
             },
         )
 
@@ -596,6 +612,8 @@ class ApiServer:
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         data_pb2_grpc.add_DataServiceServicer_to_server(DataService(parts.aggregates), server)
+        if any(service.name == OPERATIONS for service in parts.schema.services):
+            server.add_generic_rpc_handlers((OperationsService(parts.schema, parts.operations).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
         add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])
@@ -607,8 +625,9 @@ class ApiServer:
         return port
 
     def _add_app(self, parts: Parts) -> None:
-        standard = StandardMethods(parts.resources)
-        custom = CustomMethods(parts.resources, parts.files, parts.people.accounts)
+        repeating = Repeating(parts.resources, parts.requests, parts.operations)
+        standard = StandardMethods(parts.resources, repeating)
+        custom = CustomMethods(parts.resources, parts.files, parts.people.accounts, repeating)
         for service in parts.schema.services:
             if service.own:
                 continue

@@ -196,6 +196,12 @@ class Settings(BaseSettings):
     )
     audit_days: int = Field(365, ge=0, description="Days that the audit log is kept; 0 keeps it for good.")
 
+    # What was written may be asked for again (docs/data.md, Safe to repeat and Operations).
+    request_hours: float = Field(
+        24.0, gt=0, le=720, description="Hours for which a request that is repeated with its id gets its answer again."
+    )
+    operation_days: float = Field(30.0, gt=0, le=365, description="Days that operations can be asked for.")
+
     # What becomes of accounts (docs/identity.md, Deletion and export).
     account_delete_after: float = Field(
         0.0,

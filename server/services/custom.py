@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -14,6 +15,7 @@ from server.engine.resources import Resources
 from server.errors import Internal, Invalid, Stale, Unimplemented
 from server.schema.model import Method
 from server.services.standard import Behavior, calling
+from server.services.standard.repeating import Repeating
 from server.services.veils import Veils
 
 ATTEMPTS = 5
@@ -26,8 +28,12 @@ PATIENCE = 5.0
 class CustomMethods:
     """The behaviours of an app's custom methods."""
 
-    def __init__(self, resources: Resources, files: Files, accounts: Accounts) -> None:
+    def __init__(
+        self, resources: Resources, files: Files, accounts: Accounts, repeating: Repeating | None = None
+    ) -> None:
+        """Without `repeating`, requests have no ids."""
         self._resources = resources
+        self._repeating = repeating
         self._files = files
         self._accounts = accounts
 
@@ -40,7 +46,35 @@ class CustomMethods:
         request_class = self._resources.schema.message_class(method.request)
         response_class = self._resources.schema.message_class(method.response)
 
-        async def custom(data: bytes, _: Any) -> bytes:
+        def make(resources: Resources) -> Behavior:
+            async def run(data: bytes, _: Any) -> bytes:
+                calls, request = calling(), request_class.FromString(data)
+                self._resources.decisions.behaviors.clear(request)
+                self._resources.decisions.check_request(request)
+                rehearsal = "validate_only" in method.fields and request.validate_only
+                begun = time.monotonic()
+                for attempt in range(ATTEMPTS):
+                    call = Call(calls, resources, self._files, self._accounts, request, response_class)
+                    answer = await implements.function(call)
+                    reply = _reply(method, answer, response_class)
+                    for message in veils.within(reply):
+                        await call.show(message)
+                    data = reply.SerializeToString(deterministic=True)
+                    try:
+                        await call.commit(rehearsal=rehearsal)
+                        return data
+                    except Stale:
+                        if attempt == ATTEMPTS - 1 or time.monotonic() - begun > PATIENCE:
+                            raise
+                raise AssertionError("unreachable")
+
+            return run
+
+        # What it answers is the app's own to say, an operation, too.
+        repeated = replace(method, operation=None)
+        run = self._repeating.behavior(repeated, make) if self._repeating else make(self._resources)
+
+        async def custom(data: bytes, context: Any) -> bytes:
             calls = calling()
             try:
                 request = request_class.FromString(data)
@@ -48,24 +82,7 @@ class CustomMethods:
                 raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
             bounds.check(request, len(data))
             await access.call(calls, method, request)
-            self._resources.decisions.behaviors.clear(request)
-            self._resources.decisions.check_request(request)
-            rehearsal = "validate_only" in method.fields and request.validate_only
-            begun = time.monotonic()
-            for attempt in range(ATTEMPTS):
-                call = Call(calls, self._resources, self._files, self._accounts, request, response_class)
-                answer = await implements.function(call)
-                reply = _reply(method, answer, response_class)
-                for message in veils.within(reply):
-                    await call.show(message)
-                data = reply.SerializeToString(deterministic=True)
-                try:
-                    await call.commit(rehearsal=rehearsal)
-                    return data
-                except Stale:
-                    if attempt == ATTEMPTS - 1 or time.monotonic() - begun > PATIENCE:
-                        raise
-            raise AssertionError("unreachable")
+            return await run(data, context)
 
         return custom
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -66,6 +67,12 @@ class Transaction:
         """Who wrote something here."""
         self.changes: list[Change] = []
         """What was done here."""
+
+    @asynccontextmanager
+    async def part(self, *, rehearsal: bool = False) -> AsyncIterator[Transaction]:
+        """A part of the transaction: what the block raises takes back what was done in it, and nothing else."""
+        async with self._connection.transaction(force_rollback=rehearsal):
+            yield self
 
     async def execute(self, text: str, parameters: Sequence[Any]) -> None:
         """Runs a statement of somebody else's (SQL with %s)."""

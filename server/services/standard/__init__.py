@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -14,6 +15,7 @@ from server.schema.model import Kind, Method
 from server.services.standard.batches import batch_get, batch_write
 from server.services.standard.parsing import Behavior, calling
 from server.services.standard.reading import get, list_, search
+from server.services.standard.repeating import Repeating
 from server.services.standard.writing import create, delete, update
 
 __all__ = ["Behavior", "StandardMethods", "calling"]
@@ -33,19 +35,26 @@ MAKERS: Mapping[Kind, Callable[[Resources, Method], Behavior]] = {
 """What makes the behaviour of each kind of method."""
 
 
+def _make(method: Method, resources: Resources) -> Behavior:
+    return MAKERS[method.kind](resources, method)
+
+
 class StandardMethods:
     """The behaviours of the standard methods of a schema."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, repeating: Repeating | None = None) -> None:
+        """Without `repeating`, requests have no ids, and methods that answer operations are not served."""
         self._resources = resources
+        self._repeating = repeating
 
     def serves(self, method: Method) -> bool:
         """Whether the engine serves it."""
-        return method.kind in MAKERS and method.operation is None
+        return method.kind in MAKERS and (method.operation is None or self._repeating is not None)
 
     def behavior(self, method: Method) -> Behavior:
         """What serves `method`, which is one that the engine serves."""
-        behavior = MAKERS[method.kind](self._resources, method)
+        make = partial(_make, method)
+        behavior = self._repeating.behavior(method, make) if self._repeating else make(self._resources)
         access = self._resources.access
         if access.rule_of(method) is None:
             return behavior  # the resource's rules alone decide

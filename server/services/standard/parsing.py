@@ -15,6 +15,8 @@ from server.errors import Invalid
 from server.schema.model import Method
 from server.services.current import current
 
+REQUEST_ID = "request_id"
+
 Behavior = Callable[[bytes, Any], Awaitable[bytes]]
 
 
@@ -34,9 +36,10 @@ def parser(resources: Resources, method: Method, served: Collection[str], *, che
     message_class = resources.schema.message_class(method.request)
     parse = message_class.FromString
     check = resources.decisions.check_request
-    refuse = refusing(
-        message_class.DESCRIPTOR, {*served, method.resource_field, method.id_field, method.requests_field}
-    )
+    known = {*served, method.resource_field, method.id_field, method.requests_field}
+    if not method.safe:
+        known.add(REQUEST_ID)  # server/services/standard/repeating.py
+    refuse = refusing(message_class.DESCRIPTOR, known)
 
     def request(data: bytes) -> Any:
         try:

@@ -1,0 +1,214 @@
+"""Operations (AIP-151): what methods answer that may take long. Here they are done when they are answered.
+
+An operation is kept in the transaction of what it did, for its caller, who may ask for it again for a while.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from server.caller import Caller
+from server.engine.decisions import Clock
+from server.engine.identity import fresh_id
+from server.engine.resources import Call, Resources
+from server.engine.retelling import Retelling
+from server.errors import Invalid, NotFound, Precondition, Unauthenticated
+from server.query import pages
+from server.schema.model import Method
+from server.store.joined import Joined
+from server.store.operations import StoredOperation
+from server.store.transactions import Transaction
+
+OPERATION = "google.longrunning.Operation"
+COLLECTION = "operations"
+
+_NAME = re.compile(r"operations/([a-z][a-z0-9]{19})")
+_FILTER = re.compile(r"\s*(?:done\s*=\s*(true|false))?\s*", re.IGNORECASE)
+_BEGUN = ("create_time", "start_time", "begin_time")
+_ENDED = ("end_time", "update_time", "finish_time", "complete_time", "completion_time")
+_PROGRESS = ("progress_percent", "progress_percentage", "percent_complete", "percent_completed", "progress")
+_DONE = ("DONE", "SUCCEEDED", "COMPLETED", "SUCCESSFUL", "FINISHED")
+_INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64)
+
+
+class Stored(Protocol):
+    """The store, as operations need it; see server/store/operations.py."""
+
+    def keep(self, within: Transaction, operation: StoredOperation) -> Awaitable[None]: ...
+    def find(self, id: str) -> Awaitable[StoredOperation | None]: ...
+    def list(
+        self, caller: str | None, done: bool | None, before: str, limit: int
+    ) -> Awaitable[list[StoredOperation]]: ...
+    def delete(self, id: str) -> Awaitable[bool]: ...
+    def sweep(self) -> Awaitable[int]: ...
+
+
+class Operations:
+    """Those of an app's methods."""
+
+    def __init__(self, resources: Resources, stored: Stored, clock: Clock, page_size: int, page_size_max: int) -> None:
+        self._schema = resources.schema
+        self._stored = stored
+        self._clock = clock
+        self._retelling = Retelling(resources)
+        self._page_size, self._page_size_max = page_size, page_size_max
+
+    async def carried_out(
+        self,
+        resources: Resources,
+        call: Call,
+        method: Method,
+        request: Any,
+        do: Callable[[Resources], Awaitable[bytes]],
+        *,
+        validate_only: bool = False,
+    ) -> bytes:
+        """The operation, serialized, that is done by what `do` answers: the message `method.answer`. It writes by the
+        resources it is given. What is only validated is no operation to ask for: it has no name."""
+        begun = self._clock()
+        if validate_only:
+            return self._done("", method, request, await do(resources), begun)
+        async with resources.records.transaction() as transaction:
+            answer = await do(resources.over(Joined(resources.records, transaction)))
+            id = fresh_id(begun)
+            operation = self._done(f"{COLLECTION}/{id}", method, request, answer, begun)
+            if call.caller.known:
+                await self._stored.keep(transaction, StoredOperation(id, call.caller.name, True, operation))
+            transaction.callers.add(call.caller.name)
+        return operation
+
+    async def get(self, call: Call, name: str) -> Any:
+        """The operation called `name`, as its caller may see what it did now; admins and keys see those of others.
+
+        Raises Invalid, NotFound, Unauthenticated.
+        """
+        return await self._shown(call, await self._mine(call.caller, name))
+
+    async def list(self, call: Call, name: str, filter: str, size: int, token: str) -> tuple[list[Any], str]:
+        """The caller's own operations, or those of all for admins and keys, newest first; and the next page's token. `filter`
+        is `done=true`, `done=false` or empty. What an operation did may be hidden by now: then it is left out.
+
+        Raises Invalid, Unauthenticated.
+        """
+        caller = _known(call.caller)
+        if name not in ("", COLLECTION):
+            raise Invalid.field("name", f"must be {COLLECTION}", "INVALID_NAME")
+        asked = _FILTER.fullmatch(filter) if len(filter) <= 100 else None
+        if asked is None:
+            raise Invalid.field("filter", "must be done=true or done=false", "INVALID_FILTER")
+        size = pages.size_of(size, self._page_size, self._page_size_max)
+        bound = f"{COLLECTION}\n{caller.name}\n{filter}"
+        before = pages.opened(token, bound)
+        done = None if asked[1] is None else asked[1].lower() == "true"
+        whose = None if _sees_all(caller, "list") else caller.name
+        rows = await self._stored.list(whose, done, before, size + 1)
+        shown = []
+        for row in rows[:size]:
+            try:
+                shown.append(await self._shown(call, row))
+            except NotFound:
+                continue
+        return shown, pages.sealed(bound, rows[size - 1].id) if len(rows) > size else ""
+
+    async def delete(self, call: Call, name: str) -> None:
+        """Forgets an operation that is done; what it did stays. Raises Invalid, NotFound, Unauthenticated, and Precondition
+        while it is under way."""
+        row = await self._mine(call.caller, name, "delete")
+        if not await self._stored.delete(row.id):
+            raise Precondition(f"{name} is not done.", reason="OPERATION_NOT_DONE", metadata={"name": name})
+
+    async def cancel(self, call: Call, name: str) -> None:
+        """Tries to cancel an operation. What is done stays done, which is no error: clients look at the outcome.
+
+        Raises Invalid, NotFound, Unauthenticated.
+        """
+        await self._mine(call.caller, name, "cancel")
+
+    async def sweep(self) -> int:
+        """Deletes some of the operations that were done too long ago; how many it were."""
+        return await self._stored.sweep()
+
+    async def _mine(self, caller: Caller, name: str, action: str = "get") -> StoredOperation:
+        caller = _known(caller)
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise Invalid.field("name", f"must look like {COLLECTION}/{{operation}}", "INVALID_NAME")
+        row = await self._stored.find(found[1])
+        if row is None or (row.caller != caller.name and not _sees_all(caller, action)):
+            raise _absent(name)
+        return row
+
+    async def _shown(self, call: Call, row: StoredOperation) -> Any:
+        operation = self._schema.message_class(OPERATION).FromString(row.payload)
+        await self._retelling.shown(call, operation)
+        return operation
+
+    def _done(self, name: str, method: Method, request: Any, answer: bytes, begun: int) -> bytes:
+        operation = self._schema.message_class(OPERATION)(name=name, done=True)
+        operation.response.type_url, operation.response.value = f"type.googleapis.com/{method.answer}", answer
+        if method.operation is not None and method.operation.metadata:
+            metadata = self._schema.message_class(method.operation.metadata)()
+            result = self._schema.message_class(method.answer).FromString(answer)
+            self._tell(metadata, method, request, result, begun)
+            operation.metadata.type_url = f"type.googleapis.com/{method.operation.metadata}"
+            operation.metadata.value = metadata.SerializeToString(deterministic=True)
+        data: bytes = operation.SerializeToString(deterministic=True)
+        return data
+
+    def _tell(self, metadata: Any, method: Method, request: Any, result: Message, begun: int) -> None:
+        """Fills what Google's APIs usually say of an operation, by the names and the types of fields."""
+        resource = method.resource
+        target = ""
+        if resource is not None:
+            holder = result if result.DESCRIPTOR.full_name == resource.message else request
+            target = next((v for f in (resource.name_field, "name", "parent") if (v := _text(holder, f))), "")
+        texts = {"verb": method.kind.value, "target": target, "api_version": _version(method)}
+        texts |= {resource.singular: target} if resource is not None else {}
+        for field in metadata.DESCRIPTOR.fields:
+            if field.is_repeated:
+                continue
+            if field.message_type is not None:
+                if field.message_type.full_name == result.DESCRIPTOR.full_name and result.ByteSize():
+                    getattr(metadata, field.name).CopyFrom(result)
+                elif field.message_type.full_name == "google.protobuf.Timestamp":
+                    if field.name in _BEGUN:
+                        getattr(metadata, field.name).FromMicroseconds(begun)
+                    elif field.name in _ENDED:
+                        getattr(metadata, field.name).FromMicroseconds(self._clock())
+            elif field.type == FieldDescriptor.TYPE_STRING:
+                setattr(metadata, field.name, texts.get(field.name, ""))
+            elif field.cpp_type in _INTEGERS and field.name in _PROGRESS:
+                setattr(metadata, field.name, 100)
+            elif field.enum_type is not None and field.name == "state":
+                ended = [v for v in field.enum_type.values if v.name.endswith(_DONE)]
+                setattr(metadata, field.name, ended[0].number if ended else 0)
+
+
+def _text(message: Any, field: str) -> str:
+    known = message.DESCRIPTOR.fields_by_name.get(field)
+    plain = known is not None and known.type == FieldDescriptor.TYPE_STRING and not known.is_repeated
+    return str(getattr(message, field)) if plain else ""
+
+
+def _version(method: Method) -> str:
+    """`v1beta1` of `acme.things.v1beta1.Things.CreateThing`."""
+    return next((part for part in method.full_name.split(".") if re.fullmatch(r"v\d+\w*", part)), "")
+
+
+def _known(caller: Caller) -> Caller:
+    if not caller.known:
+        raise Unauthenticated("Operations are their callers' own: sign in first.")
+    return caller
+
+
+def _sees_all(caller: Caller, action: str) -> bool:
+    return caller.trusted and caller.in_scope(OPERATION, action)
+
+
+def _absent(name: str) -> NotFound:
+    return NotFound(f"{name} does not exist.", metadata={"name": name}, resource=(OPERATION, name))

@@ -1,0 +1,112 @@
+"""Around the behaviours of methods that write: request ids (AIP-155) and operations (AIP-151)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from server.engine.bodies import Body
+from server.engine.operations import Operations
+from server.engine.requests import Requests
+from server.engine.resources import Resources
+from server.engine.retelling import Retelling
+from server.errors import Invalid
+from server.query.pages import varint
+from server.schema.model import Kind, Method
+from server.services.current import current
+from server.services.standard.parsing import REQUEST_ID, Behavior, calling
+
+Make = Callable[[Resources], Behavior]
+"""Makes a behaviour over some resources."""
+
+
+class Repeating:
+    """What stands around those behaviours."""
+
+    def __init__(self, resources: Resources, requests: Requests, operations: Operations) -> None:
+        self._resources = resources
+        self._requests = requests
+        self._operations = operations
+        self._retelling = Retelling(resources)
+
+    def behavior(self, method: Method, make: Make) -> Behavior:
+        """The behaviour that `make` makes; but what answers an operation answers one that is done by it, and a request with an
+        id is carried out once, however often it comes."""
+        if method.operation is not None:
+            make = self._operating(method, make)
+        if self._repeats(method):
+            make = self._repeatable(method, make)
+        return make(self._resources)
+
+    def _repeats(self, method: Method) -> bool:
+        field = self._resources.schema.message_class(method.request).DESCRIPTOR.fields_by_name.get(REQUEST_ID)
+        return (
+            not method.safe
+            and field is not None
+            and field.type == FieldDescriptor.TYPE_STRING
+            and not field.is_repeated
+        )
+
+    def _repeatable(self, method: Method, make: Make) -> Make:
+        schema, requests, retelling = self._resources.schema, self._requests, self._retelling
+        kind, answer = schema.message_class(method.request), schema.message_class(method.response)
+        tag = varint(kind.DESCRIPTOR.fields_by_name[REQUEST_ID].number << 3 | 2)
+        with_validate = "validate_only" in method.fields
+        body = Body(schema, method)
+
+        def made(over: Resources) -> Behavior:
+            plain = make(over)
+
+            async def behavior(data: bytes, context: Any) -> bytes:
+                if tag not in data:  # nearly always there is none, and this is quick to see
+                    return await plain(data, context)
+                request = _parsed(kind, data)
+                if not request.request_id or (with_validate and request.validate_only):
+                    return await plain(data, context)
+                call = calling()
+
+                async def shown(reply: bytes) -> bytes:
+                    message = answer.FromString(reply)
+                    await retelling.shown(call, message, judged=method.kind.standard)
+                    return bytes(message.SerializeToString(deterministic=True))
+
+                asked = [method.path.encode(), request.SerializeToString(deterministic=True)]
+                if method.kind is Kind.UPDATE and (told := current().body) is not None:
+                    asked.append(body.known(told))  # that something is null is said nowhere else
+                return await requests.answer(
+                    over, call, request.request_id, b"\n".join(asked), lambda joined: make(joined)(data, context), shown
+                )
+
+            return behavior
+
+        return made
+
+    def _operating(self, method: Method, make: Make) -> Make:
+        kind, operations = self._resources.schema.message_class(method.request), self._operations
+        with_validate = "validate_only" in method.fields
+
+        def made(over: Resources) -> Behavior:
+            async def behavior(data: bytes, context: Any) -> bytes:
+                request = _parsed(kind, data)
+                return await operations.carried_out(
+                    over,
+                    calling(),
+                    method,
+                    request,
+                    lambda joined: make(joined)(data, context),
+                    validate_only=with_validate and request.validate_only,
+                )
+
+            return behavior
+
+        return made
+
+
+def _parsed(kind: Any, data: bytes) -> Any:
+    try:
+        return kind.FromString(data)
+    except DecodeError as fault:
+        raise Invalid("The request cannot be decoded.", reason="MALFORMED_REQUEST") from fault
