@@ -35,12 +35,44 @@ STRINGS = [
 ]  # fmt: skip
 BYTES = [b"", b"a", b"\0", b"\xff\xfe"]
 INTS = [0, 1, -1, 2, 3, 42]
-NUMBERS = [0.0, -0.0, 1.0, 0.1, 0.5, -1.5, 42.0, float("nan"), float("inf"), float("-inf"), 3.4028234663852886e38, 1e-45]
+NUMBERS = [
+    0.0,
+    -0.0,
+    1.0,
+    0.1,
+    0.5,
+    -1.5,
+    42.0,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    3.4028234663852886e38,
+    1e-45,
+]
 DOUBLES = [*NUMBERS, 0.10000000149011612, 1e308, 5e-324]
 TIMES = [0, 1, -1, NOW, NOW - 1, NOW + 500_000, -62_135_596_800_000_000, 253_402_300_799_999_999]
 SPANS = [0, 1, -1, 1_500_000, 20_000_000, -3_600_000_000, 315_576_000_000_000_000]
 KEYS = ["", "a", "b", "k.1", "é", 'q"']
-JSON = [None, True, False, 0, 1, 42, 0.1, -1.5, "", "a", "42", "true", "red", [], ["a", 42], {}, {"a": "red"}, {"a": {"b": 42}}]
+JSON = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    42,
+    0.1,
+    -1.5,
+    "",
+    "a",
+    "42",
+    "true",
+    "red",
+    [],
+    ["a", 42],
+    {},
+    {"a": "red"},
+    {"a": {"b": 42}},
+]
 WIDE = {
     F.CPPTYPE_INT32: [2**31 - 1, -(2**31)],
     F.CPPTYPE_INT64: [2**63 - 1, -(2**63), 2**53 + 1],
@@ -202,7 +234,9 @@ def filter_text(random: Random, depth: int = 3) -> str:
         return _quoted(random, random.choice(STRINGS)) if random.random() < 0.7 else random.choice(["a", "Red*", "d*r"])
     if way < 0.68:
         name = random.choice(["startsWith", "endsWith", "contains"])
-        of = random.choice(["title", "subtitle", "note", "author.given_name", "labels.a", "name", "author.mentor.given_name"])
+        of = random.choice(
+            ["title", "subtitle", "note", "author.given_name", "labels.a", "name", "author.mentor.given_name"]
+        )
         return f"{name}({of}, {_quoted(random, random.choice(STRINGS), stars=False)})"
     return _restriction(random)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,10 +13,14 @@ from filters_ground import NOW, TABLE, Shelf, books, catalogue
 from google.protobuf.json_format import ParseDict
 from rules_ground import Row, World, sorted_otherwise, tables_made
 
-from deploy.native.stack import Stack
+from deploy.native.stack import PROJECT, Stack
 from server.errors import Invalid
+from server.query import orders
 from server.query.filters import Filters, Usage
+from server.query.filters.syntax import DEPTH_MOST, LENGTH_MOST, SEGMENTS_MOST, STARS_MOST, TERMS_MOST
+from server.schema.compilation import compile_app
 from server.schema.expressions import search_expression
+from server.schema.reading import read
 
 HUGO = {
     "title": "Victor Hugo in New York", "summary": "A Life", "tags": ["red", "dark red"], "state": "OPEN", "priority": 5, "rank": 0,
@@ -360,7 +366,9 @@ def test_what_is_just_within_the_bounds_is_a_filter(shelf: Shelf, filters: Filte
 def test_words_need_a_field_that_is_searched() -> None:
     shelves = catalogue().resources["catalogue.v1.Shelf"]
     assert search_expression(shelves) == ""
-    with pytest.raises(Invalid, match="column 8: 'poetry' stands alone, and catalogue.v1.Shelf has no field whose words are searched"):
+    with pytest.raises(
+        Invalid, match="column 8: 'poetry' stands alone, and catalogue.v1.Shelf has no field whose words are searched"
+    ):
         Filters(catalogue(), shelves).parse("rank=3 poetry")
 
 
@@ -381,7 +389,9 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("text", "wanted", "values"), SHAPES, ids=[text for text, *_ in SHAPES])
-def test_conditions_have_the_shape_that_indexes_serve(text: str, wanted: str, values: list[str], filters: Filters) -> None:
+def test_conditions_have_the_shape_that_indexes_serve(
+    text: str, wanted: str, values: list[str], filters: Filters
+) -> None:
     found: list[Any] = []
     condition = filters.parse(text).condition(found)
     assert (condition.strip("()"), found) == (wanted.strip("()"), values)
@@ -405,7 +415,10 @@ SERVED = [
 
 def test_indexes_serve_filters(components: Stack, filters: Filters) -> None:
     """The indexes that a schema declares, as a change of schema makes them, on a table of some size."""
-    with sorted_otherwise(components.env["TRANSOM_POSTGRES"]) as connection, connection.transaction(force_rollback=True):
+    with (
+        sorted_otherwise(components.env["TRANSOM_POSTGRES"]) as connection,
+        connection.transaction(force_rollback=True),
+    ):
         connection.execute("create extension pg_trgm")  # by the role that the system runs as
         tables_made(connection, World(catalogue(), [], [], NOW))
         connection.execute(
@@ -441,7 +454,13 @@ def test_a_check_can_tell_what_an_index_could_serve(filters: Filters) -> None:
     ]  # fmt: skip
     assert told("state = (OPEN OR LENT)") == [("state", "equal")]
     assert told("state = OPEN OR rank = 3") == told("NOT state = OPEN") == told("rank:*") == told("") == []
-    assert filters.parse("state = OPEN OR author.age > 3 hugo").fields == {"state", "author", "title", "summary", "tags"}
+    assert filters.parse("state = OPEN OR author.age > 3 hugo").fields == {
+        "state",
+        "author",
+        "title",
+        "summary",
+        "tags",
+    }
     assert filters.parse("rank = 3").indexable == (Usage(("rank",), "equal"),)
 
 
@@ -470,7 +489,11 @@ def test_no_row_makes_a_condition_fail(shelf: Shelf, filters: Filters) -> None:
     odd = ["{}", "[]", "null", "3", '"x"', '{"age": "x", "birth_time": "y", "career": 3, "income": "1e999999"}',
            '{"age": {"a": 1}, "prizes": {"a": 1}, "mentor": [1], "alive": "maybe", "key": 3, "state": 9, "links": 4}',
            '[{"age": []}, 3, null, "x"]', '{"birth_time": "2026-99-99T99:99:99Z", "career": "99999999999999s", "age": 1e300}']  # fmt: skip
-    texts = [text for text, *_ in MEANINGS if any(name in text for name in ("author", "editors", "labels", "extra", "roles", "tags"))]
+    texts = [
+        text
+        for text, *_ in MEANINGS
+        if any(name in text for name in ("author", "editors", "labels", "extra", "roles", "tags"))
+    ]
     texts += [f"author.{field} {op} {value}" for op in "<>=" for field, value in (
         ("age", 3), ("followers", 3), ("income", 1.5), ("height", 0.1), ("birth_time", "2026-01-01"), ("career", "1s"))]  # fmt: skip
     parsed = [filters.parse(text) for text in texts]
@@ -479,3 +502,38 @@ def test_no_row_makes_a_condition_fail(shelf: Shelf, filters: Filters) -> None:
             for column in ("author", "editors", "labels", "extra", "roles", "tags"):
                 shelf.connection.execute(f"update {TABLE} set {column} = %s::jsonb", [document])
             assert all(len(one) == len(texts) for one in shelf.meeting(parsed, {}).values())
+
+
+def test_the_page_about_filters_and_orders_says_what_is_read(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "data.md").read_text()
+    [about_filters] = re.findall(r"^## Filters$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    [about_orders] = re.findall(r"^## Ordering$(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    [message] = re.findall(r"```proto\n(.*?)```", about_filters, re.DOTALL)
+    imports = [
+        "google/api/resource",
+        *(f"google/protobuf/{n}" for n in ("timestamp", "duration", "struct")),
+        "transom/schema/v1/options",
+    ]
+    file = tmp_path / "proto" / "library" / "v1" / "library.proto"
+    file.parent.mkdir(parents=True)
+    head = 'syntax = "proto3";\npackage library.v1;\n' + "".join(f'import "{name}.proto";\n' for name in imports)
+    file.write_text(head + message)
+    schema = read(compile_app(tmp_path))
+    book = schema.resources["library.v1.Book"]
+    texts = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", about_filters, flags=re.DOTALL))
+    examples = [text for text in texts if re.search(r"[=<>:*(]", text) and text not in NO_FILTERS and "…" not in text]
+    assert len(examples) > 35, examples
+    for text in examples:
+        assert Filters(schema, book).parse(text).node is not None
+    keys = re.findall(r"^\| `([^`]+)` \|", about_orders, re.MULTILINE)
+    assert len(keys) == 4
+    for text in keys:
+        assert orders.parse(text, schema, book).text == text
+    for number in (LENGTH_MOST, TERMS_MOST, DEPTH_MOST, SEGMENTS_MOST, STARS_MOST):
+        assert re.search(rf"\b{number:,}\b", about_filters)
+    for number in (orders.KEYS_MOST, orders.LENGTH_MOST, orders.TEXT_MOST):
+        assert re.search(rf"\b{number:,}\b", about_orders)
+
+
+NO_FILTERS = {"=", "!=", "<", "<=", ">", ">=", "*", "\\*", "= null", "field:value", "field = value", "now()"}
+"""Code on the page that is none."""
