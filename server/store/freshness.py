@@ -69,7 +69,7 @@ class Freshness:
         self._recent: dict[str, int] = {}
         self._everybody = 0
         self._seconds = max(MARK_SECONDS, math.ceil(2 * lag_max))
-        self._asking: Gathering[str, int] = Gathering(self._ask, size=1000, lanes=2)
+        self._asking: Gathering[str, int] = Gathering(self._ask, size=1000, lanes=2, light=True)
         self.from_replica = self.from_primary = 0
         """Reads that the one and the other answered, but for those that a write is decided on."""
 

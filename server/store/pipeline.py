@@ -67,7 +67,6 @@ class Pipeline:
         self._preparing: dict[bytes, _Run] = {}
         self._names = 0
         self._within = False
-        self._flushing = False
         self._writing = False
         self._closed = False
         self._fd = -1
@@ -171,17 +170,20 @@ class Pipeline:
                     result_format=_BINARY,
                 )
             libpq.pipeline_sync()
+            if libpq.flush() and not self._writing:  # the server does not take it all now
+                self._writing = True
+                loop.add_writer(self._fd, self._writable)
         except psycopg.OperationalError as lost:
             self._lost(lost)
             future.set_exception(Unavailable("The database cannot be reached.", reason="DATABASE_AWAY"))
             return future
-        self._runs.append(_Run(future, [self._preparing[s.statement] for s in steps if s.statement in self._preparing]))
+        needs = (
+            [self._preparing[s.statement] for s in steps if s.statement in self._preparing] if self._preparing else ()
+        )
+        self._runs.append(_Run(future, needs))
         if not self._listening:
             self._listening = True
             loop.call_later(SILENCE_SECONDS, self._listen)
-        if not self._flushing:
-            self._flushing = True
-            loop.call_soon(self._flush)
         return future
 
     def _prepare(self, libpq: pq.abc.PGconn, statement: bytes) -> None:
@@ -192,20 +194,6 @@ class Pipeline:
         libpq.pipeline_sync()
         run = self._preparing[statement] = _Run(None, prepares=statement)
         self._runs.append(run)
-
-    def _flush(self) -> None:
-        """Writes what this turn of the loop queued, all at once."""
-        self._flushing = False
-        if self._connection is None:
-            return
-        try:
-            rest = self._connection.pgconn.flush()
-        except psycopg.OperationalError as lost:
-            self._lost(lost)
-            return
-        if rest and not self._writing:
-            self._writing = True
-            asyncio.get_running_loop().add_writer(self._fd, self._writable)
 
     def _listen(self) -> None:
         """Gives the connection up where the server is silent."""
@@ -237,7 +225,7 @@ class Pipeline:
         self._heard = asyncio.get_running_loop().time()
         try:
             libpq.consume_input()
-            while self._connection is not None and not libpq.is_busy():
+            while self._runs and self._connection is not None and not libpq.is_busy():
                 result = libpq.get_result()
                 if result is None:
                     # One None ends the results of a statement; a second says that nothing more has arrived.

@@ -23,6 +23,7 @@ from server.schema.model import Resource, Schema
 from server.store import binary
 from server.store.bars import Bars, Key
 from server.store.changes import SMALL_PAGE, Act, Became, Change, Outcome, Page, Row, Shown, Value
+from server.store.fetches import Fetches, rows_of
 from server.store.freshness import Freshness
 from server.store.gathering import Gathering
 from server.store.hot import Found, Hot
@@ -69,11 +70,8 @@ class Records:
         lanes: dict[bool, tuple[Lane, Run]] = {False: (primary, primary.read)}
         if replica is not None:
             lanes[True] = replica, freshness.positions.read
-        self._fetches = {
-            (m, stale): Gathering(self._fetcher(s, run), size=READ_BATCH, lanes=len(lane.connections))
-            for m, s in self._statements.items()
-            for stale, (lane, run) in lanes.items()
-        }
+        fetches = {m: s.fetch for m, s in self._statements.items()}
+        self._fetches = {stale: Fetches(fetches, run, len(lane.connections)) for stale, (lane, run) in lanes.items()}
         self._kept = replica is not None
         """Which lane hot rows are kept from: that which most reads go to."""
         self._tagged = {
@@ -86,7 +84,7 @@ class Records:
         }
         self._pages = {
             (stale, m, variant): Gathering(
-                self._pager(statement, run, judged=variant[0]), size=PAGE_BATCH, lanes=len(lane.connections)
+                self._pager(statement, run, judged=variant[0]), size=PAGE_BATCH, lanes=len(lane.connections), light=True
             )
             for m, r in schema.resources.items()
             for variant, statement in page_statements(r, rules.resources[m]).items()
@@ -112,15 +110,15 @@ class Records:
 
     async def latest(self, resource: Resource, name: str) -> Row | None:
         """As get, but from the primary: what a write is decided on."""
-        return await self._fetches[resource.message, False].ask(name)
+        [row] = await self._fetches[False].ask([(resource.message, name)])
+        return row
 
     async def find(self, wanted: Sequence[tuple[Resource, str]], reader: str | None) -> list[Row | None]:
         """The rows of these names, read together; as `get`, or for no reader as `latest`."""
         if self._hot is not None and reader is not None:
             return await self._find_hot(self._hot, wanted, reader)
-        return await self._freshness.read(
-            reader, lambda stale: _all([self._fetches[resource.message, stale].ask(name) for resource, name in wanted])
-        )
+        keys = [(resource.message, name) for resource, name in wanted]
+        return await self._freshness.read(reader, lambda stale: self._fetches[stale].ask(keys))
 
     async def _find_hot(self, hot: Hot, wanted: Sequence[tuple[Resource, str]], reader: str) -> list[Row | None]:
         looked = await hot.look(wanted, reader)
@@ -130,10 +128,10 @@ class Records:
 
             async def ask(stale: bool) -> list[Row | None]:
                 missed = looked.missed if stale is self._kept else {}
-                plain = [self._fetches[m, stale].ask(name) for m, name in rest if (m, name) not in missed]
+                plain = self._fetches[stale].ask([key for key in rest if key not in missed])
                 kept = [self._read_to_keep(hot, key, missed[key]) for key in rest if key in missed]
                 found = dict(zip([key for key in rest if key in missed], await asyncio.gather(*kept), strict=True))
-                rows = iter(await _all(plain))
+                rows = iter(await plain)
                 return [found[key] if key in missed else next(rows) for key in rest]
 
             looked.rows.update(zip(rest, await self._freshness.read(reader, ask), strict=True))
@@ -235,7 +233,11 @@ class Records:
         gathering = self._writes.get(key)
         if gathering is None:
             gathering = self._writes[key] = Gathering(
-                self._write_batch, size=WRITE_BATCH, lanes=len(self._primary.connections), key=lambda c: c.name
+                self._write_batch,
+                size=WRITE_BATCH,
+                lanes=len(self._primary.connections),
+                key=lambda c: c.name,
+                light=True,
             )
         return gathering
 
@@ -282,37 +284,16 @@ class Records:
         return Outcome(_bytes(results[-1].get_value(0, 0))), lsn
 
     @staticmethod
-    def _fetcher(statements: Statements, run: Run) -> Callable[[list[str]], Awaitable[list[Row | None]]]:
-        async def fetch(names: list[str]) -> list[Row | None]:
-            # Nothing is called what no text of Postgres can hold; and asking for it would fail for all who ask along.
-            asked = [name for name in dict.fromkeys(names) if "\0" not in name]
-            [result] = await run([Step(statements.fetch, [binary.text_array(asked)])])
-            value = result.get_value
-            found: dict[str, Row] = {}
-            for i in range(result.ntuples):
-                name = _bytes(value(i, 0)).decode()
-                found[name] = Row(name, _bytes(value(i, 1)), binary.int8(value(i, 2)), _bytes(value(i, 3)).decode())
-            return [found.get(name) for name in names]
-
-        return fetch
-
-    @staticmethod
     def _tagger(
         statements: Statements, run: Run, position: Step
     ) -> Callable[[list[str]], Awaitable[list[tuple[Row | None, int]]]]:
-        """As a fetcher; and the position, as `position` tells it, that was there when the rows were read."""
+        """Rows by name; and the position, as `position` tells it, that was there when they were read."""
 
         async def fetch(names: list[str]) -> list[tuple[Row | None, int]]:
-            at = 0
-
-            async def run_after(steps: Sequence[Step]) -> list[Result]:
-                nonlocal at
-                [told, *results] = await run([position, *steps])
-                at = binary.int8(told.get_value(0, 0))
-                return results
-
-            rows = await Records._fetcher(statements, run_after)(names)
-            return [(row, at) for row in rows]
+            asked = [name for name in dict.fromkeys(names) if "\0" not in name]
+            told, result = await run([position, Step(statements.fetch, [binary.text_array(asked)])])
+            at, rows = binary.int8(told.get_value(0, 0)), rows_of(result)
+            return [(rows.get(name), at) for name in names]
 
         return fetch
 
@@ -357,13 +338,6 @@ async def _position(connection: AsyncConnection) -> int:
     cursor = AsyncRawCursor(connection, row_factory=tuple_row)
     row = await (await cursor.execute(MARK.statement)).fetchone()
     return int(cast(tuple[int], row)[0])
-
-
-async def _all(answers: Sequence[asyncio.Future[Row | None]]) -> list[Row | None]:
-    """The answers to what was asked together."""
-    if len(answers) == 1:
-        return [await answers[0]]
-    return list(await asyncio.gather(*answers))
 
 
 def _lead_kinds(act: Act) -> Sequence[str]:
