@@ -33,6 +33,7 @@ from server.query.rules.checking import rules_of
 from server.schema.compilation import compile_app
 from server.schema.model import Access, Audience, Schema
 from server.schema.reading import read
+from server.services.current import CurrentCarried
 from server.store.bars import Bars
 from server.store.freshness import Freshness
 from server.store.hot import Hot
@@ -247,7 +248,7 @@ async def engine(
     )
     positions = Positions(primary, second, lag_max)
     marks = RedisMarks(cache, forgotten)
-    freshness = Freshness(marks, positions, lag_max)
+    freshness = Freshness(marks, positions, lag_max, CurrentCarried())
     await primary.open()
     if second is not None:
         await second.open()

@@ -7,8 +7,8 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from identity_ground import cable
 from library_ground import ADA, BOB, Database, Engine, asynchronous, database, engine, library, made_of, message
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from replica_ground import asked, caught_up, paused
 
 from deploy.native.stack import Stack
 from server.engine.lists import Wanted
@@ -909,48 +910,6 @@ async def test_gathering_keeps_the_order_of_one_key_and_the_bound_of_a_call() ->
 
 
 # ------------------------------------------------------------------------------------------------- the replica
-
-
-@asynccontextmanager
-async def paused(components: Stack) -> AsyncIterator[None]:
-    """The replica answers, but replays nothing."""
-    secret, port = components.place.secrets().superuser, components.ports["replica"]
-    with psycopg.connect(
-        f"host=127.0.0.1 port={port} user=postgres password={secret} dbname=postgres", autocommit=True
-    ) as replica:
-        replica.execute("select pg_wal_replay_pause()")
-        try:
-            while replica.execute("select pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
-                await asyncio.sleep(0.02)
-            yield
-        finally:
-            replica.execute("select pg_wal_replay_resume()")
-
-
-def asked(on: Engine) -> dict[str, int]:
-    """From now on: how many runs each server was sent, without those that watch it."""
-    counts = {"primary": 0, "replica": 0}
-    for server, lane in (("primary", on.primary), ("replica", on.replica)):
-        assert lane is not None
-        for connection in (*lane.connections, *lane.writing):
-            send = connection._send
-
-            def sending(steps: list[Step], send: Any = send, server: str = server) -> Any:
-                counts[server] += b"_lsn(" not in steps[0].statement
-                return send(steps)
-
-            connection._send = sending  # type: ignore[method-assign]
-    return counts
-
-
-async def caught_up(at: Database, *engines: Engine) -> None:
-    """Returns once reads may go to the replica again."""
-    await asyncio.to_thread(at.wait_replica)
-    until = time.monotonic() + 10
-    for on in engines:
-        while not (await on.freshness.suffices(ADA.caller.name) and await on.freshness.suffices(BOB.caller.name)):
-            assert time.monotonic() < until, on.freshness.positions.lag
-            await asyncio.sleep(0.05)
 
 
 @asynchronous
