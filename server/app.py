@@ -611,7 +611,9 @@ class ApiServer:
             AdminService(parts.admins, parts.keys, parts.explanations), server
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
-        data_pb2_grpc.add_DataServiceServicer_to_server(DataService(parts.aggregates), server)
+        data_pb2_grpc.add_DataServiceServicer_to_server(
+            DataService(parts.aggregates, parts.resources, parts.requests), server
+        )
         if any(service.name == OPERATIONS for service in parts.schema.services):
             server.add_generic_rpc_handlers((OperationsService(parts.schema, parts.operations).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -591,7 +591,7 @@ SecondFactorsService  | people    | RegenerateRecoveryCodes
 AdminService          | admins    | ListUsers GetUser UpdateUser RevokeUserSessions InviteUser ImpersonateUser
 AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
-DataService           | everybody | Aggregate
+DataService           | everybody | Aggregate Commit
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 """
 WHO = {

@@ -3,6 +3,7 @@ looked at several times."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,8 +20,18 @@ MESSAGES_MAX = 5_000
 
 def check(message: Message, size: int) -> None:
     """Raises Invalid for a request of `size` bytes that holds too many messages."""
-    if size > LOOKED_AT_BYTES and _left(message, MESSAGES_MAX) < 0:
-        raise Invalid(f"The request holds more than {MESSAGES_MAX} messages.", reason="TOO_MANY_MESSAGES")
+    check_all([message], size)
+
+
+def check_all(messages: Iterable[Message], size: int) -> None:
+    """Raises Invalid where the messages of a request of `size` bytes hold too many messages, all together."""
+    if size <= LOOKED_AT_BYTES:
+        return
+    left = MESSAGES_MAX
+    for message in messages:
+        left = _left(message, left)
+        if left < 0:
+            raise Invalid(f"The request holds more than {MESSAGES_MAX} messages.", reason="TOO_MANY_MESSAGES")
 
 
 def _left(message: Any, budget: int) -> int:

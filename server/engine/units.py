@@ -9,7 +9,7 @@ them: who makes a site and its first member may make an inspection there in the 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from server.store.changes import PAGE_BYTES_MAX, Became, Outcome, Row
 from server.store.transactions import Lock, Transaction, Undone
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Sized)
 Statement = tuple[str, Sequence[Any]]
 Name = tuple[Resource, str]
 
@@ -43,20 +44,21 @@ class Unit:
 
     def __init__(self, resources: Resources) -> None:
         self._staging = Staging(resources.records)
-        self._relied: dict[tuple[str, str], tuple[Resource, str, Row | None]] = {}
+        self._relied: dict[tuple[str, str], tuple[Resource, str, Row | None, str]] = {}
         self.resources = resources.over(self._staging)
         """The engine: what it writes is gathered, and read as if it was written."""
 
     @contextmanager
     def part(self, path: str) -> Iterator[None]:
         """What is refused in the block is refused as this part of the request."""
-        self._staging.part = path
+        outer = self._staging.part
+        self._staging.part = f"{outer}.{path}" if outer else path
         try:
             yield
         except Refusal as refused:
             raise refused.at(path) from refused
         finally:
-            self._staging.part = ""
+            self._staging.part = outer
 
     def row(self, resource: Resource, name: str) -> Row | None:
         """A resource that was read or changed here, as it will be."""
@@ -67,7 +69,7 @@ class Unit:
         written = any(s.change.name == name and s.change.resource is resource for s in self._staging.staged)
         row = await self._staging.latest(resource, name)
         if not written:
-            self._relied[resource.message, name] = resource, name, row
+            self._relied[resource.message, name] = resource, name, row, self._staging.part
         return row
 
     def know(self, names: Sequence[Name], rows: Sequence[Row | None]) -> None:
@@ -81,10 +83,10 @@ class Unit:
         for text, parameters in (*extra, *self._staging.extra):
             await transaction.execute(text, parameters)
         relied = list(self._relied.values())
-        held = await transaction.lock([(resource, name) for resource, name, _ in relied], Lock.READ)
-        for (resource, name, read), row in zip(relied, held, strict=True):
+        held = await transaction.lock([(resource, name) for resource, name, _, _ in relied], Lock.READ)
+        for (resource, name, read, part), row in zip(relied, held, strict=True):
             if (read and read.version) != (row and row.version):
-                return _moved(), (resource, name)
+                return _moved().at(part) if part else _moved(), (resource, name)
         changes = [staged.change for staged in self._staging.staged]
         await transaction.lock_all(changes)
         for staged, outcome in zip(self._staging.staged, await transaction.carry_out(changes), strict=False):
@@ -108,18 +110,19 @@ class Units:
     async def each(
         self,
         names: Sequence[Name],
-        parts: Sequence[tuple[str, Callable[[Unit], Awaitable[bytes]]]],
+        parts: Sequence[tuple[str, Callable[[Unit], Awaitable[S]]]],
         *,
-        extra: Callable[[list[bytes]], Sequence[Statement]] = lambda _: (),
+        extra: Callable[[list[S]], Sequence[Statement]] = lambda _: (),
         rehearsal: bool = False,
-    ) -> list[bytes]:
-        """What each part, a path into the request and a write, answers, in order; see `run`.
+    ) -> list[S]:
+        """What each part, a path into the request and a write, answers, in order; see `run`. The size of an answer is its
+        bytes.
 
         Raises Invalid, too, where all answers together are larger than a reply may be.
         """
 
-        async def act(unit: Unit) -> list[bytes]:
-            answers: list[bytes] = []
+        async def act(unit: Unit) -> list[S]:
+            answers: list[S] = []
             size = 0
             for path, write in parts:
                 with unit.part(path):

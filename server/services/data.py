@@ -8,24 +8,58 @@ from decimal import Decimal
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from transom.data.v1 import commit_pb2 as commit_pb
 from transom.data.v1 import data_pb2 as pb
 from transom.data.v1 import data_pb2_grpc
 
+from server.engine import bounds
 from server.engine.aggregates import Aggregates, Question
+from server.engine.commits import Commits
+from server.engine.requests import Requests
+from server.engine.resources import Resources
+from server.engine.retelling import Retelling
 from server.errors import Invalid
 from server.query.filters.constants import is_single, single
 from server.query.groups import Asked, Column, Function
 from server.schema.kinds import Kind
+from server.services import commit_messages
 from server.services.standard.parsing import calling
+
+COMMIT = b"/transom.data.v1.DataService/Commit\n"
+"""What a request id is bound to, beside the request."""
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
 class DataService(data_pb2_grpc.DataServiceServicer):
-    """Aggregate."""
+    """Aggregate and Commit."""
 
-    def __init__(self, aggregates: Aggregates) -> None:
+    def __init__(self, aggregates: Aggregates, resources: Resources, requests: Requests) -> None:
         self._aggregates = aggregates
+        self._resources = resources
+        self._requests = requests
+        self._retelling = Retelling(resources)
+
+    async def Commit(self, request: commit_pb.CommitRequest, context: Any) -> commit_pb.CommitResponse:
+        call = calling()
+        bounds.check(request, request.ByteSize())
+        writes = commit_messages.writes(self._resources.schema, request)
+        if not request.request_id or request.validate_only:
+            written = await Commits(self._resources).commit(call, writes, validate_only=request.validate_only)
+            return commit_messages.response(written)
+
+        async def do(joined: Resources) -> bytes:
+            return bytes(commit_messages.response(await Commits(joined).commit(call, writes)).SerializeToString())
+
+        async def shown(reply: bytes) -> bytes:
+            response = commit_pb.CommitResponse.FromString(reply)
+            await self._retelling.shown(call, response)
+            return bytes(response.SerializeToString())
+
+        asked = COMMIT + request.SerializeToString(deterministic=True)
+        return commit_pb.CommitResponse.FromString(
+            await self._requests.answer(self._resources, call, request.request_id, asked, do, shown)
+        )
 
     async def Aggregate(self, request: pb.AggregateRequest, context: Any) -> pb.AggregateResponse:
         answer = await self._aggregates.page(

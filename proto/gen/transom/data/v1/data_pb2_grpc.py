@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from transom.data.v1 import commit_pb2 as transom_dot_data_dot_v1_dot_commit__pb2
 from transom.data.v1 import data_pb2 as transom_dot_data_dot_v1_dot_data__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -40,6 +41,11 @@ class DataServiceStub:
                 request_serializer=transom_dot_data_dot_v1_dot_data__pb2.AggregateRequest.SerializeToString,
                 response_deserializer=transom_dot_data_dot_v1_dot_data__pb2.AggregateResponse.FromString,
                 _registered_method=True)
+        self.Commit = channel.unary_unary(
+                '/transom.data.v1.DataService/Commit',
+                request_serializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitRequest.SerializeToString,
+                response_deserializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitResponse.FromString,
+                _registered_method=True)
 
 
 class DataServiceServicer:
@@ -59,6 +65,19 @@ class DataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Commit(self, request, context):
+        """Writes several resources of any types in one transaction: all, or none.
+
+        Each write is decided as if it was asked alone, by the method of its kind, after the writes before it: by the same rules,
+        masks, etags and constraints. So what is made here can be the parent of what is made next, and rules that look at other
+        resources see what was written before. What is refused is `part` of the error's metadata: `writes[3].update`.
+        INVALID_ARGUMENT, reason ANSWER_TOO_LARGE, where all that is answered is more than 3 MiB; ABORTED where others keep changing
+        the same: retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DataServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -66,6 +85,11 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.Aggregate,
                     request_deserializer=transom_dot_data_dot_v1_dot_data__pb2.AggregateRequest.FromString,
                     response_serializer=transom_dot_data_dot_v1_dot_data__pb2.AggregateResponse.SerializeToString,
+            ),
+            'Commit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitRequest.FromString,
+                    response_serializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -96,6 +120,33 @@ class DataService:
             '/transom.data.v1.DataService/Aggregate',
             transom_dot_data_dot_v1_dot_data__pb2.AggregateRequest.SerializeToString,
             transom_dot_data_dot_v1_dot_data__pb2.AggregateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.data.v1.DataService/Commit',
+            transom_dot_data_dot_v1_dot_commit__pb2.CommitRequest.SerializeToString,
+            transom_dot_data_dot_v1_dot_commit__pb2.CommitResponse.FromString,
             options,
             channel_credentials,
             insecure,
