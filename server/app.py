@@ -579,8 +579,8 @@ class ApiServer:
             Consistency(parts.freshness),  # the last that may refuse a call for its headers
             Bodies(parts.schema),  # what a JSON body says and the request does not
         ]
+        self._handlers = Chain(layers)
         self._server = grpc.aio.server(
-            interceptors=[Chain(layers)],
             options=[
                 ("grpc.max_receive_message_length", settings.message_bytes_max + 65_536),
                 ("grpc.so_reuseport", 0),
@@ -591,13 +591,14 @@ class ApiServer:
             ],
             maximum_concurrent_rpcs=10_000,
         )
+        self._server.add_generic_rpc_handlers((self._handlers,))
         self._announcements = Announcements(settings.postgres.get_secret_value(), settings.instance, parts.callers)
         self._health = health.aio.HealthServicer()
         self._services: list[str] = []
 
     async def start(self) -> int:
         """Serves; the port is answered."""
-        parts, server = self._parts, self._server
+        parts, server = self._parts, self._handlers
         self._announcements.open()
         self._add_app(parts)
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.people), server)
@@ -619,8 +620,8 @@ class ApiServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
         add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])
-        port = int(server.add_insecure_port(f"{parts.settings.host}:{parts.settings.port}"))
-        await server.start()
+        port = int(self._server.add_insecure_port(f"{parts.settings.host}:{parts.settings.port}"))
+        await self._server.start()
         for service in ("", *self._services):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("serving", port=port, services=self._services)
@@ -645,7 +646,7 @@ class ApiServer:
                 else:
                     behavior = unimplemented(method)
                 handlers[method.name] = grpc.unary_unary_rpc_method_handler(behavior)
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
+            self._handlers.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, handlers),))
 
     async def stop(self) -> None:
         """Graceful: says NOT_SERVING, gives the edge time to see it, lets calls in flight finish, ends."""

@@ -349,10 +349,11 @@ async def server(
         last_seen,
     )
     layers = [Observe(Lines("test", enabled=False)), Errors(), Authenticating(authentication, cookies, safe)]
-    grpc_server = grpc.aio.server(interceptors=[Chain(layers)])
-    accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(people), grpc_server)
-    files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(files), grpc_server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), grpc_server)  # for an edge in front
+    handlers, grpc_server = Chain(layers), grpc.aio.server()
+    grpc_server.add_generic_rpc_handlers((handlers,))
+    accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(people), handlers)
+    files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(files), handlers)
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), handlers)  # for an edge in front
     made.port = grpc_server.add_insecure_port("127.0.0.1:0")
     if told:
         announcements.open()

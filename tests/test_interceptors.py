@@ -96,9 +96,11 @@ async def served(*, methods: dict[str, Callable[..., Any]] | None = None) -> Asy
         response_serializer=accounts_pb2.SignInResponse.SerializeToString,
     )
     layers = [Observe(Lines("test", out=on.lines)), Errors(), Naming()]
-    server = grpc.aio.server(interceptors=[Chain(layers)], options=[("grpc.max_receive_message_length", 100_000)])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
+    chain = Chain(layers)
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 100_000)])
+    server.add_generic_rpc_handlers((chain,))
+    chain.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), chain)
     on.port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -1,13 +1,13 @@
 """Interceptors as layers around a method's behaviour.
 
-grpc.aio hands an interceptor the look-up of a method, not the call. So each layer wraps the behaviour itself, once per
-method, and the wrapped handler is kept: wrapping at every call is work done again and again.
+grpc.aio hands an interceptor the look-up of a method, not the call, and walks through all of them at every call. So they are
+no interceptors of grpc.aio's: each layer wraps the behaviour itself, once per method, and the wrapped handler is kept.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -32,25 +32,34 @@ class Layer(Protocol):
         """As unary, for a behaviour that yields. `inner`'s generator must be closed before the layer returns."""
 
 
-class Chain(grpc.aio.ServerInterceptor):
-    """The layers, outermost first, as one interceptor of grpc.aio."""
+class Chain(grpc.GenericRpcHandler):
+    """All handlers of a server, each with the layers around it, outermost first.
+
+    Handlers are added to it as to a server, by what `add_…Servicer_to_server` calls; it is itself the one handler of the
+    server. A method that nobody handles is answered from within the layers, too.
+    """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = tuple(layers)
+        self._within: list[grpc.GenericRpcHandler] = []
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._unknown = self._wrapped("unknown", grpc.unary_unary_rpc_method_handler(_unknown))
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """As grpc.aio.Server's."""
+        self._within += generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
+        """As grpc.aio.Server's: generated code names the methods a second time, for servers that look them up so."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """The wrapped handler of the method that is called."""
         method = handler_call_details.method
         handler = self._handlers.get(method)
         if handler is None:
-            found = await continuation(handler_call_details)
+            found = next(filter(None, (one.service(handler_call_details) for one in self._within)), None)
             if found is None:
-                return self._wrapped("unknown", grpc.unary_unary_rpc_method_handler(_unknown))
+                return self._unknown
             handler = self._handlers[method] = self._wrapped(method, found)
         return handler
 
