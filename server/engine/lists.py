@@ -15,6 +15,7 @@ from server.engine.decisions import Clock, Decisions
 from server.errors import Invalid
 from server.query import orders, pages, words
 from server.query.filters import Filter, Filters
+from server.query.orders import Order, Value
 from server.query.parents import EVERYWHERE, Below, several
 from server.schema.model import Resource, Schema
 from server.schema.names import name_fault
@@ -140,8 +141,7 @@ class Lists:
         if wanted.words:
             filters.append(words.searched(self.filters(resource), resource, wanted.words))
         bound = _bound(resource, wanted)
-        place = pages.opened_place(wanted.token, bound)
-        cut = Cut(order, None if place is None else order.checked(place), size + 1, wanted.skip)
+        cut = Cut(order, _opened(wanted.token, bound, order), size + 1, wanted.skip)
         asking = await self._access.listing(call, resource)
         selection = self.selection(resource, below, asking, wanted, filters)
         rows = await self._queries.page(selection, cut, call.caller.name)
@@ -150,7 +150,9 @@ class Lists:
         shown = self._shown(resource, rows[:size], asking)
         more = len(rows) > len(shown)
         token = ""
-        if more:
+        if more and not order.keys:
+            token = pages.sealed(bound, shown[-1].name)
+        elif more:
             last = self._decisions.parse(resource, shown[-1].payload)
             token = pages.sealed_place(bound, order.place(shown[-1].name, last))
         total = None
@@ -218,6 +220,16 @@ def _fitting(rows: Sequence[Shown]) -> list[Shown]:
         if i and total > PAGE_BYTES_MAX:
             return list(rows[:i])
     return list(rows)
+
+
+def _opened(token: str, bound: str, order: Order) -> list[Value] | None:
+    """The place where a token says to go on; None for the first page. That of an order by name is that of a plain page, which
+    may follow one that skips some. Raises Invalid."""
+    if not order.keys:
+        after = pages.opened(token, bound)
+        return [after] if after else None
+    place = pages.opened_place(token, bound)
+    return None if place is None else order.checked(place)
 
 
 def _bound(resource: Resource, wanted: Wanted) -> str:
