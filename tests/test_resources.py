@@ -146,9 +146,8 @@ async def test_there_is_one_of_what_there_is_one_of(at: Database) -> None:
         assert (await on.create("Setting", "shelves/s", "", open=True)).name == "shelves/s/setting"
         await fails(on.create("Setting", "shelves/s", ""), AlreadyExists)
         assert (await on.update("Setting", "shelves/s/setting", ["open"])).open is False
-        await fails(on.delete("Shelf", "shelves/s"), Precondition)
-        await on.delete("Setting", "shelves/s/setting")
-        await on.delete("Shelf", "shelves/s")
+        await on.delete("Shelf", "shelves/s")  # it goes with what it is there for
+        assert at.sql("select from library_v1.settings") == [] and at.events("shelves/s/setting")[-1] == "deleted"
 
 
 @asynchronous

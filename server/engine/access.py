@@ -25,7 +25,7 @@ from server.query.rules.checking import MethodRule, ResourceRules, Rule, Rules
 from server.query.rules.lowering import LOOKUPS_MAX
 from server.query.rules.scene import Asking, Fault, Key, Scene
 from server.schema.model import Audience, Field, Method, Resource, Schema
-from server.store.changes import Row
+from server.store.changes import Row, Shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,6 +64,16 @@ class Access:
     def rules(self, resource: Resource) -> ResourceRules:
         """The rules of a resource."""
         return self._rules.resources[resource.message]
+
+    def veils(self, resource: Resource) -> bool:
+        """Whether there are fields that not everybody sees who may get it."""
+        return bool(self.rules(resource).reads or self._original(resource))
+
+    def _original(self, resource: Resource) -> Resource | None:
+        """The resource that it is a revision of, where that has fields that not everybody sees."""
+        if not resource.snapshot_of or not self._rules.resources[resource.snapshot_of].reads:
+            return None
+        return self._schema.resources[resource.snapshot_of]
 
     # Reading.
 
@@ -118,13 +128,23 @@ class Access:
             for i, holds in enumerate(await self._all(one, set_in, reader)):
                 if set_in[i] is not None and not holds:
                     hidden[i].append(field)
-        return [
+        shown = [
             None
             if row is None or scene is None
             else replace(row, payload=self._without(resource, row.payload, fields))
             if fields
             else row
             for row, scene, fields in zip(rows, scenes, hidden, strict=True)
+        ]
+        if self._original(resource) is None:
+            return shown
+        return [
+            row
+            and replace(
+                row,
+                payload=await self._with_snapshot(resource, asking, row.owner, row.payload, reader),
+            )
+            for row in shown
         ]
 
     async def listing(self, call: Asked, resource: Resource) -> bytes | None:
@@ -138,7 +158,7 @@ class Access:
         asking = self._asking(caller)
         if not rule.of_row:
             await self._open(caller, resource, rule, asking, caller.name)
-            if not self.rules(resource).reads:
+            if not self.veils(resource):
                 return None
         return told(asking)
 
@@ -148,6 +168,21 @@ class Access:
             return payload
         reads = self.rules(resource).reads
         return self._without(resource, payload, [f for (f, _), bit in zip(reads, seen, strict=True) if bit == "0"])
+
+    async def snapshots(self, call: Asked, resource: Resource, rows: Sequence[Shown]) -> list[Shown]:
+        """Listed revisions, their snapshots as the caller may see the resource itself."""
+        caller = call.caller
+        if caller.trusted or self._original(resource) is None:
+            return list(rows)
+        found = await self._records.find([(resource, row.name) for row in rows], caller.name)
+        asking = self._asking(caller)
+        return [
+            # Of what has gone meanwhile nobody is the owner.
+            one._replace(
+                payload=await self._with_snapshot(resource, asking, row.owner if row else "", one.payload, caller.name)
+            )
+            for one, row in zip(rows, found, strict=True)
+        ]
 
     async def seen(self, caller: Caller, resource: Resource, row: Row, action: str = "get") -> bytes | None:
         """What the caller may see of a row; None where it is hidden. For what is not a call: events, exports."""
@@ -181,6 +216,10 @@ class Access:
             scene = Scene(asking, _name(resource, message), read=lambda: message, owner=owner)
             for field in await self._unreadable(resource, scene, caller.name):
                 message.ClearField(field.name)
+        if not caller.trusted and self._original(resource) is not None:
+            asking = self._asking(caller)
+            for field in await self._hidden_of_snapshot(resource, asking, message, owner, caller.name):
+                message.snapshot.ClearField(field.name)
 
     # Writing.
 
@@ -228,7 +267,8 @@ class Access:
         asking = self._asking(caller)
         scene = await self._gettable(caller, resource, row, asking)
         hidden = await self._unreadable(resource, scene, None)
-        return Changing(self, call, resource, row, asking, hidden)
+        veiled = await self._hidden_of_snapshot(resource, asking, scene.resource, row.owner, None)
+        return Changing(self, call, resource, row, asking, hidden, veiled)
 
     async def changed(self, caller: Caller, resource: Resource, row: Row, asking: Asking, result: Any) -> None:
         """Judges an update on what is stored and on what would be. Raises Denied or Unauthenticated."""
@@ -399,6 +439,8 @@ class Access:
         return [field for field, rule in reads if not await self._holds(rule, scene, reader)]
 
     async def _seen(self, resource: Resource, scene: Scene, payload: bytes, reader: str | None) -> bytes:
+        if self._original(resource) is not None:
+            payload = await self._with_snapshot(resource, scene.asking, scene.owner or "", payload, reader)
         reads = self.rules(resource).reads
         if not reads:
             return payload
@@ -409,6 +451,28 @@ class Access:
             if not is_empty(message, field.descriptor) and not await self._holds(rule, scene, reader)
         ]
         return self._without(resource, payload, hidden) if hidden else payload
+
+    async def _with_snapshot(
+        self, resource: Resource, asking: Asking, owner: str, payload: bytes, reader: str | None
+    ) -> bytes:
+        """A revision, its snapshot as the one who asks may see the resource itself."""
+        message = self._schema.message_class(resource.message).FromString(payload)
+        hidden = await self._hidden_of_snapshot(resource, asking, message, owner, reader)
+        for field in hidden:
+            message.snapshot.ClearField(field.name)
+        return message.SerializeToString(deterministic=True) if hidden else payload
+
+    async def _hidden_of_snapshot(
+        self, resource: Resource, asking: Asking, message: Any, owner: str, reader: str | None
+    ) -> list[Field]:
+        """The fields of a revision's snapshot that the one who asks may not see, by the rules of the resource that it was
+        taken of, judged on it as it was then."""
+        original = self._original(resource)
+        if original is None or not message.HasField("snapshot"):
+            return []
+        snapshot = message.snapshot
+        scene = Scene(asking, _name(original, snapshot), read=partial(_itself, snapshot), owner=owner)
+        return [f for f in await self._unreadable(original, scene, reader) if not is_empty(snapshot, f.descriptor)]
 
     def _without(self, resource: Resource, payload: bytes, fields: Sequence[Field]) -> bytes:
         message: Message = self._schema.message_class(resource.message).FromString(payload)
@@ -429,7 +493,7 @@ class Access:
 class Changing:
     """One update that is being judged."""
 
-    __slots__ = ("_access", "_asking", "_call", "_hidden", "_resource", "_row")
+    __slots__ = ("_access", "_asking", "_call", "_hidden", "_resource", "_row", "_veiled")
 
     def __init__(
         self,
@@ -439,13 +503,20 @@ class Changing:
         row: Row,
         asking: Asking | None,
         hidden: Sequence[Field],
+        veiled: Sequence[Field] = (),
     ) -> None:
+        self._veiled = veiled
         self._access = access
         self._call = call
         self._resource = resource
         self._row = row
         self._asking = asking
         self._hidden = hidden
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The fields that the caller may not see."""
+        return frozenset(field.name for field in self._hidden)
 
     def kept(self, message: Any, paths: Sequence[str] | None) -> frozenset[str]:
         """The fields that stay as they are, because the caller may not see them. Raises Denied where the update speaks of
@@ -463,12 +534,14 @@ class Changing:
 
     def shown(self, result: Any) -> Any:
         """The result as the caller may see it."""
-        if not self._hidden:
+        if not self._hidden and not self._veiled:
             return result
         copy = type(result)()
         copy.CopyFrom(result)
         for field in self._hidden:
             copy.ClearField(field.name)
+        for field in self._veiled:
+            copy.snapshot.ClearField(field.name)
         return copy
 
 

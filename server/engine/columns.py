@@ -13,10 +13,11 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from server.errors import Invalid
 from server.schema.columns import is_map
-from server.schema.model import Resource
+from server.schema.model import Managed, Resource
 from server.store.changes import Value
 
 _FLOATS = {F.CPPTYPE_FLOAT, F.CPPTYPE_DOUBLE}
@@ -33,20 +34,44 @@ class Columns:
     """The encoders of one resource's fields, chosen once."""
 
     def __init__(self, resource: Resource) -> None:
+        self._resource = resource
         self._encoders = [
             (f.name, f.default is None, _encoder(f.descriptor)) for f in resource.fields if f.column != "name"
         ]
 
     def values(self, message: Message) -> tuple[Value, ...]:
-        """The values, in the order of the resource's fields.
+        """The values, in the order of the resource's fields; then, of what may end by itself, when it was deleted and when it
+        goes for good.
 
         Raises Invalid, naming the field, for what the message may hold but a column cannot: U+0000 in a text, a
         timestamp or duration out of its range.
         """
-        return tuple(
+        values = tuple(
             None if may_miss and not message.HasField(name) else _checked(name, encode, message)
             for name, may_miss, encode in self._encoders
         )
+        return values + ends(self._resource, message) if self._resource.ends else values
+
+
+def ends(resource: Resource, message: Any) -> tuple[Value, Value]:
+    """When a resource was deleted softly, and when it goes for good: at its `expire_time`, or earlier where it was deleted and
+    cannot be undeleted any more."""
+    deleted, when = None, []
+    if resource.expires and message.HasField("expire_time"):
+        when.append(message.expire_time.ToMicroseconds())
+    if resource.soft_delete and message.HasField("delete_time"):
+        deleted = message.delete_time.ToMicroseconds()
+        told = [m for m in (Managed.PURGE_TIME, Managed.EXPIRE_TIME) if m in resource.managed and message.HasField(m)]
+        when += [getattr(message, one).ToMicroseconds() for one in told] or [deleted + resource.retention * 1_000_000]
+    return _at(deleted), _at(min(when, default=None))
+
+
+def _at(micros: int | None) -> Value:
+    if micros is None:
+        return None
+    time = Timestamp()
+    time.FromMicroseconds(micros)
+    return _instant(time)
 
 
 def _checked(name: str, encode: Callable[[Any], Value], message: Message) -> Value:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import Message
 
-from server.engine import masks, transforms
+from server.engine import expiry, masks, transforms
 from server.engine.behaviors import Behaviors, is_empty
 from server.engine.columns import Columns
 from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
 from server.engine.transforms import Transform
 from server.engine.validation import Validation
-from server.errors import VIOLATIONS_MAX, Invalid, Stale, Violation
+from server.errors import VIOLATIONS_MAX, AlreadyExists, Invalid, NotFound, Precondition, Stale, Violation
 from server.schema.model import Behavior, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
 from server.store.changes import Act, Change, Origin, Row
@@ -139,14 +139,53 @@ class Decisions:
         if asked is not None and asked.transforms:
             transforms.apply(resource, message, asked.transforms, now, self.behaviors)
         setattr(message, resource.name_field, name)
+        uid = self._born(resource, message, now)
+        self._check(message, asked)
+        if resource.expires:
+            expiry.settle(message, None, now, asked or Asked(message), ttl=resource.ttl)
+        self.behaviors.forget(message)
+        return self._inserted(resource, message, pattern, uid, now, owner, origin, verb)
+
+    def made(self, resource: Resource, message: Any, owner: str, origin: Origin, verb: str = "created") -> Change:
+        """The change that stores `message`, which has its name and was checked, as it is but for what the engine manages."""
+        pattern = resource.pattern_of(getattr(message, resource.name_field))
+        assert pattern is not None
+        now = self._clock()
+        uid = self._born(resource, message, now)
+        return self._inserted(resource, message, pattern, uid, now, owner, origin, verb)
+
+    def implied(self, resource: Resource, name: str) -> Any:
+        """The resource called `name` as it is where nobody has said anything of it: a singleton (AIP-156)."""
+        message = self.schema.message_class(resource.message)()
+        setattr(message, resource.name_field, name)
+        for field, value in self._initial[resource.message]:
+            setattr(message, field.name, value)
+        if Managed.ETAG in resource.managed:
+            message.etag = etag_of(0)
+        return message
+
+    def _born(self, resource: Resource, message: Any, now: int) -> str:
+        """Gives a new resource what the engine manages; its uid is answered."""
         uid = fresh_uid()
         if Managed.UID in resource.managed:
             message.uid = uid
         if Managed.CREATE_TIME in resource.managed:
             message.create_time.FromMicroseconds(now)
         self._stamp(resource, message, now, now)
-        self._check(message, asked)
-        self.behaviors.forget(message)
+        return uid
+
+    def _inserted(
+        self,
+        resource: Resource,
+        message: Any,
+        pattern: Pattern,
+        uid: str,
+        now: int,
+        owner: str,
+        origin: Origin,
+        verb: str,
+    ) -> Change:
+        name = getattr(message, resource.name_field)
         return Change(
             act=Act.INSERT,
             resource=resource,
@@ -157,7 +196,7 @@ class Decisions:
             version=now,
             time=_rfc3339(now),
             values=self._columns[resource.message].values(message),
-            parent=parent,
+            parent=pattern.parent_of(name),
             owner=owner,
             uid=uid,
             kept_parent=self.schema.parent_of(resource, pattern),
@@ -187,9 +226,13 @@ class Decisions:
                 "The resource changed since it was read; read it again and retry.", resource=(resource.type, row.name)
             )
         stored = self.parse(resource, row.payload)
+        if deleted(resource, stored):
+            raise gone(resource, row.name)
         result = self.parse(resource, row.payload)
         message.DiscardUnknownFields()
         skip = kept | {resource.name_field, *resource.managed}
+        if resource.snapshot_of:
+            skip |= {"snapshot"}
         if not trusted:
             skip |= self.behaviors.hidden(resource)
         masks.apply(result, message, masks.implied(message) if paths is None else list(paths), skip)
@@ -205,30 +248,81 @@ class Decisions:
         version = row.version + 1
         self._stamp(resource, result, version, now)
         self._check(result, asked, stored=True)
+        if resource.expires:
+            expiry.settle(result, stored, now, asked or Asked(result), ttl=resource.ttl)
         self.behaviors.forget(result)
-        return result, Change(
-            act=Act.REPLACE,
+        return result, self._replaced(Act.REPLACE, resource, row, result, now, origin, verb)
+
+    def _replaced(
+        self, act: Act, resource: Resource, row: Row, result: Any, now: int, origin: Origin, verb: str
+    ) -> Change:
+        return Change(
+            act=act,
             resource=resource,
             name=row.name,
             verb=verb,
             origin=origin,
             payload=result.SerializeToString(deterministic=True),
-            version=version,
+            version=row.version + 1,
             expected=row.version,
             time=_rfc3339(now),
             values=self._columns[resource.message].values(result),
         )
 
-    def delete(self, resource: Resource, name: str, *, etag: str, force: bool, origin: Origin) -> Change:
-        """The change that removes `name`; with `force`, all that is below it too."""
+    def delete(
+        self, resource: Resource, name: str, *, etag: str, force: bool, origin: Origin, verb: str = "deleted"
+    ) -> Change:
+        """The change that removes `name` for good; with `force`, all that is below it too."""
         return Change(
             act=Act.REMOVE_TREE if force else Act.REMOVE,
             resource=resource,
             name=name,
-            verb="deleted",
+            verb=verb,
             origin=origin,
             expected=version_of(etag) if etag else None,
         )
+
+    def deleted(self, resource: Resource, row: Row, *, force: bool, origin: Origin) -> Change:
+        """What deleting `row` as it is means: the change that removes it or, where it can be undeleted, that marks it; with
+        `force`, also what is below it.
+
+        Raises NotFound where it is deleted already (AIP-164).
+        """
+        if not resource.soft_delete:
+            return self.delete(resource, row.name, etag=etag_of(row.version), force=force, origin=origin)
+        if deleted(resource, self.parse(resource, row.payload)):
+            raise NotFound(
+                f"{row.name} is deleted already.", metadata={"name": row.name}, resource=(resource.type, row.name)
+            )
+        return self.marked(resource, row, self._clock(), origin, force=force)
+
+    def marked(self, resource: Resource, row: Row, when: int, origin: Origin, *, force: bool = False) -> Change:
+        """The change that marks `row` as deleted at `when` (microseconds since 1970)."""
+        message = self.parse(resource, row.payload)
+        message.delete_time.FromMicroseconds(when)
+        for purged in {Managed.PURGE_TIME, Managed.EXPIRE_TIME} & resource.managed:
+            getattr(message, purged).FromMicroseconds(when + resource.retention * 1_000_000)
+        self._stamp(resource, message, row.version + 1, when)
+        return self._replaced(Act.MARK_TREE if force else Act.MARK, resource, row, message, when, origin, "deleted")
+
+    def unmarked(self, resource: Resource, row: Row, origin: Origin) -> Change:
+        """The change that undeletes `row`. Raises AlreadyExists where it is not deleted (AIP-164)."""
+        message = self.parse(resource, row.payload)
+        if not deleted(resource, message):
+            raise AlreadyExists(
+                f"{row.name} is not deleted.",
+                reason="NOT_DELETED",
+                metadata={"name": row.name},
+                resource=(resource.type, row.name),
+            )
+        for one in {Managed.DELETE_TIME, Managed.PURGE_TIME, Managed.EXPIRE_TIME} & resource.managed:
+            message.ClearField(one)
+        now = self._clock()
+        self._stamp(resource, message, row.version + 1, now)
+        pattern = resource.pattern_of(row.name)
+        assert pattern is not None
+        change = self._replaced(Act.UNMARK, resource, row, message, now, origin, "undeleted")
+        return replace(change, parent=pattern.parent_of(row.name), kept_parent=self.schema.parent_of(resource, pattern))
 
     def _named(self, resource: Resource, pattern: Pattern, message: Any, parent: str) -> str:
         """The id of the name that the message brings itself, if it is one below `parent` and the client's to give."""
@@ -269,6 +363,21 @@ class Decisions:
             named = {v.field for v in violations}
             violations = violations + [v for v in self._validation.violations(message) if v.field not in named]
         return violations[:VIOLATIONS_MAX]
+
+
+def deleted(resource: Resource, message: Any) -> bool:
+    """Whether a stored resource is deleted softly."""
+    return resource.soft_delete and bool(message.HasField("delete_time"))
+
+
+def gone(resource: Resource, name: str) -> Precondition:
+    """The refusal of what cannot be done with a resource that is deleted softly."""
+    return Precondition(
+        f"{name} is deleted; undelete it first.",
+        reason="DELETED",
+        metadata={"name": name},
+        resource=(resource.type, name),
+    )
 
 
 def _rfc3339(micros: int) -> str:

@@ -154,7 +154,8 @@ class Lists:
             token = pages.sealed(bound, shown[-1].name)
         elif more:
             last = self._decisions.parse(resource, shown[-1].payload)
-            token = pages.sealed_place(bound, order.place(shown[-1].name, last))
+            unseen = self._access.rules(resource).copies if asking is not None else ()
+            token = pages.sealed_place(bound, order.place(shown[-1].name, last, unseen))
         total = None
         if wanted.total:
             alone = None if more or wanted.token or (wanted.skip and not shown) else wanted.skip + len(shown)

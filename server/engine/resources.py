@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from server.caller import Caller
+from server.engine import singletons
 from server.engine.access import Access, absent
-from server.engine.decisions import Asked, Clock, Decisions
-from server.engine.identity import etag_of, version_of
+from server.engine.decisions import Asked, Clock, Decisions, deleted
+from server.engine.identity import version_of
 from server.engine.lists import Lists, Queries
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
 from server.schema.model import Resource, Schema
@@ -85,7 +86,12 @@ class Resources:
         Unauthenticated.
         """
         self.decisions.check_name(resource, name)
-        return (await self.access.get(call, resource, name)).payload
+        try:
+            return (await self.access.get(call, resource, name)).payload
+        except NotFound:
+            if not resource.singleton(name):
+                raise
+        return await singletons.get(self, call, resource, name)
 
     def over(self, records: Records) -> Resources:
         """The same engine over other records."""
@@ -158,6 +164,20 @@ class Resources:
         async with self.records.turn(resource, name):
             for _ in range(ATTEMPTS):
                 row = await self.records.latest(resource, name)
+                if row is None and resource.singleton(name):
+                    there = await singletons.row(self, call, resource, name, None)
+                    result, change = await self._decided(call, resource, there, message, paths, etag, asked)
+                    if change is None or validate_only:
+                        return result
+                    change = self.decisions.made(
+                        resource, self.decisions.parse(resource, change.payload), there.owner, call.origin
+                    )
+                    outcome = await self.records.write(change)
+                    if outcome is Outcome.DONE:
+                        return await self._shown(call, resource, self.decisions.parse(resource, change.payload), change)
+                    if outcome is not Outcome.TAKEN:
+                        raise refusal(change, outcome)
+                    continue  # it came into being meanwhile
                 if row is None:
                     if not allow_missing:
                         raise absent(resource, name)
@@ -209,7 +229,7 @@ class Resources:
 
     async def _shown(self, call: Call, resource: Resource, message: Any, change: Change) -> bytes:
         """What was created, as its maker may see it."""
-        if call.caller.trusted or not self.access.rules(resource).reads:
+        if call.caller.trusted or not self.access.veils(resource):
             return change.payload
         await self.access.redact(call.caller, resource, message, change.owner)
         return bytes(message.SerializeToString(deterministic=True))
@@ -224,9 +244,11 @@ class Resources:
         force: bool = False,
         allow_missing: bool = False,
         validate_only: bool = False,
-    ) -> None:
-        """Returns once it is gone, and with `force` all that is below it.
+        answered: bool = False,
+    ) -> bytes:
+        """Returns once it is gone, or marked where it can be undeleted, and with `force` all that is below it.
 
+        Where it is `answered`: the resource, marked or as it was, as the caller may see it; empty where there was none.
         Raises Invalid, NotFound, Denied, Unauthenticated, Stale, and Precondition where it has children and `force` is not
         given.
         """
@@ -239,30 +261,34 @@ class Resources:
                     if row is None:
                         raise absent(resource, name)
                     await self.access.delete(call, resource, row)
+                    # What was judged is what goes: not what it may have become since.
+                    change = self.decisions.deleted(resource, row, force=force, origin=call.origin)
                 except NotFound:
                     if allow_missing:
-                        return  # so for what is hidden, too
+                        return b""  # so for what is hidden, too
                     raise
                 if etag and version_of(etag) != row.version:
                     raise stale(resource, name)
-                # What was judged is what goes: not what it may have become since.
-                change = self.decisions.delete(
-                    resource, name, etag=etag_of(row.version), force=force, origin=call.origin
-                )
-                if validate_only:
-                    return
-                outcome = await self.records.write(change)
+                outcome: Became = Outcome.DONE if validate_only else await self.records.write(change)
                 if outcome is Outcome.DONE:
-                    return
+                    return await self.shown(call, resource, row, change) if answered else b""
                 if etag or outcome not in (Outcome.CHANGED, Outcome.ABSENT):
                     raise refusal(change, outcome)
         raise Stale("Others keep changing it; retry.", reason="CONCURRENT_CHANGE", retry_after=0.1)
 
+    async def shown(self, call: Call, resource: Resource, row: Row, change: Change) -> bytes:
+        """What `row` has become, as the caller may see it; as it was where it was removed."""
+        became = replace(row, payload=change.payload or row.payload, version=change.version)
+        return await self.access.seen(call.caller, resource, became) or b""
+
     async def _could_create(self, change: Change) -> None:
         if await self.records.latest(change.resource, change.name) is not None:
             raise refusal(change, Outcome.TAKEN)
-        if change.kept_parent and await self.records.latest(change.kept_parent, change.parent) is None:
-            raise refusal(change, Outcome.ORPHAN)
+        if change.kept_parent:
+            kept = change.kept_parent
+            parent = await self.records.latest(kept, change.parent)
+            if parent is None or deleted(kept, self.decisions.parse(kept, parent.payload)):
+                raise refusal(change, Outcome.ORPHAN)
 
     async def _create_missing(
         self, call: Call, resource: Resource, message: Any, asked: Asked | None, validate_only: bool

@@ -17,7 +17,7 @@ def encoder(schema: Schema) -> Callable[[str, Sequence[str]], Callable[[bytes], 
     def of(message: str, fields: Sequence[str]) -> Callable[[bytes], Sequence[Value]]:
         resource = schema.resources[message]
         known = {f.name: f for f in resource.fields}
-        columns = Columns(replace(resource, fields=tuple(known[name] for name in fields)))
+        columns = Columns(replace(resource, fields=tuple(known[name] for name in fields), retention=0, expires=False))
         kind = schema.message_class(message)
         return lambda payload: columns.values(kind.FromString(payload))
 

@@ -127,6 +127,11 @@ class Resource:
         """Whether what is deleted is kept for a while, marked."""
         return self.retention > 0
 
+    @property
+    def ends(self) -> bool:
+        """Whether a time can come at which it goes by itself: it is kept with each."""
+        return self.soft_delete or self.expires
+
     def pattern_of(self, name: str) -> Pattern | None:
         """The pattern that `name` is of, if any."""
         return next((p for p in self.patterns if p.matches(name)), None)

@@ -20,6 +20,12 @@ class Act(Enum):
     REPLACE = auto()
     REMOVE = auto()
     REMOVE_TREE = auto()
+    MARK = auto()
+    """It is deleted softly: replaced, unless there is something below it that is not."""
+    MARK_TREE = auto()
+    """So is what is below it, as far as that can be."""
+    UNMARK = auto()
+    """It is undeleted: replaced, and with it what was deleted along with it."""
 
 
 class Outcome(Enum):
@@ -29,7 +35,7 @@ class Outcome(Enum):
     TAKEN = b"taken"
     """The name exists already."""
     ORPHAN = b"orphan"
-    """The parent does not exist."""
+    """The parent does not exist, or is deleted."""
     ABSENT = b"absent"
     """There is no such row."""
     CHANGED = b"changed"

@@ -18,6 +18,8 @@ INSERT_LEAD = ("name", "parent", "owner", "uid", "version", "at", "payload", *_O
 REPLACE_LEAD = ("name", "expected", "version", "at", "payload", *_ORIGIN)
 REMOVE_LEAD = ("name", "expected", *_ORIGIN)
 
+ENDS = ("_delete_time", "_expire_time")
+
 _NOTED = """noted as (
   insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
   select {message}, a.verb, a.name, {payload}, a.caller, a.request_id, a.traceparent
@@ -25,8 +27,10 @@ _NOTED = """noted as (
 
 
 def columns(resource: Resource) -> list[tuple[str, str]]:
-    """Name and type of the columns of the resource's fields, without the name's, in the order of Change.values."""
-    return [(f.column, f.column_type) for f in resource.fields if f.column != "name"]
+    """Name and type of the columns of the resource's fields, without the name's, in the order of Change.values; and of those
+    that say when it was deleted and goes, where it does so by itself."""
+    fields = [(f.column, f.column_type) for f in resource.fields if f.column != "name"]
+    return [*fields, *((column, "timestamptz") for column in ENDS if resource.ends)]
 
 
 class Statements:
@@ -50,6 +54,7 @@ class Statements:
         self.replace = self._replace()
         self.lock = self._text("select 1 from {table} where name = any($1::text[]) order by name for update")
         self.remove = self._remove()
+        self.mark = self._mark() if resource.soft_delete else b""
         self.remove_tree = self._remove_tree()
 
     def _text(self, text: str, **parts: sql.Composable) -> bytes:
@@ -81,8 +86,11 @@ class Statements:
         orphan: sql.Composable = sql.SQL("false")
         if parent is not None:
             held = sql.SQL(
-                ", held as materialized (select p.name from {} p where p.name = any($2::text[]) order by p.name for key share)"
-            ).format(sql.Identifier(parent.table_schema, parent.table_name))
+                ", held as materialized (select p.name from {} p where p.name = any($2::text[]){} order by p.name for key share)"
+            ).format(
+                sql.Identifier(parent.table_schema, parent.table_name),
+                sql.SQL(" and p._delete_time is null" if parent.soft_delete else ""),
+            )
             join = sql.SQL("join held h on h.name = a.parent")
             orphan = sql.SQL("not exists (select 1 from held h where h.name = a.parent)")
         return self._text(
@@ -103,11 +111,13 @@ class Statements:
             noted=self._noted("made", "a.payload"),
         )
 
-    def _replace(self) -> bytes:
-        sets = sql.SQL("").join(
+    def _sets(self) -> sql.Composable:
+        return sql.SQL("").join(
             sql.SQL(", {} = {}").format(sql.Identifier(c), v)
             for (c, _), v in zip(self._columns, self._values(), strict=True)
         )
+
+    def _replace(self) -> bytes:
         return self._text(
             """with {asked}, locked as materialized (
               select t.name, t._version from {table} t where t.name = any($1::text[]) order by t.name for no key update),
@@ -118,19 +128,63 @@ class Statements:
             select case when c.name is not null then 'done' when l.name is null then 'absent' else 'changed' end
             from asked a left join changed c using (name) left join locked l using (name) order by a.i""",
             asked=self._asked(REPLACE_LEAD, fields=True),
-            sets=sets,
+            sets=self._sets(),
             noted=self._noted("changed", "a.payload"),
         )
 
-    def _remove(self) -> bytes:
-        children = [sql.Identifier(c.table_schema, c.table_name) for c in self._schema.children_of(self.resource)]
-        occupied = sql.SQL(" or ").join(
-            sql.SQL("exists (select 1 from {} c where c._parent = t.name)").format(c) for c in children
+    def _mark(self) -> bytes:
+        """As a replacement; what has something below it that is not deleted softly stays. To be locked before."""
+        return self._text(
+            """with {asked}, found as materialized (
+              select t.name, t._version, {occupied} as occupied from {table} t where t.name = any($1::text[])),
+            changed as (
+              update {table} t set _version = a.version::bigint, _update_time = a.at::timestamptz, _payload = a.payload{sets}
+              from asked a join found f using (name)
+              where t.name = a.name and not f.occupied and (a.expected is null or f._version = a.expected::bigint)
+              returning t.name), {noted}
+            select case when c.name is not null then 'done' when f.name is null then 'absent'
+              when a.expected is not null and f._version <> a.expected::bigint then 'changed' else 'occupied' end
+            from asked a left join changed c using (name) left join found f using (name) order by a.i""",
+            asked=self._asked(REPLACE_LEAD, fields=True),
+            occupied=self._occupied(" and c._delete_time is null"),
+            sets=self._sets(),
+            noted=self._noted("changed", "a.payload"),
         )
+
+    def _occupied(self, unless_marked: str) -> sql.Composable:
+        """Whether the row `t` has children that do not go with it unasked."""
+        attached = attached_to(self._schema, self.resource)
+        children = [c for c in self._schema.children_of(self.resource) if c not in attached]
+        found = [
+            sql.SQL("exists (select 1 from {} c where c._parent = t.name{})").format(
+                sql.Identifier(c.table_schema, c.table_name), sql.SQL(unless_marked if c.soft_delete else "")
+            )
+            for c in children
+        ]
+        return sql.SQL(" or ").join(found) if found else sql.SQL("false")
+
+    def _detached(self, i: int, child: Resource) -> sql.Composable:
+        """The parts of a removal by which what is attached goes, with its events."""
+        return sql.SQL(
+            """detached_{i} as (
+              delete from {child} b using asked a join found f using (name)
+              where b._parent = a.name and not f.occupied and (a.expected is null or f._version = a.expected::bigint)
+              returning b.name, b._payload, a.caller, a.request_id, a.traceparent),
+            noted_{i} as (
+              insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
+              select {message}, 'deleted', name, _payload, caller, request_id, traceparent from detached_{i} order by name), """
+        ).format(
+            i=sql.SQL(str(i)),
+            child=sql.Identifier(child.table_schema, child.table_name),
+            message=sql.Literal(child.message),
+        )
+
+    def _remove(self) -> bytes:
+        attached = attached_to(self._schema, self.resource)
         return self._text(
             """with {asked}, found as materialized (
               select t.name, t._version, t._payload, {occupied} as occupied from {table} t where t.name = any($1::text[])),
-            gone as (
+            {attached}gone as (
               delete from {table} t using asked a join found f using (name)
               where t.name = a.name and not f.occupied and (a.expected is null or f._version = a.expected::bigint)
               returning t.name), {noted}
@@ -138,7 +192,8 @@ class Statements:
               when a.expected is not null and f._version <> a.expected::bigint then 'changed' else 'occupied' end
             from asked a left join gone g using (name) left join found f using (name) order by a.i""",
             asked=self._asked(REMOVE_LEAD, fields=False),
-            occupied=occupied if children else sql.SQL("false"),
+            occupied=self._occupied(""),
+            attached=sql.SQL("").join(self._detached(i, child) for i, child in enumerate(attached)),
             noted=self._noted("gone", "f._payload", "join found f using (name)"),
         )
 
@@ -189,4 +244,23 @@ class Statements:
         return out
 
 
-LEADS = {Act.INSERT: INSERT_LEAD, Act.REPLACE: REPLACE_LEAD, Act.REMOVE: REMOVE_LEAD, Act.REMOVE_TREE: REMOVE_LEAD}
+def attached_to(schema: Schema, resource: Resource) -> list[Resource]:
+    """The kinds of resources below one that go with it though nobody says so: its revisions (AIP-162), and singletons
+    (AIP-156), which are there because it is. Not those that have something below themselves."""
+    return [
+        child
+        for child in schema.children_of(resource)
+        if (child.snapshot_of == resource.message or all(p.singleton for p in child.patterns))
+        and not schema.children_of(child)
+    ]
+
+
+LEADS = {
+    Act.INSERT: INSERT_LEAD,
+    Act.REPLACE: REPLACE_LEAD,
+    Act.REMOVE: REMOVE_LEAD,
+    Act.REMOVE_TREE: REMOVE_LEAD,
+    Act.MARK: REPLACE_LEAD,
+    Act.MARK_TREE: REPLACE_LEAD,
+    Act.UNMARK: REPLACE_LEAD,
+}

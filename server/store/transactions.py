@@ -37,6 +37,7 @@ class Lock(Enum):
 
 _ORDER = list(Lock)
 
+
 class Undone(Exception):
     """Raised in the block of a transaction: all of it is taken back, and the block is over."""
 
@@ -134,7 +135,9 @@ class Transaction:
         """Carries out consequences. What they change is locked: all of it can be done."""
         for group in self._groups(changes, judged=True):
             if any(outcome is not Outcome.DONE for outcome in await self._carried_out(group)):
-                raise Stale("Others changed the same at the same time; try again.", reason="CONTENTION", retry_after=0.1)
+                raise Stale(
+                    "Others changed the same at the same time; try again.", reason="CONTENTION", retry_after=0.1
+                )
 
     def _groups(self, changes: Sequence[Change], *, judged: bool = False) -> Iterator[list[Change]]:
         """Changes that follow one another and can be one statement: of one kind, each of another resource, and without
@@ -196,8 +199,12 @@ def steps(statements: Statements, change: Change) -> list[tuple[bytes, bool]]:
     match change.act:
         case Act.INSERT:
             return [(statements.insert[change.kept_parent.message if change.kept_parent else None], False)]
-        case Act.REPLACE:
+        case Act.REPLACE | Act.UNMARK:
             return [(statements.replace, False)]
+        case Act.MARK:
+            return [(statements.lock, False), (statements.mark, False)]
+        case Act.MARK_TREE:
+            return [(statements.lock, False), (statements.replace, False)]
         case Act.REMOVE:
             return [(statements.lock, False), (statements.remove, False)]
         case Act.REMOVE_TREE:
@@ -225,7 +232,7 @@ def lead(change: Change) -> list[Value]:
 
 def values(change: Change) -> Sequence[Value]:
     """Those of the fields' columns, where the act takes them."""
-    return change.values if change.act in (Act.INSERT, Act.REPLACE) else ()
+    return () if change.act in (Act.REMOVE, Act.REMOVE_TREE) else change.values
 
 
 def _needs(change: Change) -> Iterator[tuple[Resource, str, Lock]]:
@@ -233,4 +240,4 @@ def _needs(change: Change) -> Iterator[tuple[Resource, str, Lock]]:
         if change.kept_parent is not None:
             yield change.kept_parent, change.parent, Lock.KEEP
     else:
-        yield change.resource, change.name, Lock.CHANGE if change.act is Act.REPLACE else Lock.UPDATE
+        yield change.resource, change.name, Lock.CHANGE if change.act in (Act.REPLACE, Act.UNMARK) else Lock.UPDATE

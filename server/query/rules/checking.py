@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
@@ -87,6 +87,8 @@ class ResourceRules:
     reads: tuple[tuple[Field, Rule], ...] = ()
     """Of the fields that not every reader of the resource may see."""
     writes: tuple[tuple[Field, Rule], ...] = ()
+    copies: frozenset[str] = frozenset()
+    """Fields with a copy of a resource of which not every reader may see all: nothing is found by what is in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,9 @@ class _Checking:
     def rules(self) -> Rules:
         resources = {r.message: self._resource(r) for r in self._stored}
         for r in self._stored:
+            if r.snapshot_of and resources[r.snapshot_of].reads:
+                resources[r.message] = replace(resources[r.message], copies=frozenset({"snapshot"}))
+        for r in self._stored:
             self._check_embedded(r, {m for m, found in resources.items() if found.reads or found.writes})
         methods = {
             m.path: found
@@ -183,8 +188,8 @@ class _Checking:
             message = left.pop()
             for f in message.fields:
                 held = f.message_type
-                if held is None:
-                    continue
+                if held is None or (message.full_name == resource.message and held.full_name == resource.snapshot_of):
+                    continue  # of a snapshot the rules are asked
                 if held.full_name in ruled:
                     self._faults.append(
                         f"{resource.descriptor.file.name}: {resource.message}: {f.full_name} holds a {held.full_name}, whose "

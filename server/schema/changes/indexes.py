@@ -78,7 +78,14 @@ def wanted(resource: Resource, columns: Mapping[str, str] | None = None) -> list
     # What is deleted is asked for all that refers to it.
     declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference is not None]
     out = {one.name: one for index in declared for one in [_wanted(resource, index, fields, named)]}
-    return list(out.values())
+    return [*out.values(), *([_ends(resource)] if resource.ends else [])]
+
+
+def _ends(resource: Resource) -> Wanted:
+    """By when each goes by itself, of those that do."""
+    name = f"{OURS}{digest(f'{resource.message} ends')}_ends"
+    keys = sql.Identifier("_expire_time"), sql.Identifier("name")
+    return Wanted(name, (), False, "btree", keys, sql.SQL("_expire_time is not null"))
 
 
 def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named: Mapping[str, str]) -> Wanted:

@@ -135,7 +135,7 @@ def _names(method: Method) -> Callable[[Call, Any], _Several]:
     """Of a batch of names to delete."""
     resource, field = method.resource, method.requests_field
     assert resource is not None
-    write = deletion(method)
+    write = deletion(method, answered=bool(method.items_field))
     with_parent = "parent" in method.fields
 
     def several(call: Call, request: Any) -> _Several:

@@ -53,7 +53,7 @@ def update(resources: Resources, method: Method) -> Behavior:
 
 
 def delete(resources: Resources, method: Method) -> Behavior:
-    """Deletes a resource."""
+    """Deletes a resource, and answers it where the method says so."""
     parsed, write = parser(resources, method, SERVED[Kind.DELETE], checked=True), deletion(method)
 
     async def behavior(data: bytes, _: Any) -> bytes:
@@ -107,14 +107,15 @@ def change(method: Method, paths: Callable[[Any], Sequence[str] | None]) -> Writ
     return write
 
 
-def deletion(method: Method) -> Write:
-    """What the requests of a Delete ask for."""
+def deletion(method: Method, *, answered: bool = False) -> Write:
+    """What the requests of a Delete ask for; `answered` where what is deleted is answered though the method does not say so."""
     resource = method.resource
     assert resource is not None
     has = method.fields.__contains__
+    answered = answered or method.answer == resource.message
 
-    async def write(resources: Resources, call: Call, request: Any) -> bytes:
-        await resources.delete(
+    def write(resources: Resources, call: Call, request: Any) -> Awaitable[bytes]:
+        return resources.delete(
             call,
             resource,
             request.name,
@@ -122,7 +123,7 @@ def deletion(method: Method) -> Write:
             force=has("force") and request.force,
             allow_missing=has("allow_missing") and request.allow_missing,
             validate_only=has("validate_only") and request.validate_only,
+            answered=answered,
         )
-        return b""
 
     return write
