@@ -73,6 +73,15 @@ def test_updates_and_deletions_answer_operations_too(here: Desk, who: Client) ->
     assert here.rest(who, "GET", name) == ABSENT
 
 
+def test_a_batch_answers_an_operation(here: Desk, who: Client) -> None:
+    ids = [new(), new()]
+    batch = {"requests": [{"parent": "rooms/a", "folder": {"title": id}, "folderId": id} for id in ids]}
+    answer = here.rest(who, "POST", "rooms/a/folders:batchCreate", batch)
+    assert [folder["title"] for folder in answer["response"]["folders"]] == ids
+    assert answer["metadata"]["target"] == "rooms/a"
+    assert here.rest(who, "GET", answer["name"]) == answer
+
+
 def test_a_refusal_is_no_operation(here: Desk, who: Client) -> None:
     id = new()
     made(here, who, id)

@@ -72,6 +72,20 @@ def test_so_are_updates_deletions_and_an_apps_own_methods(here: Desk, who: Clien
     assert here.events(name) == ["created", "updated", "updated", "updated", "deleted"]
 
 
+def test_a_batch_is_done_once_too(here: Desk, who: Client) -> None:
+    ids, request = [new(), new()], new()
+    batch = {"requests": [{"note": {"title": id}, "noteId": id} for id in ids], "requestId": request}
+    rehearsal = {"requests": [one | {"validateOnly": True} for one in batch["requests"]], "requestId": request}
+    assert [n["title"] for n in here.rest(who, "POST", "notes:batchCreate", rehearsal)["notes"]] == ids
+    first = here.rest(who, "POST", "notes:batchCreate", batch)
+    assert here.rest(who, "POST", "notes:batchCreate", batch) == first
+    assert [here.events(f"notes/{id}") for id in ids] == [["created"], ["created"]]
+    again = {"requests": [{"note": {"title": "x"}, "noteId": new()}, batch["requests"][0]], "requestId": new()}
+    assert here.rest(who, "POST", "notes:batchCreate", again).code == "ALREADY_EXISTS"
+    assert here.events(f"notes/{again['requests'][0]['noteId']}") == []
+    assert kept(here, again["requestId"]) == 0
+
+
 def test_many_at_once_are_one(here: Desk, who: Client) -> None:
     id, request = new(), new()
     with ThreadPoolExecutor(12) as together:

@@ -69,6 +69,8 @@ where id = %s and delete_time is not null and purge_time is null
 
 _WORDS: LiteralString = "delete from transom.words where user_id = %s or (email_key = %s and email_key <> '')"
 _MAILS: LiteralString = "delete from transom.mails where lower(recipient) = any(%s)"
+_REQUESTS: LiteralString = "delete from transom.requests where caller = %s"
+_OPERATIONS: LiteralString = "delete from transom.operations where caller = %s"
 _GONE: LiteralString = "delete from transom.users where id = %s and delete_time is not null"
 
 # Only what the account did itself, or nobody known did to it, tells of its own devices; the rest tells of admins'.
@@ -238,7 +240,12 @@ def export_failed(id: str, life: timedelta) -> Statement:
 
 def _cleaned(account: Condemned) -> list[Statement]:
     spellings = {spelling.lower() for spelling in (account.email, account.email_key) if spelling}
-    return [(_WORDS, [account.id, account.email_key or ""]), (_MAILS, [sorted(spellings)])]
+    return [
+        (_WORDS, [account.id, account.email_key or ""]),
+        (_MAILS, [sorted(spellings)]),
+        (_REQUESTS, [account.name]),
+        (_OPERATIONS, [account.name]),
+    ]
 
 
 class StoredAccountData:
@@ -260,7 +267,7 @@ class StoredAccountData:
             return cursor.rowcount
 
     async def clean(self, account: Condemned) -> None:
-        """Removes words and mails of an account."""
+        """Removes words and mails of an account, and what it was answered."""
         async with transaction(self._pool, Condemned) as cursor:
             for statement, parameters in _cleaned(account):
                 await cursor.execute(statement, parameters)

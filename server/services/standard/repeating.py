@@ -54,7 +54,7 @@ class Repeating:
         schema, requests, retelling = self._resources.schema, self._requests, self._retelling
         kind, answer = schema.message_class(method.request), schema.message_class(method.response)
         tag = varint(kind.DESCRIPTOR.fields_by_name[REQUEST_ID].number << 3 | 2)
-        with_validate = "validate_only" in method.fields
+        validates = _validating(method)
         body = Body(schema, method)
 
         def made(over: Resources) -> Behavior:
@@ -64,7 +64,7 @@ class Repeating:
                 if tag not in data:  # nearly always there is none, and this is quick to see
                     return await plain(data, context)
                 request = _parsed(kind, data)
-                if not request.request_id or (with_validate and request.validate_only):
+                if not request.request_id or validates(request):
                     return await plain(data, context)
                 call = calling()
 
@@ -86,7 +86,7 @@ class Repeating:
 
     def _operating(self, method: Method, make: Make) -> Make:
         kind, operations = self._resources.schema.message_class(method.request), self._operations
-        with_validate = "validate_only" in method.fields
+        validates = _validating(method)
 
         def made(over: Resources) -> Behavior:
             async def behavior(data: bytes, context: Any) -> bytes:
@@ -97,12 +97,25 @@ class Repeating:
                     method,
                     request,
                     lambda joined: make(joined)(data, context),
-                    validate_only=with_validate and request.validate_only,
+                    validate_only=validates(request),
                 )
 
             return behavior
 
         return made
+
+
+def _validating(method: Method) -> Callable[[Any], bool]:
+    """Whether a request asks for nothing to be kept (AIP-163): it, or those that it is a batch of."""
+    itself = "validate_only" in method.fields
+    each = method.requests_field if method.each is not None and "validate_only" in method.each.fields else ""
+
+    def validates(request: Any) -> bool:
+        if itself and request.validate_only:
+            return True
+        return bool(each) and any(one.validate_only for one in getattr(request, each))
+
+    return validates
 
 
 def _parsed(kind: Any, data: bytes) -> Any:
