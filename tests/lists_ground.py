@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf import json_format
 from library_ground import Database, Engine, engine
+from transom.data.v1 import data_pb2
 
 from server.caller import Caller, Kind
 from server.engine.aggregates import Aggregates
@@ -18,9 +19,9 @@ from server.errors import Refusal
 from server.schema.compilation import compile_app
 from server.schema.model import Schema
 from server.schema.reading import read
+from server.services import aggregate_messages
 from server.services.current import CURRENT, Current
-from server.services.data import DataService
-from server.services.standard import StandardMethods
+from server.services.standard import StandardMethods, calling
 from server.store.queries import Note
 
 APP = Path(__file__).parent / "protos" / "catalog"
@@ -59,17 +60,21 @@ class Catalog:
         """Rows of an aggregate of books: groups and values, as JSON has them, without what says their type."""
         answer = await self.aggregated(by, {"type": "catalog.test/Book", "parent": SHELF, **asked})
         return [
-            {name: next(iter(value.values()), None) for part in ("group", "values") for name, value in row.get(part, {}).items()}
+            {
+                name: next(iter(value.values()), None)
+                for part in ("group", "values")
+                for name, value in row.get(part, {}).items()
+            }
             for row in answer.get("rows", [])
         ]
 
     async def aggregated(self, by: Caller, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to an Aggregate, as JSON."""
-        service = catalog().message_class("transom.data.v1.AggregateRequest")
         self._says(by)
         aggregates = Aggregates(catalog(), self.on.resources.lists, self.on.queries, self.on.resources.access)
-        said = json_format.ParseDict(request, service())
-        return json_format.MessageToDict(await DataService(aggregates).Aggregate(said, None))
+        said = json_format.ParseDict(request, data_pb2.AggregateRequest())
+        answer = await aggregates.page(calling(), aggregate_messages.question(said))
+        return json_format.MessageToDict(aggregate_messages.response(answer))
 
     async def add(self, id: str, by: Caller = ANN, shelf: str = SHELF, **fields: Any) -> None:
         """A book."""

@@ -63,7 +63,7 @@ def query_pool(dsn: str, name: str) -> Pool:
             "application_name": name,
             "connect_timeout": 5,
             # Plans are made for the values that are asked for: which index serves depends on them.
-            "options": f"-c statement_timeout={SECONDS}s -c default_transaction_read_only=on -c timezone=UTC -c jit=off"
+            "options": f"-c statement_timeout={SECONDS}s -c timezone=UTC -c jit=off"
             " -c plan_cache_mode=force_custom_plan",
         },
         open=False,
