@@ -228,6 +228,7 @@ def sorted_otherwise(dsn: str) -> Iterator[psycopg.Connection[Any]]:
         try:
             with psycopg.connect(make_conninfo(dsn, dbname=name)) as connection:
                 connection.execute("set timezone to 'UTC'")
+                connection.execute("create extension pg_trgm")
                 connection.commit()
                 yield connection
         finally:

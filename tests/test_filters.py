@@ -420,7 +420,6 @@ def test_indexes_serve_filters(components: Stack, filters: Filters) -> None:
         sorted_otherwise(components.env["TRANSOM_POSTGRES"]) as connection,
         connection.transaction(force_rollback=True),
     ):
-        connection.execute("create extension pg_trgm")  # by the role that the system runs as
         tables_made(connection, World(catalogue(), [], [], NOW))
         connection.execute(
             f"""insert into {TABLE} (name, _parent, _uid, _owner, _version, _create_time, _update_time, _payload, title, priority,
@@ -430,17 +429,16 @@ def test_indexes_serve_filters(components: Stack, filters: Filters) -> None:
                   jsonb_build_object('key', 'value ' || i, 'key' || i, ''), jsonb_build_array('tag' || i)
                 from generate_series(1, 5000) i"""
         )
-        connection.execute(
-            f"create index by_words on {TABLE} using gin ({search_expression(books())} gin_trgm_ops)"  # type: ignore[arg-type]
-        )
+        connection.execute(f"reindex table {TABLE}")  # what is still to be put into the GIN indexes is there now
         connection.execute(f"analyze {TABLE}")
         here = Shelf(connection, [])
         for text, index in SERVED:
             values: list[Any] = []
             condition = filters.parse(text).condition(values)
             plan = here.asked(f"explain select * from {TABLE} t where t._parent = 'shelves/a' and {condition}", values)
-            said = "\n".join(line for (line,) in plan)
-            assert index in said.replace("Filter:", "\0").split("\0")[0] and "Seq Scan" not in said, f"{text}\n{said}"
+            used = [line for (line,) in plan if "Index Scan" in line]
+            assert used, f"{text}\n{plan}"
+            assert all(index in line for line in used), f"{text}\n{plan}"
 
 
 def test_a_check_can_tell_what_an_index_could_serve(filters: Filters) -> None:

@@ -1,8 +1,10 @@
 """The indexes that a resource's table has: those that every table needs, and those that the schema declares.
 
 A List reads a page of one collection in some order, from where the last page ended: so an index begins with the parent,
-where it is not declared for everywhere, and ends with the name. Texts are ordered by their bytes (`collate "C"`), as lists
-are; what is not set comes first. An index is known by its name, which changes with all that it is made of but the names of
+where it is not declared for everywhere, and ends with the name, in the direction of the last key. Texts are ordered by their
+bytes (`collate "C"`), as lists are; what is not set comes first. Words are found by their trigrams.
+
+An index is known by its name, which changes with all that it is made of but the names of
 columns: a rename needs no new index.
 """
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import FieldDescriptor
 from psycopg import sql
 
+from server.schema import expressions
 from server.schema.columns import column_type, digest, identifier
 from server.schema.model import Field, Index, Resource
 
@@ -78,6 +81,7 @@ def wanted(resource: Resource, columns: Mapping[str, str] | None = None) -> list
     # What is deleted is asked for all that refers to it.
     declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference is not None]
     out = {one.name: one for index in declared for one in [_wanted(resource, index, fields, named)]}
+    out |= {one.name: one for one in _words(resource, named)}
     return [*out.values(), *([_ends(resource)] if resource.ends else [])]
 
 
@@ -88,8 +92,20 @@ def _ends(resource: Resource) -> Wanted:
     return Wanted(name, (), False, "btree", keys, sql.SQL("_expire_time is not null"))
 
 
+def _words(resource: Resource, named: Mapping[str, str]) -> list[Wanted]:
+    """The index of the words in the fields that are searched, if any are. It needs the extension pg_trgm."""
+    fields = expressions.searched(resource)
+    if not fields:
+        return []
+    text = expressions.search_text(resource, lambda field: sql.Identifier(named[field.name]).as_string(None))
+    told = ",".join(str(field.number) for field in fields)
+    name = f"{OURS}{digest(f'{resource.message} words {told}')}_words"
+    return [Wanted(name, tuple(f.name for f in fields), False, "gin", (sql.SQL(f"{text} gin_trgm_ops"),), None)]
+
+
 def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named: Mapping[str, str]) -> Wanted:
-    keys = [_key(fields[path.partition(".")[0]], path, named) for path, _ in index.paths]
+    key = _distinct if index.unique else _key
+    keys = [key(fields[path.partition(".")[0]], path, named) for path, _ in index.paths]
     document = len(keys) == 1 and keys[0][1] == "jsonb"
     told = ",".join(
         f"{fields[path.partition('.')[0]].number}{path.partition('.')[2]} {kind} {descending}"
@@ -112,20 +128,29 @@ def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named
         sql.SQL("{} {}").format(_collated(text, kind), sql.SQL("desc nulls last" if descending else "asc nulls first"))
         for (_, descending), (text, kind) in zip(index.paths, keys, strict=True)
     ]
-    return Wanted(name, used, False, "btree", (*parent, *parts, sql.Identifier("name")), None)
+    last = sql.SQL("name desc") if index.paths[-1][1] else sql.SQL("name")
+    return Wanted(name, used, False, "btree", (*parent, *parts, last), None)
 
 
 def _key(field: Field, path: str, named: Mapping[str, str]) -> tuple[sql.Composable, str]:
-    """What is indexed of a path, and its type: the column, or what stands in its document."""
+    """What is indexed of a path, and its type: the column, or what conditions and orders ask of its document."""
     column = sql.Identifier(named[field.name])
-    rest = path.split(".")[1:]
-    if not rest:
+    names = path.split(".")[1:]
+    if not names:
         return column, field.column_type
-    last = _below(field.descriptor, rest)
-    kind, _ = column_type(last)
-    if kind == "jsonb":
-        return sql.SQL("({} #> {})").format(column, sql.Literal("{" + ",".join(rest) + "}")), kind
-    return sql.SQL("({} #>> {})").format(column, sql.Literal("{" + ",".join(rest) + "}")), "text"
+    steps = [_below(field.descriptor, names[: i + 1]) for i in range(len(names))]
+    kind, _ = column_type(steps[-1])
+    said = expressions.document if kind == "jsonb" else expressions.nested
+    return sql.SQL("({})").format(sql.SQL(said(column.as_string(None), steps))), kind if kind == "jsonb" else ""
+
+
+def _distinct(field: Field, path: str, named: Mapping[str, str]) -> tuple[sql.Composable, str]:
+    """What must differ of a path: NULL where it is not set, or is the default."""
+    column = sql.Identifier(named[field.name])
+    names = path.split(".")[1:]
+    if not names:
+        return column, field.column_type
+    return sql.SQL("({} #>> {})").format(column, sql.Literal("{" + ",".join(names) + "}")), "text"
 
 
 def _below(field: FieldDescriptor, path: list[str]) -> FieldDescriptor:
