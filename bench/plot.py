@@ -12,14 +12,14 @@ COLOURS = {
     "envoy": "#8e63ce",
     "API servers": "#2f6fde",
     "grpcio servers": "#9dbdf5",
-    "primary": "#1f9e89",
-    "replica": "#7fd0c0",
+    "postgres-1": "#1f9e89",
+    "postgres-2": "#7fd0c0",
     "redis": "#d9483b",
     "relay": "#e59a2f",
     "rabbitmq": "#f3c74f",
 }
 OTHERS, OTHER_COLOUR = "others", "#dddddd"
-NAMES = {"primary": "Postgres primary", "replica": "Postgres replica", "rabbitmq": "RabbitMQ", "redis": "Redis"}
+NAMES = {"postgres-1": "Postgres primary", "postgres-2": "Postgres replica", "rabbitmq": "RabbitMQ", "redis": "Redis"}
 NAMES |= {"envoy": "Envoy", "pocketbase": "PocketBase"}
 
 

@@ -67,7 +67,7 @@ async def _measure(stack: Stack, folder: Path, rounds: int, calls: int, clients:
         postgres=SecretStr(env["TRANSOM_POSTGRES"]),
         redis=SecretStr(env["TRANSOM_REDIS"]),
     )
-    [primary] = [p["pid"] for p in stack.status()["processes"] if p["name"] == "primary"]
+    [primary] = [p["pid"] for p in stack.status()["processes"] if p["name"] == "postgres-1"]
     async with opened(settings, replica_reads=False) as parts:
         await _fill(parts)
         found: dict[Case, list[tuple[float, float]]] = {case: [] for case in CASES}

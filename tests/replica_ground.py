@@ -21,7 +21,7 @@ T = TypeVar("T")
 @asynccontextmanager
 async def paused(components: Stack) -> AsyncIterator[None]:
     """The replica answers, but replays nothing."""
-    secret, port = components.place.secrets().superuser, components.ports["replica"]
+    secret, port = components.place.secrets().superuser, components.ports["postgres-2"]
     with psycopg.connect(
         f"host=127.0.0.1 port={port} user=postgres password={secret} dbname=postgres", autocommit=True
     ) as replica:

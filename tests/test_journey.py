@@ -533,11 +533,11 @@ def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, 
         thread.start()
     try:
         until(lambda: len(made) > 50)
-        victim = pid_of(stack, "primary")
+        victim = pid_of(stack, "postgres-1")
         assert victim is not None
         killed = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        until(lambda: pid_of(stack, "primary") not in (None, victim))
+        until(lambda: pid_of(stack, "postgres-1") not in (None, victim))
         until(lambda: replication(stack.env["TRANSOM_POSTGRES"]) is not None)
         before = len(made)
         until(lambda: len(made) > before + 50)

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.native.stack import PROJECT, Stack
 
-PARTS = ("primary", "replica", "redis", "s3", "schema", "migrate", "seed", "api", "envoy")
+PARTS = ("postgres", "redis", "s3", "schema", "migrate", "seed", "api", "envoy")
 """What the tutorial needs."""
 
 CAUGHT_UP = """

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .ports import Ports
-from .postgres import replication
+from .postgres import NODES, Replication, replication
 from .product import healthy
 from .stack import Stack
 
@@ -32,15 +32,6 @@ class ProcessHealth:
 
 
 @dataclass(frozen=True)
-class ReplicaHealth:
-    """How far the replica is behind the primary; streaming is false where it is not connected at all."""
-
-    streaming: bool
-    lag_bytes: int | None = None
-    lag_seconds: float | None = None
-
-
-@dataclass(frozen=True)
 class QueueHealth:
     """One queue of RabbitMQ."""
 
@@ -60,7 +51,8 @@ class Health:
     state: str
     error: str = ""
     processes: list[ProcessHealth] = field(default_factory=list)
-    replica: ReplicaHealth | None = None
+    replication: Replication | None = None
+    """What the primary says of its replica; None where no primary answers."""
     queues: list[QueueHealth] = field(default_factory=list)
 
     @property
@@ -100,14 +92,9 @@ def examine(stack: Stack) -> Health:
         state=str(stack.place.state),
         error=status["error"],
         processes=processes,
-        replica=_replica(stack) if "primary" in runs else None,
+        replication=replication(stack.env["TRANSOM_POSTGRES"]) if {*NODES} & {*runs} else None,
         queues=queues(ports) if ports and "rabbitmq" in runs else [],
     )
-
-
-def _replica(stack: Stack) -> ReplicaHealth:
-    row = replication(stack.env["TRANSOM_POSTGRES"])
-    return ReplicaHealth(False) if row is None else ReplicaHealth(True, *row)
 
 
 def queues(ports: Ports) -> list[QueueHealth]:

@@ -15,7 +15,7 @@ NAMES = (
     "claim",  # bound by the supervisor for as long as it lives: no other stack takes this block
     "edge",  # used only where no port was asked for
     "envoy-admin",
-    *("primary", "replica", "redis", "amqp", "amqp-dist", "epmd", "rabbitmq-metrics"),
+    *("postgres-1", "postgres-2", "redis", "amqp", "amqp-dist", "epmd", "rabbitmq-metrics"),
     *("s3", "s3-grpc", "s3-master", "s3-master-grpc", "s3-volume", "s3-volume-grpc", "s3-filer", "s3-filer-grpc"),
     *("smtp", "mailbox"),
     *("relay-metrics", "work-metrics"),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from .place import Place
 from .ports import Ports, listening
+from .postgres import NODES
 from .program import Program
 from .servers import Servers
 
@@ -45,9 +46,9 @@ class Product:
         tables = ("migrate", "seed")
         return [
             self._schema(self.place.descriptor, self.place.envoy),
-            self._step("migrate", ["migrate"], ("schema", "primary")),
+            self._step("migrate", ["migrate"], ("schema", *NODES)),
             self._seed(),
-            *(self._api(name, (*tables, "replica", "redis")) for name in self.names),
+            *(self._api(name, (*tables, *NODES, "redis")) for name in self.names),
             self._consumer("relay", tables),
             self._consumer("work", (*tables, "redis")),
             self._envoy(),

@@ -18,7 +18,7 @@ from .s3 import BUCKET, REGION, S3
 from .servers import Servers
 from .told import told
 
-COMPONENTS = ("primary", "replica", "redis", "epmd", "rabbitmq", "s3", "mail")
+COMPONENTS = ("postgres", "redis", "epmd", "rabbitmq", "s3", "mail")
 PRODUCT = ("schema", "migrate", "seed", "api", "relay", "work", "envoy")
 EVERYTHING = (*COMPONENTS, *PRODUCT)
 
@@ -38,7 +38,7 @@ class Topology:
         """The programs of the parts named."""
         secrets = self.place.secrets()
         built = [
-            *Postgres(self.place, self.ports, secrets, self.servers).programs(),
+            *self.postgres.programs(),
             *Redis(self.place, self.ports, secrets, self.servers).programs(),
             *RabbitMQ(self.place, self.ports, secrets, self.servers).programs(),
             *S3(self.place, self.ports, secrets, self.servers).programs(),
@@ -46,6 +46,11 @@ class Topology:
             *self._product().programs(),
         ]
         return [p for p in built if p.name in parts or p.name.rpartition("-")[0] in parts]
+
+    @property
+    def postgres(self) -> Postgres:
+        """The two database servers."""
+        return Postgres(self.place, self.ports, self.place.secrets(), self.servers)
 
     def rehearsal(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
         """Steps that tell whether the product would start, and change nothing that a running one reads."""
@@ -65,15 +70,14 @@ class Topology:
     def env(self) -> dict[str, str]:
         """TRANSOM_* for every process of the product. Holds passwords: never print it. Raises ToldError."""
         secrets = self.place.secrets()
-        postgres = Postgres(self.place, self.ports, secrets, self.servers)
         s3 = S3(self.place, self.ports, secrets, self.servers)
         ours = {
             "TRANSOM_APP": str(self.app),
             "TRANSOM_DESCRIPTOR": str(self.place.descriptor),
             "TRANSOM_HOST": "127.0.0.1",
             "TRANSOM_METRICS_HOST": "127.0.0.1",
-            "TRANSOM_POSTGRES": postgres.url("primary"),
-            "TRANSOM_REPLICA": postgres.url("replica"),
+            "TRANSOM_POSTGRES": self.postgres.url("primary"),
+            "TRANSOM_REPLICA": self.postgres.url("replica"),
             "TRANSOM_REDIS": Redis(self.place, self.ports, secrets, self.servers).url,
             "TRANSOM_AMQP": RabbitMQ(self.place, self.ports, secrets, self.servers).url,
             "TRANSOM_S3_ENDPOINT": s3.endpoint,

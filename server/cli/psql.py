@@ -44,6 +44,7 @@ def command(port: int | None, words: tuple[str, ...]) -> None:
         env["LD_LIBRARY_PATH"] = os.pathsep.join(map(str, topology.servers.libraries))
     # By environment, where other users do not see it, as they see arguments.
     names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "DATABASE"}
+    names["target_session_attrs"] = "TARGETSESSIONATTRS"
     env |= {f"PG{name}": str(address[key]) for key, name in names.items() if address.get(key)}
     os.execve(program, ["psql", *words], env)  # noqa: S606
 

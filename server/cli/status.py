@@ -74,9 +74,10 @@ def _headline(health: Health) -> str:
 
 
 def _more(health: Health) -> Iterator[str]:
-    if replica := health.replica:
-        if replica.streaming:
-            yield f"replica   {replica.lag_bytes} bytes, {replica.lag_seconds:.3f} s behind the primary"
+    if now := health.replication:
+        yield f"primary   {now.primary}{', whose commits wait for the replica' if now.synchronous else ''}"
+        if now.streaming:
+            yield f"replica   {now.lag_bytes} bytes, {now.lag_seconds:.3f} s behind the primary"
         else:
             yield "replica   [red]not streaming[/]"
     queues = [q for q in health.queues if q.messages or not q.name.startswith("transom.delay.")]
