@@ -16,6 +16,7 @@ from deploy.native.stack import PROJECT, Stack
 from server.errors import Invalid
 from server.query import orders
 from server.query.filters import Filters, Usage
+from server.query.filters.filters import KNOWN_LENGTH, KNOWN_MOST
 from server.query.filters.syntax import DEPTH_MOST, LENGTH_MOST, SEGMENTS_MOST, STARS_MOST, TERMS_MOST
 from server.schema.compilation import compile_app
 from server.schema.expressions import search_expression
@@ -439,6 +440,19 @@ def test_indexes_serve_filters(components: Stack, filters: Filters) -> None:
             used = [line for (line,) in plan if "Index Scan" in line]
             assert used, f"{text}\n{plan}"
             assert all(index in line for line in used), f"{text}\n{plan}"
+
+
+def test_filters_that_are_asked_for_again_are_read_once_and_few_are_kept() -> None:
+    filters = Filters(catalogue(), books())
+    first = filters.parse("rank = 0")
+    assert filters.parse("rank = 0") is first
+    assert filters.parse("title = '" + "x" * KNOWN_LENGTH + "'") is not filters.parse(
+        "title = '" + "x" * KNOWN_LENGTH + "'"
+    )
+    for i in range(1, KNOWN_MOST + 1):
+        filters.parse(f"rank = {i}")
+    assert filters.parse("rank = 0") is not first
+    assert filters.parse("rank = 0") == first
 
 
 def test_a_check_can_tell_what_an_index_could_serve(filters: Filters) -> None:

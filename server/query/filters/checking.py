@@ -127,7 +127,9 @@ class Checking:
     def _in_json(path: Path, literal: Literal) -> Node:
         if len(literal.parts) > 1:
             return tree.Like(path, literal.parts)
-        return tree.Or((tree.Holds(path, constants.constant(path, literal)), tree.Present(path.key(literal.at, literal.text))))
+        return tree.Or(
+            (tree.Holds(path, constants.constant(path, literal)), tree.Present(path.key(literal.at, literal.text)))
+        )
 
     def _moment(self, path: Path, call: Call) -> int:
         """Microseconds from now."""

@@ -17,6 +17,9 @@ from server.query.filters.tree import Node
 from server.schema.expressions import searched
 from server.schema.model import Resource, Schema
 
+KNOWN_MOST, KNOWN_LENGTH = 200, 500
+"""Filters of a resource that are kept for when they are asked for again, as apps do, and how long one may be for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -91,9 +94,20 @@ class Filters:
         self._paths = Paths(schema, resource)
         self._searched = searched(resource)
         self._predicates = Predicates(self._searched)
+        self._known: dict[str, Filter] = {}
 
     def parse(self, text: str) -> Filter:
         """The filter that a text says. Raises Invalid of the field `filter`, with the column and what is wrong there."""
+        found = self._known.get(text)
+        if found is None:
+            found = self._parsed(text)
+            if len(text) <= KNOWN_LENGTH:
+                if len(self._known) >= KNOWN_MOST:
+                    self._known.pop(next(iter(self._known)), None)
+                self._known[text] = found
+        return found
+
+    def _parsed(self, text: str) -> Filter:
         try:
             found = syntax.parse(text)
             checking = Checking(self._paths, bool(self._searched), self._resource.message)

@@ -114,9 +114,8 @@ class Paths:
 
     def __init__(self, schema: Schema, resource: Resource) -> None:
         self._behaviors = schema.behaviors
-        self._fields = {f.name: f for f in resource.fields if not self._unkept(f.descriptor)}
-        self._spelled = _spelled([f.descriptor for f in resource.fields])
-        self._message = resource.message
+        self._fields = resource.fields
+        self._message = resource.descriptor
 
     def of(self, segments: Sequence[Segment], *, items: bool) -> Path:
         """The path that names say. `items`: it may go through repeated fields, to each of their items.
@@ -124,9 +123,8 @@ class Paths:
         Raises Fault, naming the place, for what leads nowhere.
         """
         first, rest = segments[0], segments[1:]
-        found = self._fields.get(first.text) or self._fields.get(self._spelled.get(first.text, ""))
-        if found is None:
-            raise Fault(first.at, f"{shown(first.text)} is no field of {self._message}")
+        field = self.member(self._message, first)
+        found = next(f for f in self._fields if f.number == field.number)
         path = _whole(first.at, first.text, found, (), found.descriptor)
         for segment in rest:
             path = self._further(path, segment, items=items)

@@ -24,7 +24,6 @@ SEGMENTS_MOST = 12
 ARGUMENTS_MOST = 8
 """Arguments of one call."""
 
-_SPACE = re.compile(r"\s*")
 _TEXT = re.compile(r"(?:(?!!=)[^\s().,:=<>\"'])(?:(?!!=)[^\s().,:=<>\"])*")
 """A name or a word: what the grammar calls TEXT. An apostrophe may stand in it, as in `don't`, but not begin it."""
 _LITERAL = re.compile(r"(?:(?!!=)[^\s(),:=<>\"'])(?:(?!!=)[^\s(),:=<>\"])*")
@@ -347,9 +346,10 @@ class _Parser:
             raise Fault(at, f"the filter has more than {TERMS_MOST} terms")
 
     def _blanks(self) -> None:
-        found = _SPACE.match(self.text, self.at)
-        assert found is not None
-        self.at = found.end()
+        at, text = self.at, self.text
+        while at < len(text) and text[at].isspace():
+            at += 1
+        self.at = at
 
     def _next(self, char: str) -> bool:
         if self.text.startswith(char, self.at):
@@ -358,6 +358,8 @@ class _Parser:
         return False
 
     def _peek(self, keyword: str) -> bool:
+        if not self.text.startswith(keyword, self.at):
+            return False
         found = _TEXT.match(self.text, self.at)
         return found is not None and found[0] == keyword
 
