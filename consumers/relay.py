@@ -45,6 +45,9 @@ BATCH_BYTES = 8 << 20
 POLL = 0.25
 """Seconds after which the outbox is looked at without having been told to. A look that finds nothing is one probe of an
 empty index; a `notify transom_events` by whoever writes is heard at once, but costs every commit a lock."""
+PACE = 0.05
+"""Seconds from the begin of one batch to that of the next, where the first was not full: events that follow each other
+closely share a batch. The first after a pause goes at once."""
 STANDBY = 1.0
 """Seconds after which a relay that stands by asks for the lock again."""
 MEASURE = 1.0
@@ -90,7 +93,8 @@ _READ: LiteralString = """
     where before < %(bytes)s order by position"""
 
 # Only from where the batch began: somebody may have set it back meanwhile (`replay`).
-_PUBLISHED: LiteralString = "update transom.relay set published = %s where published = %s"
+_PUBLISHED: LiteralString = """
+    update transom.relay set published = %(last)s where published = %(before)s returning numbered > published"""
 
 _REPLAY: LiteralString = """
     with first as (
@@ -220,21 +224,26 @@ class Relay:
         self._behind = True  # until a look says otherwise
         await self._ready()  # queues must be there before events are, whoever starts first
         while not self.stop.is_set():
+            begun = time.monotonic()
             self._behind |= (numbered := await self._number(database)) > 0
             if self._behind and await self._ready():
                 self._behind = await self._publish(database)
             await self._measure(database)
             await self._sweep(database)
-            idle = numbered < BATCH and not (self._behind and self._channel)
-            async for _ in database.notifies(timeout=POLL if idle else 0, stop_after=1):
-                self._behind = True
+            if numbered == BATCH or (self._behind and self._channel):
+                continue  # there is more
+            if numbered and self._channel:
+                await either(self.stop, max(0.0, begun + PACE - time.monotonic()))
+            else:
+                async for _ in database.notifies(timeout=POLL, stop_after=1):
+                    self._behind = True  # what was published may have been set back, too (`replay`)
 
     async def _number(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
         row = await (await database.execute(_NUMBER, {"batch": BATCH})).fetchone()
         return row[0] if row else 0
 
     async def _publish(self, database: psycopg.AsyncConnection[TupleRow]) -> bool:
-        """Publishes the next batch; whether there may be more to publish."""
+        """Publishes the next batch of those that are numbered; whether there may be more of them."""
         cursor = await database.execute(_READ, {"batch": BATCH, "bytes": BATCH_BYTES}, binary=True)
         events = [_event(row) for row in await cursor.fetchall()]
         if not events or self._channel is None:
@@ -245,13 +254,16 @@ class Relay:
         self._metrics.confirm.observe(time.monotonic() - start)
         last, trouble = _confirmed(events, waiting)
         trouble = trouble or lost
+        more = True
         if last:
-            await database.execute(_PUBLISHED, [last, events[0].position - 1])
+            moved = await database.execute(_PUBLISHED, {"last": last, "before": events[0].position - 1})
+            if row := await moved.fetchone():
+                more = row[0]
         done = last - events[0].position + 1 if last else 0
         self._metrics.published.inc(done)
         if trouble is None:
             self._broker_backoff.reset()
-            return True
+            return more
         log.warning("events were not confirmed and will be published again", after=last, error=trouble.message)
         if isinstance(trouble, PublishRefused):
             self._metrics.refused.inc()

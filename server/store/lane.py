@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Sequence
 
 from server.errors import Refusal, Unavailable
@@ -13,12 +12,13 @@ from server.store.pipeline import Pipeline, Result, Step
 from server.store.translation import refusal_of
 
 MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
-_WAKE = Step(b"select pg_notify('transom_events', '')", [])
+_WAKE = Step(b"select set_config('synchronous_commit', 'off', true), pg_notify('transom_events', '')", [])
+"""A hint, of which nothing has to be left after a crash: it need not wait for the disk."""
 
-WAKE_SECONDS = 0.02
-"""How often the relay is woken at most. A NOTIFY takes a lock that every other one waits for, so it is no part of the
-writing transaction, has a connection of its own and does not follow every write; what it misses, the relay's own look a
-moment later finds."""
+WAKE_SECONDS = 0.1
+"""How often the relay is woken at most: at once after a pause, then again at the end of this time. A NOTIFY takes a lock
+that every other one waits for, so it is no part of the writing transaction, has a connection of its own and does not follow
+every write."""
 
 
 class Lane:
@@ -30,6 +30,7 @@ class Lane:
         self.writing = tuple(Pipeline(dsn, name) for _ in range(connections))
         self._waking = Pipeline(dsn, name)
         self._telling: asyncio.Task[None] | None = None
+        self._waker: asyncio.TimerHandle | None = None
         self._woken = 0.0
 
     async def open(self) -> None:
@@ -39,6 +40,8 @@ class Lane:
 
     async def close(self) -> None:
         """Closes all."""
+        if self._waker is not None:
+            self._waker.cancel()
         if self._telling is not None:
             self._telling.cancel()
         for connection in (*self.connections, *self.writing, self._waking):
@@ -83,11 +86,19 @@ class Lane:
         return results, int8(mark.get_value(0, 0))
 
     def wake(self) -> None:
-        """Tells the relay that there are events, unless it was told a moment ago. Nobody waits for that."""
-        now = time.monotonic()
-        if now - self._woken > WAKE_SECONDS and not self._waking.pending:
-            self._woken = now
-            self._telling = asyncio.create_task(self._tell())
+        """Tells the relay that there are events, now or, where it was told a moment ago, in a moment. Nobody waits for
+        that."""
+        if self._waker is None:
+            loop = asyncio.get_running_loop()
+            self._waker = loop.call_later(max(0.0, self._woken + WAKE_SECONDS - loop.time()), self._wake)
+
+    def _wake(self) -> None:
+        self._waker = None
+        self._woken = asyncio.get_running_loop().time()
+        if self._waking.pending:
+            self.wake()
+        else:
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
         with contextlib.suppress(Refusal):
