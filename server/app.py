@@ -40,7 +40,9 @@ from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
 from server.engine.authorizations import Authorizations
 from server.engine.ceremonies import RelyingParty
+from server.engine.consequences import consequences_of
 from server.engine.deletions import Deletions
+from server.engine.endings import Endings
 from server.engine.explanations import Explanations
 from server.engine.exports import Exports
 from server.engine.files import Files
@@ -246,7 +248,7 @@ async def opened(
             PENDING.labels("replica").set_function(lambda: replica.pending)
         _measure("work", pool)
         _measure("identity", identity)
-        records = Records(schema, primary, replica, pool, freshness, rules, bars=bars, hot=hot)
+        records = Records(schema, primary, replica, pool, freshness, rules, consequences_of(schema, micros), bars, hot)
         access = Access(schema, rules, records, micros)
         slow_lists = SlowLists(identity)
         stack.push_async_callback(slow_lists.aclose)
@@ -440,6 +442,7 @@ async def opened(
                 "files": files.sweep,
                 "audit": audit.sweep,
                 "networks": networks.sweep,
+                "endings": Endings(schema, resources.decisions, records).sweep,
                 "deletions": deletions.begin,
                 "exports": exports.sweep,
                 "requests": requests.sweep,

@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool
 from deploy.native.stack import Stack
 from server.caller import Caller, Kind
 from server.engine.access import Access as Judge
+from server.engine.consequences import consequences_of
 from server.engine.decisions import Decisions
 from server.engine.lists import Wanted
 from server.engine.resources import Call, Resources
@@ -256,10 +257,10 @@ async def engine(
     await positions.open()
     schema = schema if ruled else open_to_all(schema)
     rules = rules_of(schema)
-    warm = {m: replace(r, hot=m.removeprefix("library.v1.") in hot) for m, r in schema.resources.items()}
+    warm = {m: replace(r, hot=r.hot or m.removeprefix("library.v1.") in hot) for m, r in schema.resources.items()}
     bars = Bars(cache, replace(schema, resources=warm), lag_max)
     kept = Hot(cache, marks.memory, freshness, bars, lag_max)
-    records = Records(schema, primary, second, pool, freshness, rules, bars=bars, hot=kept)
+    records = Records(schema, primary, second, pool, freshness, rules, consequences_of(schema, now), bars, kept)
     pools = [query_pool(at, "test") for at in (dsn, replica) if at]
     for one in pools:
         await one.open()

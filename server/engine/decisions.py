@@ -111,11 +111,12 @@ class Decisions:
         id_field: str = "id",
         trusted: bool = False,
         verb: str = "created",
+        current: bytes = b"",
     ) -> Change:
         """The change that makes `message` a resource below `parent`, called `id` or, where that is empty, by a fresh id.
 
         `message` becomes what will be stored. With `trusted`, OUTPUT_ONLY fields are kept as given (but for those the
-        engine manages). Raises Invalid.
+        engine manages). `current` is, of a revision, the resource that it is one of. Raises Invalid.
         """
         now = self._clock()
         pattern = self.below(resource, parent)
@@ -133,6 +134,8 @@ class Decisions:
         message.DiscardUnknownFields()
         if not trusted:
             self.behaviors.clear(message)
+            if resource.snapshot_of:  # it is what the resource is, never what a client says
+                message.snapshot.ParseFromString(current)
         for field, value in self._initial[resource.message]:
             if is_empty(message, field):
                 setattr(message, field.name, value)
@@ -140,7 +143,7 @@ class Decisions:
             transforms.apply(resource, message, asked.transforms, now, self.behaviors)
         setattr(message, resource.name_field, name)
         uid = self._born(resource, message, now)
-        self._check(message, asked)
+        self._check(message, asked, stored=bool(resource.snapshot_of))
         if resource.expires:
             expiry.settle(message, None, now, asked or Asked(message), ttl=resource.ttl)
         self.behaviors.forget(message)

@@ -162,6 +162,23 @@ class Lists:
             total = await self._total(call, selection, alone, shown)
         return Listing(shown, token, total)
 
+    async def some(self, call: Asked, resource: Resource, wanted: Wanted, after: str, size: int) -> list[Shown]:
+        """At most so many of the resources that are wanted, whatever their page, after a name and in order of names; none only
+        where there are no more. As they are stored: not for callers.
+
+        Raises as page.
+        """
+        below = self.below(resource, wanted.parent, everywhere=wanted.everywhere)
+        order = orders.parse("", self._schema, resource)
+        filters = [self.filter(resource, wanted.filter)] if wanted.filter else []
+        asking = await self._access.listing(call, resource)
+        selection = self.selection(resource, below, asking, wanted, filters)
+        cut = Cut(order, order.checked([after]) if after else None, size, 0)
+        rows = await self._queries.page(selection, cut, call.caller.name)
+        if not rows and not after and below.parent is not None:
+            await self.check_parent(call, resource, below.parent)
+        return rows
+
     def below(self, resource: Resource, parent: str, *, everywhere: bool = False) -> Below:
         """Where `parent` says to look; `everywhere` is what no parent says. Raises Invalid."""
         if everywhere and not parent:

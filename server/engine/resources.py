@@ -117,6 +117,7 @@ class Resources:
         Unauthenticated.
         """
         brought = getattr(message, resource.name_field)
+        current = await self._current(call, resource, parent) if resource.snapshot_of else b""
         for _ in range(ATTEMPTS):
             change = self.decisions.create(
                 resource,
@@ -127,6 +128,7 @@ class Resources:
                 origin=call.origin,
                 asked=asked,
                 id_field=id_field,
+                current=current,
             )
             below = (change.kept_parent, change.parent) if change.kept_parent else None
             await self.access.create(call, resource, change.name, message, below)
@@ -280,6 +282,14 @@ class Resources:
         """What `row` has become, as the caller may see it; as it was where it was removed."""
         became = replace(row, payload=change.payload or row.payload, version=change.version)
         return await self.access.seen(call.caller, resource, became) or b""
+
+    async def _current(self, call: Call, revision: Resource, name: str) -> bytes:
+        """The resource called `name`, which a revision is made of. Raises NotFound where the caller may not get it."""
+        resource = self.schema.resources[revision.snapshot_of]
+        row = await self.records.latest(resource, name) if resource.pattern_of(name) else None
+        if row is None or not await self.access.readable(call, resource, name):
+            raise absent(resource, name)
+        return row.payload
 
     async def _could_create(self, change: Change) -> None:
         if await self.records.latest(change.resource, change.name) is not None:

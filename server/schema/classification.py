@@ -194,9 +194,12 @@ def _purge(method: _Method) -> Classified:
 
 def _rollback(method: _Method) -> Classified:
     resource = _answered(method)
+    if resource.snapshot_of:
+        resource = method.resources[resource.snapshot_of]
     _named(method.noun, resource, _singulars(resource), "answers", "AIP-162")
     _string(method.request, "name", "AIP-162")
-    _string(method.request, "revision_id", "AIP-162")
+    if "revision_id" in method.request.fields_by_name:  # as it was said before revisions were resources
+        _string(method.request, "revision_id", "AIP-162")
     if not resource.revisions:
         raise _Differs("its resource has no resource of its revisions in this schema (AIP-162)")
     return Classified(Kind.ROLLBACK, resource)

@@ -13,6 +13,7 @@ from server.engine.resources import Resources
 from server.errors import Invalid
 from server.schema.model import Kind, Method
 from server.services.standard.batches import batch_get, batch_write
+from server.services.standard.lifecycle import purge, rollback, undelete
 from server.services.standard.parsing import Behavior, calling
 from server.services.standard.reading import get, list_, search
 from server.services.standard.repeating import Repeating
@@ -31,6 +32,9 @@ MAKERS: Mapping[Kind, Callable[[Resources, Method], Behavior]] = {
     Kind.BATCH_CREATE: batch_write,
     Kind.BATCH_UPDATE: batch_write,
     Kind.BATCH_DELETE: batch_write,
+    Kind.UNDELETE: undelete,
+    Kind.PURGE: purge,
+    Kind.ROLLBACK: rollback,
 }
 """What makes the behaviour of each kind of method."""
 

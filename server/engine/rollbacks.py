@@ -1,0 +1,77 @@
+"""Rollback (AIP-162): a resource becomes again what it was in one of its revisions, by one more update.
+
+As in any update, what the caller may not see or set stays as it is: managed and OUTPUT_ONLY fields, fields hidden by rules,
+and the time at which it expires. The rule `update` decides, and its new revision says what it has become.
+"""
+
+from __future__ import annotations
+
+from server.engine.access import absent
+from server.engine.identity import version_of
+from server.engine.resources import ATTEMPTS, Call, Resources, refusal, stale
+from server.engine.revisions import revision_id, snapshot
+from server.errors import Invalid, Stale
+from server.schema.model import Resource
+from server.store.changes import Change, Outcome, Row
+
+_OWN = frozenset({"expire_time", "ttl"})
+
+
+async def roll_back(
+    resources: Resources,
+    call: Call,
+    resource: Resource,
+    name: str,
+    revision: str,
+    *,
+    etag: str = "",
+    validate_only: bool = False,
+) -> tuple[bytes, bytes]:
+    """The resource called `name`, serialized, as the caller may see it, once it is again what it was in the revision of that
+    id; and, serialized so, the revision that says it now: the new one, or that one where nothing had to be changed.
+
+    Raises Invalid, NotFound where the caller may not get the one or the other, Denied, Unauthenticated, Precondition where it is
+    deleted, and Stale where `etag` is given and another change came first.
+    """
+    decisions, access, records = resources.decisions, resources.access, resources.records
+    kind = next(r for r in resources.schema.resources.values() if r.snapshot_of == resource.message)
+    decisions.check_name(resource, name)
+    taken = f"{name}/revisions/{revision}"
+    if not revision or kind.pattern_of(taken) is None:
+        raise Invalid.field("revision_id", "is no id of a revision", "INVALID_NAME")
+    await access.admit(call, resource, "update")
+    async with records.turn(resource, name):
+        for _ in range(ATTEMPTS):
+            row = await records.latest(resource, name)
+            if row is None:
+                raise absent(resource, name)
+            changing = await access.changing(call, resource, row)
+            old = await records.latest(kind, taken)
+            if old is None or not await access.readable(call, kind, taken):
+                raise absent(kind, taken)
+            then = decisions.parse(kind, old.payload).snapshot
+            kept = changing.hidden | (_OWN if resource.expires else frozenset())
+            result, change = decisions.update(resource, row, then, ["*"], etag="", origin=call.origin, kept=kept)
+            await changing.check(result)
+            if etag and version_of(etag) != row.version:
+                raise stale(resource, name)
+            outcome = Outcome.DONE if change is None or validate_only else await records.write(change)
+            if outcome is Outcome.DONE:
+                if change is not None and not validate_only:
+                    old = await _written(resources, kind, change, row.owner)
+                shown = changing.shown(result).SerializeToString(deterministic=True)
+                return shown, await access.seen(call.caller, kind, old) or b""
+            assert change is not None
+            if etag or outcome not in (Outcome.CHANGED, Outcome.ABSENT):
+                raise refusal(change, outcome)
+    raise Stale("Others keep changing it; retry.", reason="CONCURRENT_CHANGE", retry_after=0.1)
+
+
+async def _written(resources: Resources, kind: Resource, change: Change, owner: str) -> Row:
+    """The revision of a change: as it is stored or, where the change is only gathered, about as it will be."""
+    name = f"{change.name}/revisions/{revision_id(change.version)}"
+    stored = await resources.records.latest(kind, name)
+    if stored is not None:
+        return stored
+    message = snapshot(resources.decisions, kind, name, change.payload)
+    return Row(name, message.SerializeToString(deterministic=True), 0, owner)
