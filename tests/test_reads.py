@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from identity_ground import cable
 from library_ground import ADA, BOB, Database, asynchronous, database, engine, library
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from replica_ground import asked, called, caught_up, paused
 
 from deploy.native.stack import Stack
@@ -231,9 +231,9 @@ async def test_a_replica_whose_connections_are_new_is_not_believed_at_once(
     at: Database, components: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be another one, or begin again before what it has shown: it is read once it has what was written since."""
-    where = conninfo_to_dict(at.replica)
-    async with cable(f"postgresql://{where['host']}:{where['port']}/") as (wire, _):
-        async with engine(at, replica=make_conninfo(at.replica, port=wire.port), lag_max=FOREVER) as on:
+    async with cable(f"postgresql://127.0.0.1:{components.ports['postgres-2']}/") as (wire, _):
+        through = make_conninfo(at.replica, host="127.0.0.1", port=wire.port)
+        async with engine(at, replica=through, lag_max=FOREVER) as on:
             await on.create("Shelf", "", "s", title="before")
             await caught_up(at, on)
             await on.freshness.positions.close()

@@ -34,6 +34,9 @@ PREFIX = "transom:hot:"
 ALL = ""
 """In place of a name: all of the message."""
 
+_ALONE = frozenset({Act.INSERT, Act.REPLACE, Act.REMOVE, Act.MARK})
+"""What changes one row; all else may change what is below it, too."""
+
 Key = tuple[str, str]
 """Message and name."""
 
@@ -124,7 +127,7 @@ class Bars:
     def concern(self, changes: Iterable[Change]) -> bool:
         """Whether any of the changes is of something hot."""
         return any(
-            c.resource.message in self.messages or (c.act is Act.REMOVE_TREE and self._below[c.resource.message])
+            c.resource.message in self.messages or (c.act not in _ALONE and self._below[c.resource.message])
             for c in changes
         )
 
@@ -153,7 +156,7 @@ class Bars:
         for change in changes:
             if change.resource.message in self.messages:
                 keys[change.resource.message, change.name] = None
-            if change.act is Act.REMOVE_TREE:
+            if change.act not in _ALONE:
                 keys |= dict.fromkeys((message, ALL) for message in self._below[change.resource.message])
         new = [key for key in keys if key not in bar.keys]
         if not new:

@@ -117,7 +117,8 @@ class Hot:
     def keep(self, key: Key, missed: Found, row: Row | None, position: int) -> None:
         """Makes an entry of a row that was missed and was then read, by a snapshot that shows all until `position`. Nobody
         waits for that."""
-        if (row is None or len(row.payload) <= ENTRY_BYTES) and len(self._filling) < FILLING_MAX:
+        light = row is None or len(row.payload) <= ENTRY_BYTES
+        if light and key not in self._filling and len(self._filling) < FILLING_MAX:
             task = asyncio.get_running_loop().create_task(self._fill(key, missed, row, position))
             self._filling[key] = task
             task.add_done_callback(lambda _: self._filling.pop(key, None))
