@@ -86,7 +86,7 @@ def _field(draft: Draft, resource: Resource, table: TableState, cut: Cut, field:
                 f"number {field.number} is kept as {kind} and would become {field.column_type}",
                 "give the field a new number",
             )
-        return
+            return
     if field.column == "name":
         return
     column = sql.Identifier(field.column)
@@ -137,7 +137,7 @@ def _widen(draft: Draft, resource: Resource, table: TableState, cut: Cut, field:
     """A column of the wider type beside the other one: a trigger keeps it in step, a fill brings it up to date, and the cut
     puts it in the place of the other. To change the type in place would rewrite the table while everybody waits."""
     old, new = table.numbers[field.number], _copy(field)
-    here = table.columns.get(new)
+    was, here = table.columns[old], table.columns.get(new)
     key = f"widen {resource.message} {field.number} {field.column_type}"
     value = sql.SQL("{}::{}").format(sql.Identifier(old), sql.SQL(field.column_type))
     function, trigger = _function(resource, table, field), sql.Identifier(new)
@@ -145,7 +145,13 @@ def _widen(draft: Draft, resource: Resource, table: TableState, cut: Cut, field:
     if here is None:
         body = sql.SQL("begin new.{} := new.{}; return new; end").format(sql.Identifier(new), value)
         statements = (
-            sql.SQL("alter table {} add column {}").format(present, tables.definition(field, new)),
+            sql.SQL("alter table {} add column {} {}{}").format(
+                present,
+                sql.Identifier(new),
+                sql.SQL(field.column_type),
+                # As the other one is: what may be NULL in it is NULL in this one.
+                sql.SQL(f" not null default {was.default}" if was.not_null else ""),
+            ),
             sql.SQL("create or replace function {}() returns trigger language plpgsql as {}").format(
                 function, sql.Literal(body.as_string(None))
             ),
