@@ -317,7 +317,9 @@ def test_grpc_and_grpc_web_carry_no_names(edge: Edge) -> None:
     assert "x-transom-body" not in type(edge.protos.message("Thing")).FromString(answer).metadata
 
 
-@pytest.mark.parametrize("written", ["a)", "a(", "(", ",)", "a b", "%GG)", "%FF", "%5C", "%22", "a(b))"])
+@pytest.mark.parametrize(
+    "written", ["a)", "a(", "(", ",)", "a b", "%GG)", "%FF", "%5C", "%22", "a(b))", "a,a", "place(" * 200 + ")" * 200]
+)
 def test_what_no_edge_writes_is_refused(written: str) -> None:
     update = next(m for m in schema().methods() if m.name == "UpdateNote")
     with pytest.raises(Invalid):

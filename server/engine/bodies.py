@@ -20,6 +20,9 @@ from server.schema.model import Method, Schema
 Tree = dict[str, "Tree | bool"]
 """Names and, of objects and arrays of them, the names within; of other values whether they are more than `null`."""
 
+LEVELS = 100
+"""Of a tree; the edge tells fewer."""
+
 MANY = "*"
 """Of a body that has more names than are sent along."""
 
@@ -130,7 +133,7 @@ def _tree(told: str) -> Tree:
             levels.append(below)
         elif mark == ")":
             levels.pop()
-        if not levels or (not mark and len(levels) > 1):
+        if not levels or len(levels) > LEVELS or (not mark and len(levels) > 1):
             break
         if not mark:
             return tree

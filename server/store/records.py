@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, cast
+from typing import cast
 from weakref import WeakValueDictionary
 
 from psycopg import AsyncConnection, AsyncRawCursor
@@ -32,7 +32,7 @@ from server.store.page_statements import page_statements
 from server.store.pipeline import Result, Step
 from server.store.positions import REPLAYED, WRITTEN
 from server.store.statements import LEADS, Statements
-from server.store.transactions import Consequences, Lock, Transaction, Undone, lead, values
+from server.store.transactions import Consequences, Transacting, Transaction, Undone, lead, values
 from server.store.transactions import steps as steps_of
 from server.store.translation import refusal_of
 
@@ -45,7 +45,7 @@ WRITE_BATCH_BYTES = 8 << 20
 """Payload of a shared writing statement at most; what is larger goes alone."""
 
 
-class Records:
+class Records(Transacting):
     """The tables of a schema. One per process and event loop."""
 
     def __init__(
@@ -168,42 +168,6 @@ class Records:
         if change.act is Act.REMOVE_TREE:
             return await self._remove_tree(change)
         return await self._writer(change).ask(change)
-
-    async def revise(
-        self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
-    ) -> Change | Row | None:
-        """Carries out the change that `decide` makes of the row called `name`, which is locked meanwhile: nobody comes
-        first. Answers that change, or the row where there is none to make, or None where there is no such row."""
-        async with self.transaction() as transaction:
-            [row] = await transaction.lock([(resource, name)], Lock.CHANGE)
-            if row is None:
-                return None
-            change = await decide(row)
-            if change is None:
-                return row
-            [outcome] = await transaction.carry_out([change])
-            if isinstance(outcome, Refusal):
-                raise outcome
-            assert outcome is Outcome.DONE, outcome
-        return change
-
-    async def commit(
-        self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False
-    ) -> list[Became]:
-        """Carries out all changes and the extra statements (SQL with %s, parameters) in one transaction, or none.
-
-        Answers what became of each change: all DONE, and it is committed, but for a rehearsal; else nothing was done, and the
-        last ones that are answered say why.
-        """
-        outcomes: list[Became] = []
-        async with self.transaction(rehearsal=rehearsal) as transaction:
-            for text, parameters in extra:
-                await transaction.execute(text, parameters)
-            await transaction.lock_all(changes)
-            outcomes = await transaction.carry_out(changes)
-            if any(outcome is not Outcome.DONE for outcome in outcomes):
-                raise Undone
-        return outcomes
 
     @asynccontextmanager
     async def transaction(self, *, rehearsal: bool = False) -> AsyncIterator[Transaction]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
 from typing import Any, Protocol, cast
 
@@ -188,6 +189,50 @@ class Transaction:
         cursor = AsyncRawCursor(self._connection, row_factory=tuple_row)
         await cursor.execute(statement.decode(), parameters)
         return await cursor.fetchall() if cursor.description else []
+
+
+class Transacting(ABC):
+    """Makes changes in transactions of its own, or in parts of one."""
+
+    @abstractmethod
+    def transaction(self, *, rehearsal: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that is committed when the block ends, but for a rehearsal; what the block raises takes it back."""
+
+    async def revise(
+        self, resource: Resource, name: str, decide: Callable[[Row], Awaitable[Change | None]]
+    ) -> Change | Row | None:
+        """Carries out the change that `decide` makes of the row called `name`, which is locked meanwhile: nobody comes
+        first. Answers that change, or the row where there is none to make, or None where there is no such row."""
+        async with self.transaction() as transaction:
+            [row] = await transaction.lock([(resource, name)], Lock.CHANGE)
+            if row is None:
+                return None
+            change = await decide(row)
+            if change is None:
+                return row
+            [outcome] = await transaction.carry_out([change])
+            if isinstance(outcome, Refusal):
+                raise outcome
+            assert outcome is Outcome.DONE, outcome
+        return change
+
+    async def commit(
+        self, changes: Sequence[Change], extra: Sequence[tuple[str, Sequence[Any]]] = (), *, rehearsal: bool = False
+    ) -> list[Became]:
+        """Carries out all changes and the extra statements (SQL with %s, parameters) in one transaction, or none.
+
+        Answers what became of each change: all DONE, and it is committed, but for a rehearsal; else nothing was done, and the
+        last ones that are answered say why.
+        """
+        outcomes: list[Became] = []
+        async with self.transaction(rehearsal=rehearsal) as transaction:
+            for text, parameters in extra:
+                await transaction.execute(text, parameters)
+            await transaction.lock_all(changes)
+            outcomes = await transaction.carry_out(changes)
+            if any(outcome is not Outcome.DONE for outcome in outcomes):
+                raise Undone
+        return outcomes
 
 
 def _kind(change: Change) -> tuple[str, Act, str]:
