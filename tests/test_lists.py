@@ -1,6 +1,5 @@
 """Lists on a real Postgres: what they find, in which order, page by page; and what they never tell."""
 
-
 from __future__ import annotations
 
 import asyncio
@@ -9,11 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 from library_ground import Database, asynchronous, database
 from lists_ground import ANN, BEN, KEY, NOBODY, SHELF, Catalog, catalog, empty, ids, opened, refused
 
 from deploy.native.stack import Stack
+from server.engine.lists import Wanted
+from server.engine.resources import Call
+from server.query import orders
+from server.query.parents import Below
+from server.query.rules.checking import rules_of
+from server.store import selections
+from server.store.selections import Cut
 
 
 @pytest.fixture(scope="module")
@@ -367,3 +374,60 @@ async def test_a_list_is_read_from_the_replica_and_shows_ones_own_writes(at: Dat
         before = on.on.freshness.from_replica
         assert len(await on.books(BEN, filter="pages >= 0")) == 5
         assert on.on.freshness.from_replica > before
+
+
+MANY = 20_000
+
+PLANNED = [
+    ("an order by an index, deep in it", "", "price", ["15000.0", f"{SHELF}/books/b15000"]),
+    ("the same, descending", "", "price desc", ["5000.0", f"{SHELF}/books/b05000"]),
+    (
+        "an index of a filter and the order",
+        "state = OPEN",
+        "create_time desc",
+        ["2026-01-01T02:00:00.000000Z", f"{SHELF}/books/b07200"],
+    ),
+    ("the same, on its first page", "state = OPEN", "create_time desc", None),
+    ("names, deep in them", "", "name", [f"{SHELF}/books/b15000"]),
+    ("a range", "price > 19980", "price", None),
+]
+
+
+@asynchronous
+async def test_an_index_that_is_declared_serves_at_any_depth(at: Database) -> None:
+    """Of 20,000 rows Postgres looks at those of one page, whoever asks and wherever the page begins."""
+    async with opened(at) as on:
+        at.sql(
+            """insert into catalog_v1.books (name, _parent, _uid, _owner, _version, _create_time, _update_time, _payload,
+              price, state, create_time)
+            select 'publishers/p/shelves/s/books/b' || lpad(i::text, 5, '0'), 'publishers/p/shelves/s',
+              gen_random_uuid(), 'users/ann', 1, now(), now(), '', i, case i %% 2 when 0 then 'OPEN' else 'LENT' end,
+              timestamptz '2026-01-01Z' + i * interval '1 s'
+            from generate_series(1, %s) i""",
+            MANY,
+        )
+        at.sql("analyze catalog_v1.books")
+        resource = catalog().resources["catalog.v1.Book"]
+        lists, rules = on.on.resources.lists, rules_of(catalog()).resources["catalog.v1.Book"]
+        for by in (KEY, BEN):
+            for sentence, filter, order_by, place in PLANNED:
+                asking = await lists._access.listing(Call(by), resource)
+                filters = [lists.filter(resource, filter)] if filter else []
+                selection = lists.selection(resource, Below(SHELF), asking, Wanted(), filters)
+                cut = Cut(orders.parse(order_by, catalog(), resource), place, 21, 0)
+                text = selections.pages(selection, cut, rules)[0]
+                with psycopg.connect(at.postgres, autocommit=True) as connection:
+                    connection.execute("set plan_cache_mode = force_custom_plan")
+                    cursor = psycopg.RawCursor(connection)
+                    cursor.execute("explain (analyze, timing off, format json) " + text.statement, text.parameters)
+                    [[[plan]]] = cursor.fetchall()
+                read = sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans(plan["Plan"]))
+                assert read <= 25, f"{sentence}: {read} rows were read: {plan}"
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The nodes of a plan that read the table."""
+    if plan.get("Relation Name") == "books":
+        yield plan
+    for below in plan.get("Plans", []):
+        yield from scans(below)
