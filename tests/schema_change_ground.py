@@ -15,7 +15,6 @@ from library_ground import ADA, Database, Engine, engine, made_of
 
 from server.engine.lists import Wanted
 from server.engine.rewriting import encoder
-from server.errors import Refusal
 from server.schema.changes import indexes
 from server.schema.model import Schema
 from server.schema.tables import SYSTEM

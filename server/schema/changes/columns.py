@@ -79,14 +79,13 @@ def _field(draft: Draft, resource: Resource, table: TableState, cut: Cut, field:
             "give the field a number that was never used",
         )
     kind = table.types[field.number]
-    if kind != field.column_type:
-        if (kind, field.column_type) not in WIDENED:
-            draft.refuse(
-                where,
-                f"number {field.number} is kept as {kind} and would become {field.column_type}",
-                "give the field a new number",
-            )
-            return
+    if kind != field.column_type and (kind, field.column_type) not in WIDENED:
+        draft.refuse(
+            where,
+            f"number {field.number} is kept as {kind} and would become {field.column_type}",
+            "give the field a new number",
+        )
+        return
     if field.column == "name":
         return
     column = sql.Identifier(field.column)
