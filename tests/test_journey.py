@@ -35,7 +35,8 @@ from pypdf import PdfReader
 from transom.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from transom.files.v1 import files_pb2, files_pb2_grpc
 
-from deploy.native.postgres import replication
+from deploy.native.failover import fail_over, wait_for_replica
+from deploy.native.postgres import NODES, replication
 from deploy.native.product import healthy
 from deploy.native.stack import PROJECT, Stack
 from server.schema.compilation import export_shared
@@ -505,7 +506,45 @@ def test_a_write_that_was_acknowledged_survives_the_server_that_took_it(stack: S
     assert sorted(row[0] for row in events) == sorted(made), "each with its event, once"
 
 
-def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, taken: str) -> None:
+def killed(stack: Stack) -> None:
+    """The primary crashes, and is started again."""
+    leader = stack.topology.postgres.leader
+    victim = pid_of(stack, leader)
+    assert victim is not None
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: pid_of(stack, leader) not in (None, victim))
+
+
+def switched(stack: Stack) -> None:
+    """The replica takes the place of a primary that runs."""
+    former = stack.topology.postgres.leader
+    assert fail_over(stack.topology.postgres, stack.place) != former
+
+
+def lost(stack: Stack) -> None:
+    """The primary crashes, and the replica takes its place; commits waited for the replica."""
+    postgres = stack.topology.postgres
+    wait_for_replica(postgres, wanted=True)
+    until(lambda: replication(stack.env["TRANSOM_POSTGRES"]).synchronous)  # type: ignore[union-attr]
+    former = postgres.leader
+    victim = pid_of(stack, former)
+    assert victim is not None
+    new = next(name for name in NODES if name != former)
+    postgres.lead(new)  # so that nobody starts the former one again as a primary
+    os.kill(victim, signal.SIGKILL)
+    assert fail_over(postgres, stack.place) == new
+
+
+def streaming(stack: Stack) -> bool:
+    """Whether the primary has a replica."""
+    now = replication(stack.env["TRANSOM_POSTGRES"])
+    return now is not None and now.streaming
+
+
+@pytest.mark.parametrize("harm", [killed, switched, lost], ids=lambda harm: harm.__name__)
+def test_acknowledged_writes_survive_the_primary(
+    harm: Callable[[Stack], None], stack: Stack, web: Web, taken: str
+) -> None:
     made: list[str] = []
     refused: list[httpx.Response] = []
     read: list[tuple[float, int]] = []
@@ -515,7 +554,10 @@ def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, 
         with httpx.Client(base_url=stack.edge, headers=dict(web.http.headers), timeout=20) as http:
             while not stop.is_set():
                 id, member = _member()
-                answer = http.post(f"/v1/{taken}/members?memberId={id}", json=member)
+                try:
+                    answer = http.post(f"/v1/{taken}/members?memberId={id}", json=member)
+                except httpx.TimeoutException:
+                    continue  # nobody has said that it is done
                 if answer.status_code == 200:
                     made.append(answer.json()["name"])
                 else:
@@ -523,8 +565,12 @@ def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, 
 
     def read_on() -> None:  # as somebody who has written nothing lately, and so may read the replica
         while not stop.is_set():
-            answer = reader.http.get(f"/v1/{taken}")
-            read.append((time.monotonic(), answer.status_code))
+            try:
+                answer = reader.http.get(f"/v1/{taken}")
+            except httpx.TimeoutException:
+                read.append((time.monotonic(), 504))
+            else:
+                read.append((time.monotonic(), answer.status_code))
 
     reader = signed_up(stack)
     servers = [pid_of(stack, name) for name in ("api-1", "api-2", "api-3")]
@@ -533,12 +579,9 @@ def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, 
         thread.start()
     try:
         until(lambda: len(made) > 50)
-        victim = pid_of(stack, "postgres-1")
-        assert victim is not None
-        killed = time.monotonic()
-        os.kill(victim, signal.SIGKILL)
-        until(lambda: pid_of(stack, "postgres-1") not in (None, victim))
-        until(lambda: replication(stack.env["TRANSOM_POSTGRES"]) is not None)
+        begun = time.monotonic()
+        harm(stack)
+        until(lambda: streaming(stack), 60)
         before = len(made)
         until(lambda: len(made) > before + 50)
         back = time.monotonic()
@@ -547,12 +590,13 @@ def test_acknowledged_writes_survive_the_primary_killed(stack: Stack, web: Web, 
         for thread in threads:
             thread.join()
         reader.http.close()
+        wait_for_replica(stack.topology.postgres, wanted=False)
     for answer in refused:
         assert answer.status_code == 503, answer.text
         error = answer.json()["error"]
         assert error["status"] == "UNAVAILABLE"
         assert "RetryInfo" in _details(error["details"]), error
-    meanwhile = [status for when, status in read if killed < when < back]
+    meanwhile = [status for when, status in read if begun < when < back]
     assert set(meanwhile) <= {200, 503}
     assert meanwhile.count(200) > 0.8 * len(meanwhile), "the replica answers"
     assert [pid_of(stack, name) for name in ("api-1", "api-2", "api-3")] == servers, "no server fell with it"
