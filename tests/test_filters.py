@@ -415,7 +415,18 @@ SERVED = [
 ]  # fmt: skip
 
 
-def test_indexes_serve_filters(components: Stack, filters: Filters) -> None:
+SORTED = [
+    ("priority desc", "priority"),
+    ("priority", "priority"),
+    ("title", "title"),
+    ("title desc", "title"),
+    ("author.age", "age"),
+    ("author.given_name desc", "given_name"),
+    ("name desc", "name"),
+]
+
+
+def test_indexes_serve_filters_and_orders(components: Stack, filters: Filters) -> None:
     """The indexes that a schema declares, as a change of schema makes them, on a table of some size."""
     with (
         sorted_otherwise(components.env["TRANSOM_POSTGRES"]) as connection,
@@ -440,6 +451,17 @@ def test_indexes_serve_filters(components: Stack, filters: Filters) -> None:
             used = [line for (line,) in plan if "Index Scan" in line]
             assert used, f"{text}\n{plan}"
             assert all(index in line for line in used), f"{text}\n{plan}"
+        for text, index in SORTED:
+            order = orders.parse(text, catalogue(), books())
+            parameters: list[Any] = []
+            place = order.place("shelves/a/books/7", catalogue().message_class("catalogue.v1.Book")(title="title 7"))
+            for condition in ("true", order.after(place, parameters)):
+                statement = f"select * from {TABLE} t where t._parent = 'shelves/a' and {condition} order by {order.sql()} limit 5"
+                plan = here.asked(f"explain {statement}", parameters if condition != "true" else [])
+                said = "\n".join(line for (line,) in plan)
+                assert "Index Scan" in said, f"{text}\n{said}"
+                assert index in said.partition("Index Scan")[2].partition(" on ")[0], f"{text}\n{said}"
+                assert "Sort" not in said, f"{text}\n{said}"
 
 
 def test_filters_that_are_asked_for_again_are_read_once_and_few_are_kept() -> None:
