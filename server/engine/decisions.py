@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,11 +16,14 @@ from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
 from server.engine.transforms import Transform
 from server.engine.validation import Validation
 from server.errors import VIOLATIONS_MAX, AlreadyExists, Invalid, NotFound, Precondition, Stale, Violation
-from server.schema.model import Behavior, Managed, Resource, Schema
+from server.schema.model import Behavior, Field, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
-from server.store.changes import Act, Change, Origin, Row
+from server.store.changes import Act, Change, Origin, Referred, Row
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+REFERENCES_MAX = 1000
+"""Resources that one change may newly refer to."""
 
 Clock = Callable[[], int]
 """Microseconds since 1970, UTC."""
@@ -59,6 +62,11 @@ class Decisions:
         self._initial = {
             m: [(f.descriptor, f.initial) for f in r.fields if f.initial is not None]
             for m, r in schema.resources.items()
+        }
+        self._checked = {
+            m: [(f, schema.resources[f.reference.message]) for f in r.fields if f.reference is not None]
+            for m, r in schema.resources.items()
+            if any(f.reference is not None for f in r.fields)
         }
 
     def parse(self, resource: Resource, payload: bytes) -> Any:
@@ -147,7 +155,8 @@ class Decisions:
         if resource.expires:
             expiry.settle(message, None, now, asked or Asked(message), ttl=resource.ttl)
         self.behaviors.forget(message)
-        return self._inserted(resource, message, pattern, uid, now, owner, origin, verb)
+        change = self._inserted(resource, message, pattern, uid, now, owner, origin, verb)
+        return self._referring(change, message, None, asked)
 
     def made(self, resource: Resource, message: Any, owner: str, origin: Origin, verb: str = "created") -> Change:
         """The change that stores `message`, which has its name and was checked, as it is but for what the engine manages."""
@@ -254,7 +263,48 @@ class Decisions:
         if resource.expires:
             expiry.settle(result, stored, now, asked or Asked(result), ttl=resource.ttl)
         self.behaviors.forget(result)
-        return result, self._replaced(Act.REPLACE, resource, row, result, now, origin, verb)
+        change = self._replaced(Act.REPLACE, resource, row, result, now, origin, verb)
+        return result, self._referring(change, result, stored, asked)
+
+    def _referring(self, change: Change, message: Any, stored: Any, asked: Asked | None) -> Change:
+        """The change, with what it newly refers to. Raises Invalid for what is no name of such a resource."""
+        checked = self._checked.get(change.resource.message)
+        if checked is None:
+            return change
+        asked, refers = asked or Asked(message), []
+        for field, target in checked:
+            several = field.descriptor.is_repeated
+            names = list(getattr(message, field.name)) if several else [getattr(message, field.name)]
+            known = set() if stored is None else _names_in(stored, field)
+            for i, name in enumerate(names):
+                path = asked.path(f"{field.name}[{i}]" if several else field.name)
+                if name in known or (not name and not several):
+                    continue
+                if name_fault(name) is not None or target.pattern_of(name) is None:
+                    wanted = " or ".join(p.text for p in target.patterns)
+                    raise Invalid.field(path, f"must look like {wanted}", "INVALID_NAME")
+                if target is not change.resource or name != change.name:
+                    known.add(name)
+                    refers.append(Referred(path, target, name))
+            if len(refers) > REFERENCES_MAX:
+                raise Invalid.field(
+                    asked.path(field.name), f"refers to more than {REFERENCES_MAX} resources at once", "TOO_MANY"
+                )
+        return replace(change, refers=tuple(refers)) if refers else change
+
+    def cleared(self, resource: Resource, row: Row, gone: Mapping[str, Collection[str]], origin: Origin) -> Change:
+        """The change that takes references to what is `gone`, names by message, out of `row`."""
+        message = self.parse(resource, row.payload)
+        for field, target in self._checked[resource.message]:
+            names = gone.get(target.message, ())
+            if field.descriptor.is_repeated:
+                items = getattr(message, field.name)
+                items[:] = [name for name in items if name not in names]
+            elif getattr(message, field.name) in names:
+                message.ClearField(field.name)
+        now = self._clock()
+        self._stamp(resource, message, row.version + 1, now)
+        return self._replaced(Act.REPLACE, resource, row, message, now, origin, "updated")
 
     def _replaced(
         self, act: Act, resource: Resource, row: Row, result: Any, now: int, origin: Origin, verb: str
@@ -273,9 +323,18 @@ class Decisions:
         )
 
     def delete(
-        self, resource: Resource, name: str, *, etag: str, force: bool, origin: Origin, verb: str = "deleted"
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        etag: str,
+        force: bool,
+        origin: Origin,
+        verb: str = "deleted",
+        regardless: bool = False,
     ) -> Change:
-        """The change that removes `name` for good; with `force`, all that is below it too."""
+        """The change that removes `name` for good; with `force`, all that is below it too, and `regardless` of what refers to
+        it."""
         return Change(
             act=Act.REMOVE_TREE if force else Act.REMOVE,
             resource=resource,
@@ -283,6 +342,7 @@ class Decisions:
             verb=verb,
             origin=origin,
             expected=version_of(etag) if etag else None,
+            regardless=regardless,
         )
 
     def deleted(self, resource: Resource, row: Row, *, force: bool, origin: Origin) -> Change:
@@ -371,6 +431,21 @@ class Decisions:
 def deleted(resource: Resource, message: Any) -> bool:
     """Whether a stored resource is deleted softly."""
     return resource.soft_delete and bool(message.HasField("delete_time"))
+
+
+def unreferable(one: Referred) -> Precondition:
+    """The refusal of a reference to what is not there, or not for this caller."""
+    return Precondition(
+        f"{one.path}: {one.name} does not exist.",
+        reason="REFERENCE_NOT_FOUND",
+        metadata={"field": one.path, "name": one.name},
+        resource=(one.target.type, one.name),
+    )
+
+
+def _names_in(message: Any, field: Field) -> set[str]:
+    value = getattr(message, field.name)
+    return set(value) if field.descriptor.is_repeated else {value}
 
 
 def gone(resource: Resource, name: str) -> Precondition:

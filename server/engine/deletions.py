@@ -16,7 +16,9 @@ from server.engine.decisions import Decisions
 from server.engine.files import Files
 from server.engine.identity import fresh_id
 from server.engine.letters import Letters
+from server.engine.referring import Referring
 from server.engine.revocations import Revocations
+from server.errors import Refusal
 from server.schema.model import Resource, Schema
 from server.store import account_data as stored
 from server.store import mails
@@ -54,6 +56,7 @@ class Deletions:
     ) -> None:
         self._schema = schema
         self._decisions = decisions
+        self._referring = Referring(schema, decisions)
         self._records = records
         self._owned = owned
         self._data = data
@@ -100,7 +103,7 @@ class Deletions:
     async def _emptied(self, resource: Resource, owner: str, origin: Origin, until: float) -> bool:
         """Whether all resources of one kind that `owner` owns are removed, and what lives below them."""
         while names := await self._owned.names(resource, owner):
-            for name in await self._owned.remove(resource, names, origin):
+            for name in await self._left(resource, names, origin):
                 if not await self._felled(resource, name, origin, until):
                     return False
             if self._clock() > until:
@@ -112,7 +115,7 @@ class Deletions:
         cannot do so without it. First what lives lowest, so that nothing of it takes long."""
         for lower in reversed(self._lower(resource)):
             while names := await self._owned.below(lower, name):
-                for occupied in await self._owned.remove(lower, names, origin):
+                for occupied in await self._left(lower, names, origin):
                     await self._with_children(lower, occupied, origin)
                 if self._clock() > until:
                     return False
@@ -121,7 +124,14 @@ class Deletions:
 
     async def _with_children(self, resource: Resource, name: str, origin: Origin) -> None:
         """Removes a resource and what others have put below it meanwhile, while nobody can put more there."""
-        await self._records.write(self._decisions.delete(resource, name, etag="", force=True, origin=origin))
+        change = self._decisions.delete(resource, name, etag="", force=True, origin=origin, regardless=True)
+        outcome = await self._records.write(change)
+        if isinstance(outcome, Refusal):
+            raise outcome
+
+    async def _left(self, resource: Resource, names: Sequence[str], origin: Origin) -> Sequence[str]:
+        """Those of the resources that cannot be removed by themselves: they have something below them, or may be referred to."""
+        return names if self._referring.into(resource) else await self._owned.remove(resource, names, origin)
 
     async def _repeated(self, bite: Callable[[], Awaitable[int]], until: float) -> bool:
         """Whether `bite`, done again and again, found nothing more to do in time."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from server.caller import Caller
 from server.engine import singletons
 from server.engine.access import Access, absent
-from server.engine.decisions import Asked, Clock, Decisions, deleted
+from server.engine.decisions import Asked, Clock, Decisions, deleted, unreferable
 from server.engine.identity import version_of
 from server.engine.lists import Lists, Queries
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
@@ -132,6 +132,7 @@ class Resources:
             )
             below = (change.kept_parent, change.parent) if change.kept_parent else None
             await self.access.create(call, resource, change.name, message, below)
+            await self._refer(call, change)
             if validate_only:
                 await self._could_create(change)
             outcome: Became = Outcome.DONE if validate_only else await self.records.write(change)
@@ -224,10 +225,21 @@ class Resources:
             resource, row, message, paths, etag=etag, origin=call.origin, asked=asked, kept=kept
         )
         await changing.check(result)
+        await self._refer(call, change)
         shown = changing.shown(result)
         if shown is result:
             return change.payload if change else row.payload, change
         return shown.SerializeToString(deterministic=True), change
+
+    async def _refer(self, call: Call, change: Change | None) -> None:
+        """Raises Precondition where something that the change refers to does not exist, or the caller may not get it: what is
+        hidden is not to be told by a reference to it."""
+        if change is None or not change.refers:
+            return
+        rows = await self.records.find([(one.target, one.name) for one in change.refers], None)
+        for one, row in zip(change.refers, rows, strict=True):
+            if row is None or not (await self.access.visible(call.caller, one.target, [row]))[0]:
+                raise unreferable(one)
 
     async def _shown(self, call: Call, resource: Resource, message: Any, change: Change) -> bytes:
         """What was created, as its maker may see it."""

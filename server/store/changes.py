@@ -58,6 +58,16 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Referred:
+    """A resource that a change newly refers to, where that is checked."""
+
+    path: str
+    """Of the field, from the request."""
+    target: Resource
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One row to write, together with its event."""
 
@@ -80,6 +90,10 @@ class Change:
     uid: str = ""
     kept_parent: Resource | None = None
     """The resource that the parent is kept as, where it must exist."""
+    refers: tuple[Referred, ...] = ()
+    """What must exist."""
+    regardless: bool = False
+    """Nobody is there to be refused: references that keep a resource from being deleted are cleared."""
 
 
 @dataclass(frozen=True, slots=True)

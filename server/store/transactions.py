@@ -281,6 +281,7 @@ def values(change: Change) -> Sequence[Value]:
 
 
 def _needs(change: Change) -> Iterator[tuple[Resource, str, Lock]]:
+    yield from ((one.target, one.name, Lock.KEEP) for one in change.refers)
     if change.act is Act.INSERT:
         if change.kept_parent is not None:
             yield change.kept_parent, change.parent, Lock.KEEP
