@@ -19,6 +19,7 @@ from rules_ground import EPOCH, Row, World, tables_made
 
 from deploy.native.stack import PROJECT
 from server.query.filters import Filter
+from server.query.filters.syntax import STARS_MOST
 from server.schema.columns import is_map
 from server.schema.compilation import compile_app
 from server.schema.model import Resource, Schema
@@ -345,7 +346,7 @@ def _quoted(random: Random, text: str, stars: bool = True) -> str:
     quote = random.choice("\"'")
     out = []
     for char in text:
-        wild = stars and random.random() < 0.15
+        wild = stars and out.count("*") < STARS_MOST and random.random() < 0.15
         out.append("*" if wild else f"\\{char}" if char in f"\\*{quote}" else char)
     return quote + "".join(out) + quote
 

@@ -456,8 +456,10 @@ def test_indexes_serve_filters_and_orders(components: Stack, filters: Filters) -
             parameters: list[Any] = []
             place = order.place("shelves/a/books/7", catalogue().message_class("catalogue.v1.Book")(title="title 7"))
             for condition in ("true", order.after(place, parameters)):
-                statement = f"select * from {TABLE} t where t._parent = 'shelves/a' and {condition} order by {order.sql()} limit 5"
-                plan = here.asked(f"explain {statement}", parameters if condition != "true" else [])
+                statement = (
+                    f"select * from {TABLE} t where t._parent = 'shelves/a' and {condition} order by {order.sql()}"
+                )
+                plan = here.asked(f"explain {statement} limit 5", parameters if condition != "true" else [])
                 said = "\n".join(line for (line,) in plan)
                 assert "Index Scan" in said, f"{text}\n{said}"
                 assert index in said.partition("Index Scan")[2].partition(" on ")[0], f"{text}\n{said}"
