@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -23,16 +24,24 @@ WIDE = 10_000
 @click.command()
 @app_options
 @click.option("--strict", is_flag=True, help="Fail where a declared method has no implementation, or on any warning.")
-def command(app: Path | None, strict: bool) -> None:
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Also warn of lists that were slow on the stack with this edge port, or on TRANSOM_POSTGRES where that is set.",
+)
+def command(app: Path | None, strict: bool, port: int | None) -> None:
     """Check an app's schema, code and seed, without starting anything.
 
     Prints what each resource and method is understood as: the resources' names and tables, the methods the engine
     serves, those that methods.py implements, and those that would answer UNIMPLEMENTED, with the reason. Warns of what
-    can be served but is hardly meant. The seed is checked as `transom seed` would.
+    can be served but is hardly meant. The seed is checked as `transom seed` would. With a database at hand, it also warns
+    of lists that were slow there because no index served them, and says which index to declare.
 
     \b
     transom check                   the app in examples/inspect
     transom check ../my-app --strict
+    transom check ../my-app --port 8080
     """
     from server.apps.loading import load
     from server.query.rules.checking import rules_of
@@ -46,16 +55,43 @@ def command(app: Path | None, strict: bool) -> None:
         loaded = load(app, schema)
     except SchemaError as error:
         raise click.ClickException(f"the app is refused:\n{error}") from error
+    warnings = [*schema.warnings, *_slow(schema, port)]
     _print(schema, rules, loaded)
     left = [m.full_name for s in schema.services if not s.own for m in s.methods if _served_by(m, loaded) == ""]
-    for warning in schema.warnings:
+    for warning in warnings:
         click.secho(f"warning: {warning}", fg="yellow")
     for name in left:
         click.secho(f"not implemented: {name} (calls answer UNIMPLEMENTED)", fg="yellow")
     _check_seed(app / "seed", schema)
-    if strict and (left or schema.warnings):
+    if strict and (left or warnings):
         sys.exit(1)
     click.secho(f"{app}: good", fg="green")
+
+
+def _slow(schema: Schema, port: int | None) -> list[str]:
+    """Warnings of lists that were slow, where a database is named."""
+    from server.settings import Settings
+
+    if port is None and "postgres" not in Settings().model_fields_set:
+        return []
+    from server.engine.index_advice import advice
+    from server.errors import Refusal
+    from server.store.slow_lists import SlowLists
+
+    from ._chosen import settings_of
+
+    async def asked(dsn: str) -> list[str]:
+        from psycopg_pool import AsyncConnectionPool
+
+        async with AsyncConnectionPool(dsn, min_size=1, max_size=1, open=False, reconnect_timeout=3) as pool:
+            slow = SlowLists(pool)
+            return list(advice(schema, await slow.found(), await slow.rows(schema.resources.values())))
+
+    try:
+        return asyncio.run(asked(settings_of(port).postgres.get_secret_value()))
+    except Refusal as refusal:
+        click.secho(f"which lists were slow is not known: {refusal.message}", fg="yellow", err=True)
+        return []
 
 
 def _check_seed(folder: Path, schema: Schema) -> None:

@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from server.errors import Exhausted, Precondition, Unavailable
 from server.query.groups import Grouping
+from server.query.orders import Order
 from server.query.rules.checking import Rules
 from server.store import selections
 from server.store.changes import PAGE_BYTES_MAX, Shown
@@ -45,7 +46,7 @@ TAKEN = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
-Note = Callable[[Selection, str, float], None]
+Note = Callable[[Selection, Order | None, float], None]
 """Told of what was asked, of the order that was asked for, and how long it took, in seconds."""
 
 
@@ -88,7 +89,7 @@ class Queries:
         """
         out: list[Shown] = []
         for text in selections.pages(selection, cut, self._rules.resources[selection.resource.message]):
-            found = await self._read(selection, cut.order.text, text, reader)
+            found = await self._read(selection, cut.order, text, reader)
             out += (Shown(*row) for row in found[: cut.size - len(out)])
             if len(out) >= cut.size or sum(len(row.payload) for row in out) > PAGE_BYTES_MAX:
                 break
@@ -98,7 +99,7 @@ class Queries:
         """How many resources it has, `most` where there are more; None where counting takes longer than COUNT_SECONDS."""
         text = selections.count(selection, most, self._rules.resources[selection.resource.message])
         try:
-            [[number]] = await self._read(selection, "", text, reader, COUNT_SECONDS)
+            [[number]] = await self._read(selection, None, text, reader, COUNT_SECONDS)
         except Precondition:
             return None
         return int(number)
@@ -112,11 +113,11 @@ class Queries:
         Raises Precondition (QUERY_TOO_EXPENSIVE) where it takes too long.
         """
         text = selections.groups(selection, grouping, size, skip, self._rules.resources[selection.resource.message])
-        rows = await self._read(selection, "", text, reader)
+        rows = await self._read(selection, None, text, reader)
         return [(list(row[:-2]), int(row[-2])) for row in rows]
 
     async def _read(
-        self, selection: Selection, order: str, text: Text, reader: str, seconds: float = SECONDS
+        self, selection: Selection, order: Order | None, text: Text, reader: str, seconds: float | None = None
     ) -> list[tuple[Any, ...]]:
         begin = time.monotonic()
 
@@ -143,12 +144,12 @@ class Queries:
         return answer
 
     async def _rows(
-        self, connection: AsyncConnection[Any], text: Text, seconds: float, stale: bool
+        self, connection: AsyncConnection[Any], text: Text, seconds: float | None, stale: bool
     ) -> list[tuple[Any, ...]]:
         expected = self._freshness.positions.replayed
         cursor = AsyncRawCursor(connection, row_factory=tuple_row)
         async with connection.transaction(), connection.pipeline():
-            if seconds != SECONDS:
+            if seconds is not None:
                 await cursor.execute(f"set local statement_timeout = {int(seconds * 1000)}")
             replayed = await connection.cursor(row_factory=tuple_row).execute(_REPLAYED) if stale else None
             await cursor.execute(text.statement, text.parameters, binary=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import Counter
 
 from server.errors import Refusal
-from server.query.filters import Usage
+from server.query.orders import Order
+from server.query.shapes import shape_of
+from server.schema.model import Resource
 from server.store.pooled import Pool, transaction
 from server.store.selections import Selection
 
@@ -36,6 +38,10 @@ delete from transom.filters where (resource, shape) in (
 
 _FOUND = "select resource, shape, count, slowest from transom.filters order by resource, slowest desc"
 
+_ROWS = """
+select name, greatest(c.reltuples, 0)::bigint as rows
+from unnest(%s::text[]) as name join pg_class c on c.oid = to_regclass(name)"""
+
 log = structlog.get_logger("lists")
 
 
@@ -50,6 +56,12 @@ class Slow:
     """Seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    name: str
+    rows: int
+
+
 class SlowLists:
     """Collects notes and writes them. One per process."""
 
@@ -58,12 +70,12 @@ class SlowLists:
         self._waiting: dict[tuple[str, str], tuple[int, float]] = {}
         self._writing: asyncio.Task[None] | None = None
 
-    def note(self, selection: Selection, order: str, seconds: float) -> None:
+    def note(self, selection: Selection, order: Order | None, seconds: float) -> None:
         """A list of that selection and order took so long. Costs the caller nothing that waits."""
         if seconds < SLOW_SECONDS:
             return
         resource = selection.resource.message
-        shape = shape_of([usage for one in selection.filters for usage in one.indexable], order)
+        shape = shape_of(selection.filters, order, several=selection.below.parent is None).text
         SLOW.labels(resource).inc()
         log.warning("a slow list", resource=resource, shape=shape, seconds=round(seconds, 3))
         count, slowest = self._waiting.get((resource, shape), (0, 0.0))
@@ -77,6 +89,13 @@ class SlowLists:
         """What was noted, the slowest of each resource first."""
         async with transaction(self._pool, Slow) as cursor:
             return await (await cursor.execute(_FOUND)).fetchall()
+
+    async def rows(self, resources: Iterable[Resource]) -> dict[str, int]:
+        """About how many rows each resource's table has, by message, as the last ANALYZE found it."""
+        tables = {f'"{r.table_schema}"."{r.table_name}"': r.message for r in resources}
+        async with transaction(self._pool, _Rows) as cursor:
+            found = await (await cursor.execute(_ROWS, [list(tables)])).fetchall()
+        return {tables[one.name]: one.rows for one in found}
 
     async def aclose(self) -> None:
         """Writes what waits, once."""
@@ -108,9 +127,3 @@ class SlowLists:
                 del self._waiting[key]
             else:
                 self._waiting[key] = later - count, slowest
-
-
-def shape_of(usages: Sequence[Usage], order: str) -> str:
-    """The shape of a list: each path and how it is asked for, as `state equal`, then the order, as `by create_time desc`."""
-    parts = sorted({f"{'.'.join(usage.path)} {usage.how}".strip() for usage in usages})
-    return ", ".join([*parts, f"by {order}"] if order else parts)

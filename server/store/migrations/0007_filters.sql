@@ -2,7 +2,7 @@
 -- the values that were asked for.
 create table transom.filters (
     resource     text not null,             -- the resource's message
-    shape        text not null,             -- paths and how they are asked for, then the order: see server/store/slow_lists.py
+    shape        text not null,             -- paths and how they are asked for, then the order: see server/query/shapes.py
     count        bigint not null,
     slowest      double precision not null, -- seconds
     last_time    timestamptz not null default clock_timestamp(),
