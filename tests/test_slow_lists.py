@@ -190,23 +190,19 @@ async def test_what_takes_too_long_is_given_up(at: Database) -> None:
     async with opened(at) as on:
         await on.add("a", title="t")
         await on.books(ANN, filter="pages = 0")  # its connection is there
-        async with on.on.pool.connection() as other:
-            async with other.transaction():
-                await other.execute("lock table catalog_v1.books in access exclusive mode")
-                selection = on.on.resources.lists.selection(
-                    BOOK, on.on.resources.lists.below(BOOK, SHELF), None, Wanted()
-                )
-                assert await on.on.queries.count(selection, 10, "") is None
+        async with on.on.pool.connection() as other, other.transaction():
+            await other.execute("lock table catalog_v1.books in access exclusive mode")
+            selection = on.on.resources.lists.selection(BOOK, on.on.resources.lists.below(BOOK, SHELF), None, Wanted())
+            assert await on.on.queries.count(selection, 10, "") is None
 
 
 @asynchronous
 async def test_a_list_that_takes_too_long_is_refused_as_such(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "SECONDS", 0.2)
     async with opened(at) as on:
-        async with on.on.pool.connection() as other:
-            async with other.transaction():
-                await other.execute("lock table catalog_v1.books in access exclusive mode")
-                assert await refused(on.books(ANN, filter="pages = 0")) == ("QUERY_TOO_EXPENSIVE", [])
+        async with on.on.pool.connection() as other, other.transaction():
+            await other.execute("lock table catalog_v1.books in access exclusive mode")
+            assert await refused(on.books(ANN, filter="pages = 0")) == ("QUERY_TOO_EXPENSIVE", [])
         assert await on.books(ANN, filter="pages = 0") == []
 
 
