@@ -162,8 +162,8 @@ def in_pages(order: Order, here: Shelf, guards: dict[str, str], size: int) -> li
 
 
 PIECES = [
-    "title", "author.age", "labels", ".", ":", "=", "!=", "<", ">=", "(", ")", '"', "'", "\\", "*", "-", "NOT", "AND", "OR", " ", ",",
-    "now()", "ago(", "startsWith(", "null", "true", "1e999", "-0", "1.5s", "2026-01-01", "𝟙", "²", "\x00", "\ud7ff",
+    "title", "author.age", "labels", ".", ":", "=", "!=", "<", ">=", "(", ")", '"', "'", "\\", "*", "-", "NOT", "AND", "OR",
+    " ", ",", "now()", "ago(", "startsWith(", "null", "true", "1e999", "-0", "1.5s", "2026-01-01", "𝟙", "²", "\x00", "\ud7ff",
 ]  # fmt: skip
 
 
