@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from . import edge
 from .place import Place
 from .ports import Ports, listening
 from .postgres import NODES
@@ -55,13 +56,18 @@ class Product:
         ]
 
     def rehearsal(self) -> list[Program]:
-        """The first steps of a start, with files of their own: whether they succeed tells whether a start would."""
+        """The first steps of a start, with files of their own: whether they succeed tells whether a start would. The tables
+        become such that the servers of both schemas can work on them."""
         descriptor = self.place.descriptor.with_suffix(".next")
         migrate = self._step("migrate", ["migrate"], ())
         return [
             self._schema(descriptor, self.place.envoy.with_suffix(".next")),
             replace(migrate, env={**migrate.env, "TRANSOM_DESCRIPTOR": str(descriptor)}),
         ]
+
+    def settling(self) -> list[Program]:
+        """What is left of a change of schema until no server of the schema before runs."""
+        return [self._step("migrate", ["migrate"], ())]
 
     def _schema(self, descriptor: Path, envoy: Path) -> Program:
         words = ["build", "--descriptor", str(descriptor), "--envoy", str(envoy), *self._edge()]
@@ -134,17 +140,23 @@ class Product:
         return [*ports, *servers]
 
     def _envoy(self) -> Program:
-        command = [str(self.servers.envoy), "-c", str(self.place.envoy), "--disable-hot-restart"]
+        files = (self.place.envoy, self.place.descriptor)
+        admin = self.ports["envoy-admin"]
+        envoy = [str(self.servers.envoy), "--concurrency", "2", "-l", "warning"]
         return Program(
             name="envoy",
-            command=[*command, "--concurrency", "2", "-l", "warning"],
+            command=[sys.executable, "-m", "deploy.native.edge", str(admin), *map(str, files), *envoy],
             env=self.servers.env(),
             needs=("schema", *self.names),
             address=f"http://127.0.0.1:{self.ports['edge']}",
-            ready=lambda: healthy(self.ports["envoy-admin"]) >= set(self._addresses()),
+            ready=lambda: (
+                edge.running(admin).get("node", {}).get("id") == edge.served(files)
+                and healthy(admin) >= set(self._addresses())
+            ),
             in_turn=True,
             outlives=True,
-            files=(self.place.envoy, self.place.descriptor),
+            succeeds=edge.LEAVE + 5.0,
+            files=files,
             grace=5,
         )
 

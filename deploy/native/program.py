@@ -43,6 +43,8 @@ class Program:
     follows: Sequence[str] = ()
     settled: Callable[[], bool] = lambda: True
     """Whether it does its work again once it was replaced, so that those that follow may be replaced, too."""
+    succeeds: float = 0.0
+    """Whether it is started beside the one in whose place it comes, which then ends by itself: within so many seconds."""
     files: Sequence[Path] = ()
     """What it reads only when it starts: where the content has changed, it may not outlive its supervisor."""
     grace: float = 10.0

@@ -26,6 +26,7 @@ from .logs import tail
 from .machine import birth
 from .place import PROJECT, Place
 from .ports import Ports, PortsError, refuse_taken, remembered
+from .program import Program
 from .sources import digest
 from .told import ToldError, told
 from .topology import COMPONENTS, EVERYTHING, PRODUCT, Topology
@@ -171,9 +172,10 @@ class Stack:
                 if self.status().get("sources", "") == sources:
                     return False
                 progress("what is served has changed")
-                self._rehearse(report)
+                self._carry_out(self.topology.rehearsal(self.parts), report, "What ran before goes on running.")
                 replace(self.place.plan, json.dumps(plan | {"sources": sources}))
                 self._renew(sources, report)
+                self._carry_out(self.topology.settling(self.parts), report, "The new servers are there all the same.")
             return True
         replace(self.place.plan, json.dumps(plan | {"sources": sources}))
         self.place.status.unlink(missing_ok=True)
@@ -190,10 +192,10 @@ class Stack:
             time.sleep(0.02)
         return lock
 
-    def _rehearse(self, report: Report) -> None:
-        """Raises StackError where the product, as it is now, would not start beside the data there is."""
+    def _carry_out(self, steps: Sequence[Program], report: Report, otherwise: str) -> None:
+        """Runs steps beside the supervisor. Raises StackError where one fails, with what is so `otherwise`."""
         told: list[dict[str, Any]] = []
-        for step in self.topology.rehearsal(self.parts):
+        for step in steps:
             told.append({"name": step.name, "state": "starting", "took": 0.0})
             report({"processes": told})
             begun = time.monotonic()
@@ -209,7 +211,7 @@ class Stack:
             if run.returncode:
                 lines = run.stdout.decode(errors="replace").splitlines()[-40:]
                 said = "".join(f"\n  {line}" for line in lines)
-                raise StackError(f"{step.name}: ended with {run.returncode}{said}\nWhat ran before goes on running.")
+                raise StackError(f"{step.name}: ended with {run.returncode}{said}\n{otherwise}")
             told[-1] |= {"state": "done", "took": time.monotonic() - begun}
             report({"processes": told})
 

@@ -47,6 +47,8 @@ class Kept:
     process: Process | None = None
     old: Process | None = None
     """What an earlier supervisor left running under this name and has yet to make room."""
+    leaving: asyncio.Task[None] | None = None
+    """The end of one whose successor runs already."""
     adopted: bool = False
     """Whether the process was left by an earlier supervisor."""
     log_start: int = 0
@@ -210,9 +212,19 @@ class Supervisor:
                 await asyncio.sleep(0.1)
         if kept.program.outlives and old.fingerprint == kept.program.fingerprint:
             kept.process, kept.adopted = old, old.alive()
+        elif kept.program.succeeds and old.alive():
+            kept.leaving = asyncio.create_task(self._leave(old, kept.program.succeeds))
         else:
             await old.stop()
         kept.old = None
+
+    async def _leave(self, old: Process, seconds: float) -> None:
+        """Returns when a process that has a successor has ended by itself, or was ended when its time was over."""
+        try:
+            await asyncio.wait_for(old.exited(), seconds)
+        except (TimeoutError, asyncio.CancelledError):
+            await old.stop()
+            raise
 
     async def _ready(self, kept: Kept) -> None:
         """Returns once the process is ready (a step: once it has done its work); raises StartError if it will not be."""
@@ -244,6 +256,9 @@ class Supervisor:
         for other in self.kept.values():
             if name in other.program.needs and not self.throwaway:
                 await other.over.wait()
+        if kept.leaving is not None:
+            kept.leaving.cancel()
+            await asyncio.gather(kept.leaving, return_exceptions=True)
         for process in (kept.old, kept.process):
             if process is not None:
                 await process.stop(program.kill_signal if self.throwaway else None)

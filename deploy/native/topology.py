@@ -53,8 +53,12 @@ class Topology:
         return Postgres(self.place, self.ports, self.place.secrets(), self.servers)
 
     def rehearsal(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
-        """Steps that tell whether the product would start, and change nothing that a running one reads."""
+        """Steps that tell whether the product would start, and change nothing that a running one minds."""
         return [p for p in self._product().rehearsal() if p.name in parts]
+
+    def settling(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
+        """Steps that come when nothing of what ran before runs any more."""
+        return [p for p in self._product().settling() if p.name in parts]
 
     def _product(self) -> Product:
         return Product(

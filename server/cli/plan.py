@@ -54,8 +54,8 @@ def command(
             settings.postgres.get_secret_value(),
             autocommit=True,
             application_name="transom plan",
-            options="-c default_transaction_read_only=on -c timezone=UTC",
         ) as connection:
+            connection.execute("set default_transaction_read_only = on")
             prospect = Applying(connection, schema).prospect()
         breaks = _change.breaks_of(prospect, schema)
     except psycopg.OperationalError as error:
