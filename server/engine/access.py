@@ -142,7 +142,7 @@ class Access:
             row
             and replace(
                 row,
-                payload=await self._with_snapshot(resource, asking, row.owner, row.payload, reader),
+                payload=await self._with_snapshot(resource, asking, row.payload, reader),
             )
             for row in shown
         ]
@@ -171,17 +171,19 @@ class Access:
 
     async def snapshots(self, call: Asked, resource: Resource, rows: Sequence[Shown]) -> list[Shown]:
         """Listed revisions, their snapshots as the caller may see the resource itself."""
-        caller = call.caller
-        if caller.trusted or self._original(resource) is None:
+        caller, original = call.caller, self._original(resource)
+        if caller.trusted or original is None:
             return list(rows)
-        found = await self._records.find([(resource, row.name) for row in rows], caller.name)
+        names = {row.name: _above(resource, row.name) for row in rows}
+        above = list(dict.fromkeys(names.values()))
+        found = await self._records.find([(original, name) for name in above], caller.name)
+        owners = {name: row.owner if row else "" for name, row in zip(above, found, strict=True)}
         asking = self._asking(caller)
         return [
-            # Of what has gone meanwhile nobody is the owner.
             one._replace(
-                payload=await self._with_snapshot(resource, asking, row.owner if row else "", one.payload, caller.name)
+                payload=await self._with_snapshot(resource, asking, one.payload, caller.name, owners[names[one.name]])
             )
-            for one, row in zip(rows, found, strict=True)
+            for one in rows
         ]
 
     async def seen(self, caller: Caller, resource: Resource, row: Row, action: str = "get") -> bytes | None:
@@ -218,7 +220,7 @@ class Access:
                 message.ClearField(field.name)
         if not caller.trusted and self._original(resource) is not None:
             asking = self._asking(caller)
-            for field in await self._hidden_of_snapshot(resource, asking, message, owner, caller.name):
+            for field in await self._hidden_of_snapshot(resource, asking, message, caller.name):
                 message.snapshot.ClearField(field.name)
 
     # Writing.
@@ -267,7 +269,7 @@ class Access:
         asking = self._asking(caller)
         scene = await self._gettable(caller, resource, row, asking)
         hidden = await self._unreadable(resource, scene, None)
-        veiled = await self._hidden_of_snapshot(resource, asking, scene.resource, row.owner, None)
+        veiled = await self._hidden_of_snapshot(resource, asking, scene.resource, None)
         return Changing(self, call, resource, row, asking, hidden, veiled)
 
     async def changed(self, caller: Caller, resource: Resource, row: Row, asking: Asking, result: Any) -> None:
@@ -440,7 +442,7 @@ class Access:
 
     async def _seen(self, resource: Resource, scene: Scene, payload: bytes, reader: str | None) -> bytes:
         if self._original(resource) is not None:
-            payload = await self._with_snapshot(resource, scene.asking, scene.owner or "", payload, reader)
+            payload = await self._with_snapshot(resource, scene.asking, payload, reader)
         reads = self.rules(resource).reads
         if not reads:
             return payload
@@ -453,25 +455,29 @@ class Access:
         return self._without(resource, payload, hidden) if hidden else payload
 
     async def _with_snapshot(
-        self, resource: Resource, asking: Asking, owner: str, payload: bytes, reader: str | None
+        self, resource: Resource, asking: Asking, payload: bytes, reader: str | None, owner: str | None = None
     ) -> bytes:
         """A revision, its snapshot as the one who asks may see the resource itself."""
         message = self._schema.message_class(resource.message).FromString(payload)
-        hidden = await self._hidden_of_snapshot(resource, asking, message, owner, reader)
+        hidden = await self._hidden_of_snapshot(resource, asking, message, reader, owner)
         for field in hidden:
             message.snapshot.ClearField(field.name)
         return message.SerializeToString(deterministic=True) if hidden else payload
 
     async def _hidden_of_snapshot(
-        self, resource: Resource, asking: Asking, message: Any, owner: str, reader: str | None
+        self, resource: Resource, asking: Asking, message: Any, reader: str | None, owner: str | None = None
     ) -> list[Field]:
         """The fields of a revision's snapshot that the one who asks may not see, by the rules of the resource that it was
-        taken of, judged on it as it was then."""
+        taken of, judged on it as it was then. `owner` is that resource's, whoever made the revision; None where it is to be
+        read."""
         original = self._original(resource)
         if original is None or not message.HasField("snapshot"):
             return []
-        snapshot = message.snapshot
-        scene = Scene(asking, _name(original, snapshot), read=partial(_itself, snapshot), owner=owner)
+        snapshot, name = message.snapshot, _above(resource, _name(resource, message))
+        if owner is None:
+            [row] = await self._records.find([(original, name)], reader)
+            owner = row.owner if row else ""  # of what has gone meanwhile nobody is the owner
+        scene = Scene(asking, name, read=partial(_itself, snapshot), owner=owner)
         return [f for f in await self._unreadable(original, scene, reader) if not is_empty(snapshot, f.descriptor)]
 
     def _without(self, resource: Resource, payload: bytes, fields: Sequence[Field]) -> bytes:
@@ -586,6 +592,12 @@ def _itself(message: Any) -> Any:
 
 def _name(resource: Resource, message: Any) -> str:
     return str(getattr(message, resource.name_field))
+
+
+def _above(revision: Resource, name: str) -> str:
+    """The name of the resource that a revision is one of."""
+    pattern = revision.pattern_of(name)
+    return pattern.parent_of(name) if pattern else ""
 
 
 def _presence_differs(field: Field, one: Any, other: Any) -> bool:

@@ -117,18 +117,18 @@ class Resources:
         Unauthenticated.
         """
         brought = getattr(message, resource.name_field)
-        current = await self._current(call, resource, parent) if resource.snapshot_of else b""
+        current = await self._current(call, resource, parent) if resource.snapshot_of else None
         for _ in range(ATTEMPTS):
             change = self.decisions.create(
                 resource,
                 message,
                 parent=parent,
                 id=id,
-                owner=call.caller.name,
+                owner=current.owner if current else call.caller.name,
                 origin=call.origin,
                 asked=asked,
                 id_field=id_field,
-                current=current,
+                current=current.payload if current else b"",
             )
             below = (change.kept_parent, change.parent) if change.kept_parent else None
             await self.access.create(call, resource, change.name, message, below)
@@ -295,13 +295,13 @@ class Resources:
         became = replace(row, payload=change.payload or row.payload, version=change.version)
         return await self.access.seen(call.caller, resource, became) or b""
 
-    async def _current(self, call: Call, revision: Resource, name: str) -> bytes:
+    async def _current(self, call: Call, revision: Resource, name: str) -> Row:
         """The resource called `name`, which a revision is made of. Raises NotFound where the caller may not get it."""
         resource = self.schema.resources[revision.snapshot_of]
         row = await self.records.latest(resource, name) if resource.pattern_of(name) else None
         if row is None or not await self.access.readable(call, resource, name):
             raise absent(resource, name)
-        return row.payload
+        return row
 
     async def _could_create(self, change: Change) -> None:
         if await self.records.latest(change.resource, change.name) is not None:
