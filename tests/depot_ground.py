@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import httpx
 from door_ground import Door, door
+from edge_ground import eventually
 from google.protobuf import json_format
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
@@ -105,6 +106,11 @@ class Depot:
     def events(self, name: str) -> list[str]:
         """Verbs of a resource's events, in order."""
         return self.at.events(name)
+
+    def until_waiting(self) -> None:
+        """Returns once somebody waits for a lock of the depot's."""
+        waiting = "select exists (select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())"
+        eventually(lambda: self.at.sql(waiting) == [(True,)])
 
     def _rest(self, who: Client, method: Method, request: Mapping[str, Any]) -> Any:
         left = dict(request)
