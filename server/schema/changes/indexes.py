@@ -4,8 +4,8 @@ A List reads a page of one collection in some order, from where the last page en
 where it is not declared for everywhere, and ends with the name, in the direction of the last key. Texts are ordered by their
 bytes (`collate "C"`), as lists are; what is not set comes first. Words are found by their trigrams.
 
-An index is known by its name, which changes with all that it is made of but the names of
-columns: a rename needs no new index.
+An index is known by its name, which changes with all that it is made of but the names of columns: a rename needs no new
+index.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _words(resource: Resource, named: Mapping[str, str]) -> list[Wanted]:
     if not fields:
         return []
     text = expressions.search_text(resource, lambda field: sql.Identifier(named[field.name]).as_string(None))
-    told = ",".join(str(field.number) for field in fields)
+    told = ",".join(f"{field.number}{'?' if field.default is None else ''}" for field in fields)
     name = f"{OURS}{digest(f'{resource.message} words {told}')}_words"
     return [Wanted(name, tuple(f.name for f in fields), False, "gin", (sql.SQL(f"{text} gin_trgm_ops"),), None)]
 
@@ -112,6 +112,8 @@ def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named
         for (path, descending), (_, kind) in zip(index.paths, keys, strict=True)
     )
     about = f"{resource.message} {told} {document} {index.unique} {index.everywhere}"
+    if index.unique:
+        about += "".join(f" {fields[path.partition('.')[0]].default}" for path, _ in index.paths)
     label = "_".join(path.replace(".", "_") for path, _ in index.paths)
     name = identifier(f"{OURS}{digest(about)}_{label[:40]}")
     used = tuple(dict.fromkeys(path.partition(".")[0] for path, _ in index.paths))

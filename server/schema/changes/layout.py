@@ -19,6 +19,9 @@ def digest(schema: Schema) -> str:
                 f" {field.number} {field.column} {field.column_type} {field.default} {shape(field.descriptor)} "
                 f"{sorted(field.behaviors)}"
             )
+        told += sorted(
+            f" {sorted(f.number for f in o.fields)}" for o in resource.descriptor.oneofs if len(o.fields) > 1
+        )
         told += sorted(f" {p.text}" for p in resource.patterns)
         told += sorted(f" {index.name}" for index in wanted(resource))
     return hashlib.sha256("\n".join(told).encode()).hexdigest()

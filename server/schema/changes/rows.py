@@ -191,7 +191,7 @@ def _oneofs(draft: Draft, resource: Resource, before: Resource, where: str) -> N
 
 
 def _ask(draft: Draft, table: TableState, condition: sql.Composable, where: str, reason: str, advice: str) -> None:
-    text = sql.SQL("select count(*) from (select 1 from {} where {} limit {}) as some").format(
+    text = sql.SQL("select count(*) from (select 1 from {} where {} limit {}) as asked").format(
         sql.Identifier(*table.place), condition, sql.Literal(PROBE_ROWS)
     )
     draft.probes.append(Probe(text.as_string(None), Refusal(where, reason, advice)))
