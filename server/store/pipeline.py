@@ -24,6 +24,11 @@ _SYNC = pq.ExecStatus.PIPELINE_SYNC
 _DONE = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK})
 _BINARY = int(pq.Format.BINARY)
 
+_PLANS = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+"""What runs here finds few rows by an index, however many there are. So it is planned once: left to itself, Postgres would
+plan most of it anew each time, which costs it more than the rows do. And since a plan may be made while the table is still
+empty, no such plan is allowed as suits only that."""
+
 SILENCE_SECONDS = 30.0
 """A server that has something to answer and says nothing for this long is taken for lost, as a held or broken network
 would never tell. Its own limit of a statement is 10 s; only a run of several slow ones may come to more."""
@@ -100,7 +105,7 @@ class Pipeline:
                 connect_timeout=5,
                 application_name=self._name,
                 options="-c statement_timeout=10s -c lock_timeout=3s -c idle_in_transaction_session_timeout=30s "
-                "-c timezone=UTC -c jit=off",
+                f"-c timezone=UTC -c jit=off {_PLANS}",
             )
         except psycopg.OperationalError as away:
             raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
