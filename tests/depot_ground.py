@@ -126,6 +126,7 @@ class Depot:
         path = re.sub(r"\{([\w.]+)=[^}]*\}", fill, template)
         field = {"CreateItem": "item", "UpdateItem": "item", "CreateStore": "store", "CreateOrder": "order"} | {
             "CreateSupplier": "supplier",
+            "CreateBrand": "brand",
             "UpdateSupplier": "supplier",
         }
         body = None

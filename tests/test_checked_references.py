@@ -159,6 +159,31 @@ def test_a_tree_falls_with_all_that_refers_into_it(
     assert [here.events(name) for name in within][1] == ["created", "deleted"]
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_what_can_be_undeleted_keeps_its_references(here: Depot, ada: Client, store: str, road: str) -> None:
+    brand, free = (
+        here.ask(ada, road, "CreateBrand", brandId=f"b{secrets.token_hex(6)}", brand={"title": road})["name"]
+        for _ in "ab"
+    )
+    item, ordered = here.item(ada, store, brand=brand)["name"], order(here, ada, brand=free)["name"]
+    assert here.ask(ada, road, "DeleteBrand", name=brand).reason == "REFERRED_TO"
+    assert "deleteTime" in here.ask(ada, road, "DeleteBrand", name=free)
+    assert here.ask(ada, road, "GetOrder", name=ordered)["brand"] == free
+    assert here.ask(ada, road, "CreateItem", parent=store, item={"title": "t", "brand": free}) == ABSENT
+    assert here.ask(ada, road, "UndeleteBrand", name=free)["name"] == free
+    assert (
+        here.ask(ada, road, "CreateItem", parent=store, itemId="again", item={"title": "t", "brand": free})["brand"]
+        == free
+    )
+    # For good: what must keep it goes on keeping it, what goes with it goes.
+    here.ask(ada, road, "DeleteItem", name=f"{store}/items/again")
+    purged = here.ask(ada, road, "PurgeBrands", filter=f'title = "{road}"', force=True)
+    assert purged == {"purgeCount": 1}
+    assert here.ask(ada, road, "GetOrder", name=ordered).code == "NOT_FOUND"
+    assert here.ask(ada, road, "GetItem", name=item)["brand"] == brand
+    assert here.events(free)[-1] == "purged"
+
+
 def test_more_than_can_fall_at_once_does_not(here: Depot, ada: Client, store: str) -> None:
     target = here.item(ada, store)["name"]
     here.at.sql(

@@ -214,6 +214,21 @@ def test_a_commit_is_carried_out_once_for_each_request_id(here: Depot, ada: Clie
     assert here.ask(ada, "gRPC", "GetItem", name=item)["stock"] == "1"
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_what_was_deleted_softly_is_undeleted_in_the_same_way(here: Depot, ada: Client, bob: Client, road: str) -> None:
+    id = f"b{secrets.token_hex(6)}"
+    name = f"brands/{id}"
+    gone, back = {"delete": {"name": name}}, {"undelete": {"name": name}}
+    results = here.commit(ada, create("Brand", id=id, title="t"), gone, back, gone, road=road)
+    marked = [("deleteTime" in result["resource"]) for result in results]
+    assert marked == [False, True, False, True]
+    assert here.events(name) == ["created", "deleted", "undeleted", "deleted"]
+    refused = here.commit(bob, back, road=road)
+    assert (refused.code, part(refused)) == ("NOT_FOUND", "writes[0].undelete")
+    assert "resource" in here.commit(ada, back, road=road)[0]
+    assert here.commit(ada, back, road=road).reason == "NOT_DELETED"
+
+
 # ── Transforms ──────────────────────────────────────────────────────────────────────────────────────────────────────
 @dataclass(frozen=True)
 class Case:

@@ -12,6 +12,7 @@ from server.engine.decisions import Asked
 from server.engine.identity import etag_of, version_of
 from server.engine.resources import Call, Resources, stale
 from server.engine.transforms import Transform
+from server.engine.undeletion import undelete
 from server.engine.units import WRITES_MAX, Unit, Units
 from server.errors import Invalid, NotFound, Precondition
 from server.schema.model import Resource, Schema
@@ -49,6 +50,14 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Undelete:
+    """A resource to undelete."""
+
+    name: str
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verify:
     """What must hold of a resource."""
 
@@ -57,7 +66,7 @@ class Verify:
     etag: str = ""
 
 
-Write: TypeAlias = Create | Update | Delete | Verify
+Write: TypeAlias = Create | Update | Delete | Undelete | Verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +122,14 @@ class Commits:
                         etag=write.etag,
                         force=write.force,
                         allow_missing=write.allow_missing,
+                        answered=resource.soft_delete,
                     )
-                return self._written(unit, resource, write.name, payload or b"")
+                return self._written(unit, resource, write.name, payload)
+            case Undelete():
+                with unit.part("undelete"):
+                    resource = self._of(write.name)
+                    payload = await undelete(unit.resources, call, resource, write.name, etag=write.etag)
+                return self._written(unit, resource, write.name, payload)
             case Verify():
                 with unit.part("verify"):
                     return await self._verify(call, write, unit)

@@ -11,7 +11,7 @@ from google.protobuf.struct_pb2 import ListValue, Value
 from transom.data.v1 import commit_pb2 as pb
 
 from server.engine import bounds
-from server.engine.commits import Create, Delete, Update, Verify, Write, Written
+from server.engine.commits import Create, Delete, Undelete, Update, Verify, Write, Written
 from server.engine.transforms import Operation, Transform
 from server.errors import Invalid
 from server.schema.model import Schema
@@ -67,13 +67,15 @@ def _write(schema: Schema, one: pb.Write, part: str) -> Write:
         case "delete":
             delete = one.delete
             return Delete(delete.name, delete.etag, delete.force, delete.allow_missing)
+        case "undelete":
+            return Undelete(one.undelete.name, one.undelete.etag)
         case "verify":
             verify = one.verify
             exists = verify.exists if verify.WhichOneof("condition") == "exists" else True
             if verify.WhichOneof("condition") == "etag" and not verify.etag:
                 raise Invalid.field(f"{part}.verify.etag", "is required", "REQUIRED")
             return Verify(verify.name, exists, verify.etag)
-    raise Invalid.field(part, "must create, update, delete or verify", "REQUIRED")
+    raise Invalid.field(part, "must create, update, delete, undelete or verify", "REQUIRED")
 
 
 def _unpacked(schema: Schema, packed: Packed, where: str) -> Any:

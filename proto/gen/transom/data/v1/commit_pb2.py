@@ -28,7 +28,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctransom/data/v1/commit.proto\x12\x0ftransom.data.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\"h\n\rCommitRequest\x12,\n\x06writes\x18\x01 \x03(\x0b\x32\x16.transom.data.v1.WriteB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"?\n\x0e\x43ommitResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.transom.data.v1.WriteResult\"\xcf\x01\n\x05Write\x12.\n\x06\x63reate\x18\x01 \x01(\x0b\x32\x1c.transom.data.v1.CreateWriteH\x00\x12.\n\x06update\x18\x02 \x01(\x0b\x32\x1c.transom.data.v1.UpdateWriteH\x00\x12.\n\x06\x64\x65lete\x18\x03 \x01(\x0b\x32\x1c.transom.data.v1.DeleteWriteH\x00\x12/\n\x06verify\x18\x04 \x01(\x0b\x32\x1d.transom.data.v1.VerificationH\x00\x42\x05\n\x03\x61\x63t\"W\n\x0b\x43reateWrite\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12,\n\x08resource\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x02\"\xc6\x01\n\x0bUpdateWrite\x12,\n\x08resource\x18\x01 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x33\n\ntransforms\x18\x05 \x03(\x0b\x32\x1f.transom.data.v1.FieldTransform\"U\n\x0b\x44\x65leteWrite\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"Q\n\x0cVerification\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x06\x65xists\x18\x02 \x01(\x08H\x00\x12\x0e\n\x04\x65tag\x18\x03 \x01(\tH\x00\x42\x0b\n\tcondition\"\xbb\x03\n\x0e\x46ieldTransform\x12\x13\n\x05\x66ield\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\tincrement\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12)\n\x07maximum\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12)\n\x07minimum\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12=\n\x17\x61ppend_missing_elements\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.ListValueH\x00\x12;\n\x15remove_all_from_array\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.ListValueH\x00\x12J\n\x13set_to_server_value\x18\x07 \x01(\x0e\x32+.transom.data.v1.FieldTransform.ServerValueH\x00\"<\n\x0bServerValue\x12\x1c\n\x18SERVER_VALUE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43OMMIT_TIME\x10\x01\x42\x0b\n\ttransform\"C\n\x0bWriteResult\x12&\n\x08resource\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04\x65tag\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctransom/data/v1/commit.proto\x12\x0ftransom.data.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\"h\n\rCommitRequest\x12,\n\x06writes\x18\x01 \x03(\x0b\x32\x16.transom.data.v1.WriteB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"?\n\x0e\x43ommitResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.transom.data.v1.WriteResult\"\x83\x02\n\x05Write\x12.\n\x06\x63reate\x18\x01 \x01(\x0b\x32\x1c.transom.data.v1.CreateWriteH\x00\x12.\n\x06update\x18\x02 \x01(\x0b\x32\x1c.transom.data.v1.UpdateWriteH\x00\x12.\n\x06\x64\x65lete\x18\x03 \x01(\x0b\x32\x1c.transom.data.v1.DeleteWriteH\x00\x12/\n\x06verify\x18\x04 \x01(\x0b\x32\x1d.transom.data.v1.VerificationH\x00\x12\x32\n\x08undelete\x18\x05 \x01(\x0b\x32\x1e.transom.data.v1.UndeleteWriteH\x00\x42\x05\n\x03\x61\x63t\"W\n\x0b\x43reateWrite\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12,\n\x08resource\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x02\"\xc6\x01\n\x0bUpdateWrite\x12,\n\x08resource\x18\x01 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x33\n\ntransforms\x18\x05 \x03(\x0b\x32\x1f.transom.data.v1.FieldTransform\"U\n\x0b\x44\x65leteWrite\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"1\n\rUndeleteWrite\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"Q\n\x0cVerification\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x10\n\x06\x65xists\x18\x02 \x01(\x08H\x00\x12\x0e\n\x04\x65tag\x18\x03 \x01(\tH\x00\x42\x0b\n\tcondition\"\xbb\x03\n\x0e\x46ieldTransform\x12\x13\n\x05\x66ield\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\tincrement\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12)\n\x07maximum\x18\x03 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12)\n\x07minimum\x18\x04 \x01(\x0b\x32\x16.google.protobuf.ValueH\x00\x12=\n\x17\x61ppend_missing_elements\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.ListValueH\x00\x12;\n\x15remove_all_from_array\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.ListValueH\x00\x12J\n\x13set_to_server_value\x18\x07 \x01(\x0e\x32+.transom.data.v1.FieldTransform.ServerValueH\x00\"<\n\x0bServerValue\x12\x1c\n\x18SERVER_VALUE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43OMMIT_TIME\x10\x01\x42\x0b\n\ttransform\"C\n\x0bWriteResult\x12&\n\x08resource\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x0c\n\x04\x65tag\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEWRITE'].fields_by_name['resource']._serialized_options = b'\342A\001\002'
   _globals['_DELETEWRITE'].fields_by_name['name']._loaded_options = None
   _globals['_DELETEWRITE'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_UNDELETEWRITE'].fields_by_name['name']._loaded_options = None
+  _globals['_UNDELETEWRITE'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_VERIFICATION'].fields_by_name['name']._loaded_options = None
   _globals['_VERIFICATION'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_FIELDTRANSFORM'].fields_by_name['field']._loaded_options = None
@@ -52,19 +54,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMITRESPONSE']._serialized_start=279
   _globals['_COMMITRESPONSE']._serialized_end=342
   _globals['_WRITE']._serialized_start=345
-  _globals['_WRITE']._serialized_end=552
-  _globals['_CREATEWRITE']._serialized_start=554
-  _globals['_CREATEWRITE']._serialized_end=641
-  _globals['_UPDATEWRITE']._serialized_start=644
-  _globals['_UPDATEWRITE']._serialized_end=842
-  _globals['_DELETEWRITE']._serialized_start=844
-  _globals['_DELETEWRITE']._serialized_end=929
-  _globals['_VERIFICATION']._serialized_start=931
-  _globals['_VERIFICATION']._serialized_end=1012
-  _globals['_FIELDTRANSFORM']._serialized_start=1015
-  _globals['_FIELDTRANSFORM']._serialized_end=1458
-  _globals['_FIELDTRANSFORM_SERVERVALUE']._serialized_start=1385
-  _globals['_FIELDTRANSFORM_SERVERVALUE']._serialized_end=1445
-  _globals['_WRITERESULT']._serialized_start=1460
-  _globals['_WRITERESULT']._serialized_end=1527
+  _globals['_WRITE']._serialized_end=604
+  _globals['_CREATEWRITE']._serialized_start=606
+  _globals['_CREATEWRITE']._serialized_end=693
+  _globals['_UPDATEWRITE']._serialized_start=696
+  _globals['_UPDATEWRITE']._serialized_end=894
+  _globals['_DELETEWRITE']._serialized_start=896
+  _globals['_DELETEWRITE']._serialized_end=981
+  _globals['_UNDELETEWRITE']._serialized_start=983
+  _globals['_UNDELETEWRITE']._serialized_end=1032
+  _globals['_VERIFICATION']._serialized_start=1034
+  _globals['_VERIFICATION']._serialized_end=1115
+  _globals['_FIELDTRANSFORM']._serialized_start=1118
+  _globals['_FIELDTRANSFORM']._serialized_end=1561
+  _globals['_FIELDTRANSFORM_SERVERVALUE']._serialized_start=1488
+  _globals['_FIELDTRANSFORM_SERVERVALUE']._serialized_end=1548
+  _globals['_WRITERESULT']._serialized_start=1563
+  _globals['_WRITERESULT']._serialized_end=1630
 # @@protoc_insertion_point(module_scope)

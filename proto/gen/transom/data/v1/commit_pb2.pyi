@@ -28,16 +28,18 @@ class CommitResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[WriteResult, _Mapping]]] = ...) -> None: ...
 
 class Write(_message.Message):
-    __slots__ = ("create", "update", "delete", "verify")
+    __slots__ = ("create", "update", "delete", "verify", "undelete")
     CREATE_FIELD_NUMBER: _ClassVar[int]
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    UNDELETE_FIELD_NUMBER: _ClassVar[int]
     create: CreateWrite
     update: UpdateWrite
     delete: DeleteWrite
     verify: Verification
-    def __init__(self, create: _Optional[_Union[CreateWrite, _Mapping]] = ..., update: _Optional[_Union[UpdateWrite, _Mapping]] = ..., delete: _Optional[_Union[DeleteWrite, _Mapping]] = ..., verify: _Optional[_Union[Verification, _Mapping]] = ...) -> None: ...
+    undelete: UndeleteWrite
+    def __init__(self, create: _Optional[_Union[CreateWrite, _Mapping]] = ..., update: _Optional[_Union[UpdateWrite, _Mapping]] = ..., delete: _Optional[_Union[DeleteWrite, _Mapping]] = ..., verify: _Optional[_Union[Verification, _Mapping]] = ..., undelete: _Optional[_Union[UndeleteWrite, _Mapping]] = ...) -> None: ...
 
 class CreateWrite(_message.Message):
     __slots__ = ("parent", "id", "resource")
@@ -74,6 +76,14 @@ class DeleteWrite(_message.Message):
     force: bool
     allow_missing: bool
     def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., force: _Optional[bool] = ..., allow_missing: _Optional[bool] = ...) -> None: ...
+
+class UndeleteWrite(_message.Message):
+    __slots__ = ("name", "etag")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Verification(_message.Message):
     __slots__ = ("name", "exists", "etag")
