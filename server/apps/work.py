@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from server.caller import Caller
 from server.engine.access import absent
-from server.engine.identity import etag_of, fresh_id
+from server.engine.identity import fresh_id
 from server.engine.resources import Call as Calling
 from server.engine.resources import Resources, refusal
 from server.errors import Invalid, Stale
@@ -199,13 +199,22 @@ class Work:
         return result
 
     def delete(self, message: Any, force: bool = False) -> None:
-        """Deletes `message`, which was read here; with `force`, what is below it too."""
+        """Deletes `message`, which was read here; with `force`, what is below it too. It is marked where it can be undeleted.
+
+        Raises NotFound where it is deleted already.
+        """
         resource = self._typed(message.DESCRIPTOR.full_name)
         row = self._read(getattr(message, resource.name_field))
-        etag = etag_of(row.version)
-        self._gather(
-            self._resources.decisions.delete(resource, row.name, etag=etag, force=force, origin=self._call.origin)
-        )
+        self._gather(self._resources.decisions.deleted(resource, row, force=force, origin=self._call.origin))
+
+    def undelete(self, message: Any) -> Any:
+        """`message`, which was read here and is deleted, as it will be when that is undone. Raises AlreadyExists where it is not
+        deleted."""
+        resource = self._typed(message.DESCRIPTOR.full_name)
+        row = self._read(getattr(message, resource.name_field))
+        change = self._resources.decisions.unmarked(resource, row, self._call.origin)
+        self._gather(change)
+        return self._resources.decisions.parse(resource, change.payload)
 
     def mail(self, to: str, subject: str, text: str, attachments: Sequence[str] = ()) -> None:
         """Queues a mail; it is sent once this work is committed. `attachments` are names of files. Raises Invalid."""
@@ -308,7 +317,7 @@ class Work:
         if len(self._changes) >= CHANGES_MAX:
             raise Invalid(f"A unit of work may make at most {CHANGES_MAX} changes.")
         self._changes.append(change)
-        if change.act in (Act.INSERT, Act.REPLACE):
+        if change.act not in (Act.REMOVE, Act.REMOVE_TREE):
             self._rows[change.name] = Row(change.name, change.payload, change.version, change.owner)
         else:
             below = [name for name in self._rows if name.startswith(f"{change.name}/")]

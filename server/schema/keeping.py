@@ -104,7 +104,8 @@ def with_revisions(resources: dict[str, Resource]) -> None:
         if all(
             p.collection == "revisions" and any(p.is_below(above) for above in of.patterns) for p in resource.patterns
         ):
-            resources[name] = replace(resource, snapshot_of=of.message)
+            # Revisions go where the resource goes, and not before.
+            resources[name] = replace(resource, snapshot_of=of.message, outlives_owner=of.outlives_owner)
             resources[of.message] = replace(of, revisions=of.revisions or REVISIONS)
     for name, resource in resources.items():
         if resource.revisions and not any(r.snapshot_of == name for r in resources.values()):

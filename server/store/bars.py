@@ -22,6 +22,7 @@ from server.schema.model import Resource, Schema
 from server.store.changes import Act, Change
 from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
+from server.store.statements import attached_to
 
 BAR_SECONDS = 60
 """How long a bar stays that nobody lifts: longer than any transaction may take."""
@@ -123,11 +124,17 @@ class Bars:
         self.messages = frozenset(m for m, resource in schema.resources.items() if resource.hot)
         """The resources that are hot."""
         self._below = {m: self._hot_below(schema, r) for m, r in schema.resources.items()}
+        self._attached = {
+            m: [child for child in attached_to(schema, r) if child.hot] for m, r in schema.resources.items()
+        }
+        """What goes with one that is removed, though the change does not say so."""
 
     def concern(self, changes: Iterable[Change]) -> bool:
         """Whether any of the changes is of something hot."""
         return any(
-            c.resource.message in self.messages or (c.act not in _ALONE and self._below[c.resource.message])
+            c.resource.message in self.messages
+            or (c.act not in _ALONE and self._below[c.resource.message])
+            or (c.act is Act.REMOVE and self._attached[c.resource.message])
             for c in changes
         )
 
@@ -158,6 +165,8 @@ class Bars:
                 keys[change.resource.message, change.name] = None
             if change.act not in _ALONE:
                 keys |= dict.fromkeys((message, ALL) for message in self._below[change.resource.message])
+            elif change.act is Act.REMOVE:
+                keys |= dict.fromkeys(_key(child, change.name) for child in self._attached[change.resource.message])
         new = [key for key in keys if key not in bar.keys]
         if not new:
             return
@@ -184,6 +193,12 @@ class Bars:
             found |= {r.message: r for r in level}
             level = [child for r in level for child in schema.children_of(r)]
         return frozenset(found) & self.messages
+
+
+def _key(child: Resource, parent: str) -> Key:
+    """Of what is attached to one resource: a singleton has one name there, all else has names that nobody knows."""
+    pattern = child.pattern_below(parent)
+    return child.message, pattern.child(parent, "") if pattern is not None and pattern.singleton else ALL
 
 
 def _place(key: Key) -> str:
