@@ -114,8 +114,8 @@ def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named
     about = f"{resource.message} {told} {document} {index.unique} {index.everywhere}"
     if index.unique:
         about += "".join(f" {fields[path.partition('.')[0]].default}" for path, _ in index.paths)
-    label = "_".join(path.replace(".", "_") for path, _ in index.paths)
-    name = identifier(f"{OURS}{digest(about)}_{label[:40]}")
+    numbers = "_".join(str(fields[path.partition(".")[0]].number) for path, _ in index.paths)
+    name = identifier(f"{OURS}{digest(about)}_{numbers}")
     used = tuple(dict.fromkeys(path.partition(".")[0] for path, _ in index.paths))
     if document:
         return Wanted(name, used, False, "gin", (keys[0][0],), None)
