@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 from desk_ground import Desk, desk, schema
 from edge_ground import Edge, Protos, running
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from people_ground import Client, Refused
 
@@ -215,6 +215,58 @@ def test_grpc_has_no_such_names(here: Desk, who: Client) -> None:
     assert (forged.title, forged.long_text) == ("new", "long")
 
 
+FIELDS = {
+    "longText": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4),
+    "count": st.integers(-5, 5),
+    "labels": st.dictionaries(
+        st.sampled_from(["a", "b.c", "`", "Ä"]), st.sampled_from(["", "1"]) | st.none(), max_size=3
+    ),
+    "tags": st.lists(st.sampled_from(["x", "null", ""]), max_size=2),
+    "place": st.fixed_dictionaries(
+        {},
+        optional={
+            "city": st.sampled_from(["Oslo", ""]) | st.none(),
+            "zipCode": st.sampled_from(["0150", ""]) | st.none(),
+            "point": st.fixed_dictionaries({}, optional={"x": st.integers(0, 2) | st.none()}) | st.none(),
+        },
+    ),
+}
+CHANGES = st.fixed_dictionaries({}, optional={name: one | st.none() for name, one in FIELDS.items()})
+EMPTY = {"longText": "", "count": 0, "labels": {}, "tags": []}
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """MergePatch of RFC 7396, section 2."""
+    if not isinstance(patch, dict):
+        return patch
+    out = dict(value) if isinstance(value, dict) else {}
+    for name, below in patch.items():
+        if below is None:
+            out.pop(name, None)
+        else:
+            out[name] = merged(out.get(name), below)
+    return out
+
+
+def written(note: dict[str, Any]) -> dict[str, Any]:
+    """The fields as answers have them: those of messages that are there, of default value, too."""
+    out = EMPTY | {name: note[name] for name in FIELDS if note.get(name) is not None}
+    if isinstance(out.get("place"), dict):
+        out["place"] = {"city": "", "zipCode": ""} | out["place"]
+        if isinstance(out["place"].get("point"), dict):
+            out["place"]["point"] = {"x": 0, "y": 0} | out["place"]["point"]
+    return out
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes=st.lists(CHANGES, min_size=1, max_size=4))
+def test_a_patch_is_a_merge_patch_of_rfc_7396(changes: list[dict[str, Any]], here: Desk, who: Client) -> None:
+    name, expected = note(here, who), dict(EMPTY)
+    for change in changes:
+        expected = merged(expected, change)
+        assert written(here.rest(who, "PATCH", name, change)) == written(expected)
+
+
 # ── What the edge tells ─────────────────────────────────────────────────────────────────────────────────────────────
 def told(edge: Edge, body: bytes, **headers: str) -> str | None:
     """The names that a server is told of a body; None for none."""
@@ -253,7 +305,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None)
 @given(inner=st.dictionaries(KEYS, JSON, max_size=4), plain=st.booleans(), indent=st.sampled_from([None, 1]))
 def test_the_names_of_any_body_are_told(inner: dict[str, Any], plain: bool, indent: int | None, edge: Edge) -> None:
     # `kind` and the like are fields of the thing: what is in them must be of their type.
