@@ -5,14 +5,18 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 from depot_ground import ROADS, Depot, depot, packed
+from library_ground import ADA, asynchronous, database, engine, made_of
 from people_ground import Client, Refused
 
 from deploy.native.stack import Stack
+from server.errors import Precondition
+from server.store.changes import Outcome
 
 ABSENT = Refused("FAILED_PRECONDITION", "REFERENCE_NOT_FOUND")
 
@@ -279,3 +283,60 @@ def test_many_refer_while_many_delete(here: Depot, ada: Client, store: str) -> N
         "and not exists (select 1 from depot_v1.suppliers s where s.name = i.supplier)"
     )
     assert dangling == []
+
+
+# ── Where nobody is refused, and where more follows ─────────────────────────────────────────────────────────────────
+PAGES = """
+syntax = "proto3";
+package pages.v1;
+import "google/api/resource.proto";
+import "google/protobuf/timestamp.proto";
+import "transom/schema/v1/options.proto";
+
+message Author {
+  option (google.api.resource) = {type: "pages.test/Author" pattern: "authors/{author}"};
+  string name = 1;
+}
+message Page {
+  option (google.api.resource) = {type: "pages.test/Page" pattern: "pages/{page}"};
+  string name = 1;
+  string author = 2 [
+    (google.api.resource_reference).type = "pages.test/Author",
+    (transom.schema.v1.field).on_delete = RESTRICT
+  ];
+  repeated string readers = 3 [
+    (google.api.resource_reference).type = "pages.test/Author",
+    (transom.schema.v1.field).on_delete = CLEAR
+  ];
+}
+message PageRevision {
+  option (google.api.resource) = {type: "pages.test/PageRevision" pattern: "pages/{page}/revisions/{revision}"};
+  string name = 1;
+  Page snapshot = 2;
+  google.protobuf.Timestamp create_time = 3;
+}
+"""
+
+
+@asynchronous
+async def test_where_an_account_ends_references_are_cleared_and_what_is_cleared_has_its_revision(
+    components: Stack,
+) -> None:
+    schema = made_of({"pages/v1/pages.proto": PAGES})
+    author, page = (schema.resources[f"pages.v1.{message}"] for message in ("Author", "Page"))
+    with database(components, schema) as at:
+        async with engine(at, schema=schema) as on:
+            for id in "ab":
+                await on.resources.create(ADA, author, "", id, schema.message_class(author.message)())
+            names = ["authors/a", "authors/b"]
+            body = schema.message_class(page.message)(author=names[0], readers=names)
+            await on.resources.create(ADA, page, "", "p", body)
+            deletion = on.decisions.delete(author, names[0], etag="", force=False, origin=ADA.origin)
+            kept = await on.records.write(deletion)
+            assert isinstance(kept, Precondition)
+            assert kept.reason == "REFERRED_TO"
+            assert await on.records.write(replace(deletion, regardless=True)) is Outcome.DONE
+            left = on.decisions.parse(page, await on.resources.get(ADA, page, "pages/p"))
+            assert (left.author, list(left.readers)) == ("", names[1:])
+            revisions = at.sql("select snapshot from pages_v1.revisions order by name")
+            assert [snapshot.get("readers") for (snapshot,) in revisions] == [names[1:], names]
