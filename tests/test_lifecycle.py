@@ -3,15 +3,23 @@ singletons (AIP-156)."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from club_ground import Club, club
+from club_ground import Club, club, schema
+from library_ground import engine
 from people_ground import Client, Refused
 
 from deploy.native.stack import Stack
+from server.apps.work import Work
+from server.caller import Caller, Kind
+from server.engine.resources import Call
+from server.errors import NotFound
+from server.store.changes import Origin
+from server.store.owned import Owned
 
 GONE, DENIED = Refused("NOT_FOUND", "NOT_FOUND"), Refused("PERMISSION_DENIED", "ACCESS_DENIED")
 DELETED = Refused("FAILED_PRECONDITION", "DELETED")
@@ -317,3 +325,47 @@ def test_a_singleton_of_what_is_hidden_is_hidden(here: Club, ada: Client, bob: C
     assert here.rest(bob, "GET", f"{team}/settings") == GONE
     assert here.rest(bob, "PATCH", f"{team}/settings", {"size": 1}) == GONE
     assert here.names("settings", team) == []
+
+
+# ── Without a caller ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_deleted_and_what_was_goes_with_the_account(here: Club, ada: Client) -> None:
+    """By the statements that remove what an account owns."""
+    gone = here.people.person()
+    team = here.team(gone, "owned")
+    here.call(gone, "UpdateSettings", settings={"name": f"{team}/settings", "size": 1})
+    here.call(gone, "DeleteTeam", name=team)
+    statute = here.call(gone, "CreateStatute", statuteId="owned", statute={"text": "t"})["name"]
+
+    async def remove() -> None:
+        async with engine(here.at, schema=schema()) as on:
+            owned = Owned(on.schema, on.pool)
+            for message in ("Team", "Statute"):
+                resource = on.schema.resources[f"club.v1.{message}"]
+                names = await owned.names(resource, gone.user)
+                assert len(names) == 1 and await owned.remove(resource, names, Origin()) == []
+
+    asyncio.run(asyncio.wait_for(remove(), 30))
+    assert [here.names(t, team) for t in ("teams", "settings")] == [[], []]
+    assert here.names("revisions", statute) == [] and here.events(f"{team}/settings")[-1] == "deleted"
+
+
+def test_an_apps_own_code_deletes_as_callers_do(here: Club, ada: Client) -> None:
+    team = here.team(ada, "worked")
+
+    async def act(verb: str) -> Any:
+        async with engine(here.at, schema=schema()) as on:
+            work = Work(Call(Caller(Kind.USER, ada.user)), on.resources, None, None)  # type: ignore[arg-type]
+            message = await work.get(team)
+            made = getattr(work, verb)(message)
+            await work.commit()
+            return made
+
+    asyncio.run(asyncio.wait_for(act("delete"), 30))
+    assert "deleteTime" in here.call(ada, "GetTeam", name=team)
+    with pytest.raises(NotFound):
+        asyncio.run(asyncio.wait_for(act("delete"), 30))
+    assert not asyncio.run(asyncio.wait_for(act("undelete"), 30)).HasField("delete_time")
+    assert "deleteTime" not in here.call(ada, "GetTeam", name=team)
+    assert here.events(team) == ["created", "deleted", "undeleted"]

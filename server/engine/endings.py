@@ -25,7 +25,6 @@ BITE = 200
 SLICE = 30.0
 """Seconds of one sweep, about; what is left is for the next."""
 
-_BEGINNING = ("-infinity", "")
 _SWEEP = Origin()
 """Nobody caused it."""
 
@@ -59,7 +58,7 @@ class Endings:
         return done
 
     async def _swept(self, resource: Resource, until: float) -> int:
-        done, after = 0, _BEGINNING
+        done, after = 0, lifecycle.BEGINNING
         while self._clock() < until:
             occupied: list[Change] = []
             async with self._records.transaction() as transaction:
@@ -73,9 +72,11 @@ class Endings:
             if not rows:
                 break
             after = rows[-1].at, rows[-1].name
-            done += sum(outcome is Outcome.DONE for outcome in outcomes)
-            for change in occupied:
-                done += await self._felled(change, until)
+            gone = [c for c, o in zip(changes, outcomes, strict=True) if o is Outcome.DONE]
+            gone += [change for change in occupied if await self._felled(change, until)]
+            for change in gone:
+                lifecycle.ENDED.labels(resource.message, change.verb).inc()
+            done += len(gone)
         return done
 
     async def _felled(self, change: Change, until: float) -> bool:

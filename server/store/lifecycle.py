@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prometheus_client import Counter, Gauge
 from psycopg import sql
 
 from server.schema.model import Resource
@@ -24,10 +25,19 @@ _BELOW = sql.SQL("select name, _version from {table} where name >= $1 and name <
 _BEYOND = sql.SQL("select name from {table} where _parent = $1 and name ~ $2 order by name offset $3 limit $4")
 # What another sweep has at the moment is left to it.
 _ENDED = sql.SQL("""
-select name, _version, _delete_time is not null, _expire_time::text from {table}
-where _expire_time <= now() and (_expire_time, name) > ($1::timestamptz, $2)
+select name, _version, _delete_time is not null, _expire_time::text, extract(epoch from now() - _expire_time)::float8
+from {table} where _expire_time <= now() and (_expire_time, name) > ($1::timestamptz, $2)
 order by _expire_time, name limit $3 for update skip locked
 """)
+
+
+BEGINNING = ("-infinity", "")
+"""Before all that has ended."""
+
+ENDED = Counter(
+    "transom_ended_total", "Resources that went by themselves when their time had come.", ["resource", "verb"]
+)
+LATE = Gauge("transom_ended_late_seconds", "For how long the oldest was over that a sweep found.", ["resource"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,8 @@ class Ended:
     """Whether it was deleted softly before."""
     at: str
     """When it ended, as Postgres writes it."""
+    late: float
+    """How many seconds ago that was."""
 
 
 def _of(text: sql.SQL, resource: Resource) -> sql.Composed:
@@ -76,4 +88,7 @@ async def beyond(
 async def ended(transaction: Transaction, resource: Resource, after: tuple[str, str], most: int) -> list[Ended]:
     """At most so many rows whose time has come, after a time and a name; they are locked, and what others have locked is not
     among them."""
-    return [Ended(*row) for row in await transaction.rows(_of(_ENDED, resource), [*after, most])]
+    found = [Ended(*row) for row in await transaction.rows(_of(_ENDED, resource), [*after, most])]
+    if after == BEGINNING:
+        LATE.labels(resource.message).set(found[0].late if found else 0)
+    return found
