@@ -73,6 +73,7 @@ def test_a_token_of_a_version_to_come_asks_for_the_primary() -> None:
         ",",
         "x",
         "no token",
+        "nonsense",
         "é" * 23,
         "A" * 65,
         sealed(HERE, 1)[:-1],

@@ -30,7 +30,7 @@ CHARACTERS_MAX = 64
 PRIMARY = 2**63 - 1
 """A position that no replica reaches: only the primary will do."""
 
-_VERSION = 1
+_VERSION, _VERSIONS_MAX = 1, 15
 _FORM = struct.Struct(">BIIQ")
 
 
@@ -69,10 +69,10 @@ def _position(word: str, history: History | None, since: int) -> int:
         raw = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as fault:
         raise _invalid("is not a token that a write gave") from fault
-    if not raw or (raw[0] == _VERSION and len(raw) != _FORM.size):
+    if raw and _VERSION < raw[0] <= _VERSIONS_MAX:
+        return PRIMARY  # of a server that is newer than this one, while one version is rolled out over another
+    if len(raw) != _FORM.size or raw[0] != _VERSION:
         raise _invalid("is not a token that a write gave")
-    if raw[0] != _VERSION:  # of a server that is newer than this one, while one version is rolled out over another
-        return PRIMARY
     _, system, timeline, position = _FORM.unpack(raw)
     if history is None or system != history.fingerprint or timeline > history.timeline:
         return PRIMARY

@@ -40,11 +40,12 @@ WRITTEN = Step(
 """What the primary has written for good, the timeline and the system."""
 
 REPLAYED = Step(
-    b"""select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end
-      - '0/0')::bigint""",
+    b"""select case when pg_is_in_recovery() then (pg_last_wal_replay_lsn() - '0/0')::bigint
+      else (pg_current_wal_flush_lsn() - '0/0')::bigint - 1 end""",
     [],
 )
-"""What any snapshot that is taken afterwards shows. After a promotion it is the log that is written itself."""
+"""What any snapshot that is taken afterwards shows. Of a replica that was promoted: a commit is in the log before it is visible,
+but then it is the last that is there."""
 
 
 class Positions:
