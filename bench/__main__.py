@@ -27,24 +27,26 @@ LOCK = Path(gettempdir()) / "transom-bench.lock"
 @click.option("--seconds", default=4.0, show_default=True, type=click.FloatRange(0.5, 60), help="Of one measurement.")
 @click.option("--clients", default=16, show_default=True, type=click.IntRange(1, 64), help="Connections at once.")
 @click.option("--seed", default=1, show_default=True, help="Of the order of the cells.")
+@click.option("--access", default="owner", show_default=True, type=click.Choice(["owner", "member"]), help="The rule.")
 @click.option("--only", metavar="REGEX", default="", help="Cells whose name (Transom/Get/gRPC) matches.")
 @click.option("--out", default=OUT, show_default="bench/out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--quick", is_flag=True, help="One short round: to see that it works, not to quote.")
-def main(rounds: int, seconds: float, clients: int, seed: int, only: str, out: Path, quick: bool) -> None:
+def main(rounds: int, seconds: float, clients: int, seed: int, access: str, only: str, out: Path, quick: bool) -> None:
     """Measure what a request costs: requests a second, latency, CPU of every process.
 
     Transom as `make up` starts it, a bare grpcio server behind the same edge, and PocketBase are started on private
     ports of loopback, filled with the same data, and asked the same by the same clients, in turns. It takes about
-    five minutes and ends by itself; two cores are enough. Nothing else should run meanwhile: how much did is part
+    seven minutes and ends by itself; two cores are enough. Nothing else should run meanwhile: how much did is part
     of the result.
     """
     from deploy.native.debian import PackageError
     from deploy.native.stack import StackError
 
-    from .cells import Wrong
+    from .cells import Access, Wrong
     from .rounds import Plan
 
-    plan = Plan(1, 1.0, clients, 1.0, seed) if quick else Plan(rounds, seconds, clients, 5.0, seed)
+    chosen = Access(access)
+    plan = Plan(1, 1.0, clients, 1.0, seed, chosen) if quick else Plan(rounds, seconds, clients, 5.0, seed, chosen)
     try:
         with _alone():
             _run(plan, re.compile(only, re.IGNORECASE), out)
@@ -70,11 +72,11 @@ def _run(plan: Plan, only: re.Pattern[str], out: Path) -> None:
         folder.chmod(0o755)  # Postgres runs as another user where this one is root
         tool = generator(status.update)
         status.update("starting Transom")
-        product = stack.enter_context(transom.opened(folder, plan.clients))
+        product = stack.enter_context(transom.opened(folder, plan.clients, plan.access))
         status.update("starting the bare servers")
         bare = stack.enter_context(echo.opened(folder, product))
         status.update("starting PocketBase")
-        other = stack.enter_context(pocketbase.opened(folder, plan.clients))
+        other = stack.enter_context(pocketbase.opened(folder, plan.clients, plan.access))
         systems = (other, product, bare)
         wanted = [cell for cell in cells(systems) if only.search(cell.key)]
         if not wanted:

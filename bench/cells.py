@@ -15,6 +15,16 @@ class Operation(StrEnum):
     GET = "Get"
     LIST = "List-20"
     CREATE = "Create"
+    UPDATE = "Update"
+
+
+class Access(StrEnum):
+    """By which rule the systems let a caller do what is measured."""
+
+    OWNER = "owner"
+    """Who made the finding: told by the row itself."""
+    MEMBER = "member"
+    """The members of the site, as the example app has it: looked up at every call. PocketBase asks only for a token."""
 
 
 class Wire(StrEnum):
@@ -32,7 +42,15 @@ class Request:
     wire: Wire
     headers: Mapping[str, str]
     body: bytes | None = None
-    """Sent with POST; without one it is a GET."""
+    other: bytes | None = None
+    """Sent in place of `body` every second time, so that an update always changes something."""
+    verb: str = ""
+    """The HTTP method; where it is empty POST with a body, GET without."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.verb or ("GET" if self.body is None else "POST")
 
 
 class System(Protocol):

@@ -26,6 +26,13 @@ _SENTENCES = (
 _TRADES = ("electrical", "mechanical", "building", "fire")
 
 
+CHANGES = (
+    {"description": "Mended, and looked at again on the same day.", "resolved": True},
+    {"description": "Loose again after a week; it needs a new seal.", "resolved": False},
+)
+"""What an update sets, in turns: so that each changes something."""
+
+
 def finding(number: int) -> dict[str, Any]:
     """A finding, as a client sends it: about 700 bytes of JSON. The same for the same number."""
     chosen = random.Random(number)

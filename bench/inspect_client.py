@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from server.schema.model import Schema
 
 from .cells import Operation, Request, Wire, Wrong
-from .findings import PAGE, finding
-from .load import framed
+from .findings import CHANGES, PAGE, PER_INSPECTION, finding
 
 SITE = "sites/bench"
 SERVICE = "inspect.v1.InspectionService"
@@ -24,6 +24,7 @@ METHODS = {
     Operation.GET: "GetFinding",
     Operation.LIST: "ListFindings",
     Operation.CREATE: "CreateFinding",
+    Operation.UPDATE: "UpdateFinding",
 }
 CALL_SECONDS = 30
 
@@ -57,13 +58,17 @@ class InspectClients:
         """Where the client creates, so that what is read stays as it is."""
         return f"{SITE}/inspections/written-{client}"
 
+    def changed(self, client: int) -> str:
+        """The finding that the client changes: not the one it reads, and beyond the first page."""
+        return f"{self.read(client)}/findings/finding-{PER_INSPECTION - 1}"
+
     def request(self, operation: Operation, wire: Wire, client: int) -> Request:
         """What the client sends."""
         authorization = {"authorization": f"Bearer {self._accounts[client].token}"}
         if wire is Wire.GRPC:
             headers = authorization | {"content-type": "application/grpc", "te": "trailers"}
-            body = framed(self.message(operation, client))
-            return Request(f"{self.url}/{SERVICE}/{METHODS[operation]}", wire, headers, body)
+            body, *other = map(framed, self.messages(operation, client))
+            return Request(f"{self.url}/{SERVICE}/{METHODS[operation]}", wire, headers, body, *other)
         parent = self.read(client)
         match operation:
             case Operation.GET:
@@ -74,17 +79,25 @@ class InspectClients:
                 body = json.dumps(finding(client)).encode()
                 headers = authorization | {"content-type": "application/json"}
                 return Request(f"{self.url}/v1/{self.written(client)}/findings", wire, headers, body)
+            case Operation.UPDATE:
+                headers = authorization | {"content-type": "application/json"}
+                body, other = (json.dumps(change).encode() for change in CHANGES)
+                url = f"{self.url}/v1/{self.changed(client)}?updateMask={','.join(CHANGES[0])}"
+                return Request(url, wire, headers, body, other, "PATCH")
 
-    def message(self, operation: Operation, client: int) -> bytes:
-        """The request as a message."""
+    def messages(self, operation: Operation, client: int) -> list[bytes]:
+        """The request as a message; where several are sent in turns, all of them."""
         match operation:
             case Operation.GET:
-                fields: dict[str, Any] = {"name": f"{self.read(client)}/findings/finding-0"}
+                fields: list[dict[str, Any]] = [{"name": f"{self.read(client)}/findings/finding-0"}]
             case Operation.LIST:
-                fields = {"parent": self.read(client), "pageSize": PAGE}
+                fields = [{"parent": self.read(client), "pageSize": PAGE}]
             case Operation.CREATE:
-                fields = {"parent": self.written(client), "finding": finding(client)}
-        return self.serialized(f"{METHODS[operation]}Request", fields)
+                fields = [{"parent": self.written(client), "finding": finding(client)}]
+            case Operation.UPDATE:
+                mask = ",".join(CHANGES[0])
+                fields = [{"finding": {"name": self.changed(client)} | c, "updateMask": mask} for c in CHANGES]
+        return [self.serialized(f"{METHODS[operation]}Request", one) for one in fields]
 
     def serialized(self, message: str, fields: dict[str, Any]) -> bytes:
         """The message of that name in inspect.v1 with these fields, given as JSON has them."""
@@ -109,6 +122,8 @@ class InspectClients:
                 right = len(message.findings) == PAGE and all(i.title for i in message.findings)
             case Operation.CREATE:
                 right = message.name.startswith(f"{self.written(client)}/") and message.title
+            case Operation.UPDATE:
+                right = message.name == self.changed(client) and message.description == CHANGES[0]["description"]
         if not right:
             raise Wrong(f"{self.url}: {operation} over {wire} is answered with something else")
         return answer
@@ -120,9 +135,14 @@ class InspectClients:
         with grpc.insecure_channel(urlsplit(self.url).netloc) as channel:
             call = channel.unary_unary(f"/{SERVICE}/{METHODS[operation]}")
             try:
-                return bytes(call(self.message(operation, client), metadata=metadata, timeout=CALL_SECONDS))
+                return bytes(call(self.messages(operation, client)[0], metadata=metadata, timeout=CALL_SECONDS))
             except grpc.RpcError as error:
                 raise Wrong(f"{self.url}: {operation} over gRPC: {error.code()}: {error.details()}") from error
+
+
+def framed(message: bytes) -> bytes:
+    """A message as gRPC sends it: not compressed, its length before it."""
+    return struct.pack(">BI", 0, len(message)) + message
 
 
 def over_http(request: Request) -> bytes:
@@ -131,7 +151,7 @@ def over_http(request: Request) -> bytes:
     connection = http.client.HTTPConnection(parts.netloc, timeout=CALL_SECONDS)
     try:
         path = request.url.removeprefix(f"{parts.scheme}://{parts.netloc}")
-        connection.request("POST" if request.body is not None else "GET", path, request.body, dict(request.headers))
+        connection.request(request.method, path, request.body, dict(request.headers))
         answer = connection.getresponse()
         body = answer.read()
     finally:

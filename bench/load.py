@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import subprocess
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from . import alternating
 from .cells import Request, Wire, Wrong
 from .h2load import Generator
 
@@ -43,6 +43,10 @@ def run(generator: Generator, requests: Sequence[Request], *, seconds: float, co
 
     Raises Wrong where a request was not answered with 200 and where it takes PATIENCE times too long.
     """
+    if any(request.other is not None for request in requests):
+        before = time.process_time()
+        micros, took = alternating.run(requests, seconds=seconds, count=count, patience=5 + PATIENCE * seconds)
+        return Loaded(len(micros), took, micros, time.process_time() - before)
     with TemporaryDirectory(prefix="transom-load-") as name:
         work = Path(name)
         before = _children()
@@ -70,15 +74,11 @@ def run(generator: Generator, requests: Sequence[Request], *, seconds: float, co
         return _read([work / f"{i}.log" for i in range(len(requests))], count, _children() - before)
 
 
-def framed(message: bytes) -> bytes:
-    """A message as gRPC sends it: not compressed, its length before it."""
-    return struct.pack(">BI", 0, len(message)) + message
-
-
 def _command(generator: Generator, request: Request, file: Path, count: int, seconds: float) -> list[str]:
     command = [str(generator.program), "--clients=1", "--threads=1", "--max-concurrent-streams=1"]
     command += [f"--requests={count}"] if count else [f"--duration={max(1, round(seconds))}"]
     command += [f"--log-file={file.with_suffix('.log')}"]
+    assert request.other is None and not request.verb, "see alternating.py"
     if request.wire is Wire.JSON:
         command += ["--h1"]
     for name, value in request.headers.items():

@@ -19,12 +19,14 @@ from urllib.parse import quote
 
 from deploy.native.ports import listening
 
-from .cells import Operation, Request, Wire, Wrong
+from .cells import Access, Operation, Request, Wire, Wrong
 from .children import free_ports, running, wait_until
-from .findings import PAGE, PER_INSPECTION, finding
+from .findings import CHANGES, PAGE, PER_INSPECTION, finding
 from .inspect_client import over_http
 
-SIGNED_IN = '@request.auth.id != ""'
+RULES = {Access.OWNER: "owner = @request.auth.id", Access.MEMBER: '@request.auth.id != ""'}
+"""Of findings; inspections are for everybody who is signed in."""
+SIGNED_IN = RULES[Access.MEMBER]
 RECORDS = "/api/collections/findings/records"
 
 
@@ -48,7 +50,11 @@ class PocketBase:
                 query = f"perPage={PAGE}&sort=id&skipTotal=1&filter={wanted}"
                 return self._asked(f"{RECORDS}?{query}", who.token)
             case Operation.CREATE:
-                return self._asked(RECORDS, who.token, _record(client, who.written))
+                return self._asked(RECORDS, who.token, _record(client, who.written, who.user))
+            case Operation.UPDATE:
+                body, other = (json.dumps(change).encode() for change in CHANGES)
+                headers = {"authorization": who.token, "content-type": "application/json"}
+                return Request(f"{self._url}{RECORDS}/{who.last}", wire, headers, body, other, "PATCH")
 
     def probe(self, operation: Operation, wire: Wire) -> int:
         who = self._clients[0]
@@ -61,6 +67,8 @@ class PocketBase:
                 right = len(answer["items"]) == PAGE and all(i["inspection"] == who.read for i in answer["items"])
             case Operation.CREATE:
                 right = answer.get("inspection") == who.written and answer["title"]
+            case Operation.UPDATE:
+                right = answer.get("id") == who.last and answer["description"] == CHANGES[0]["description"]
         if not right:
             raise Wrong(f"PocketBase answers {operation} with something else")
         return len(body)
@@ -74,22 +82,23 @@ class PocketBase:
     def settle(self) -> None:
         return
 
-    def write(self, superuser: str, clients: int) -> None:
+    def write(self, superuser: str, clients: int, access: Access) -> None:
         """Makes the collections and fills them, through the API."""
         inspections = self._post("/api/collections", superuser, _INSPECTIONS)["id"]
-        self._post("/api/collections", superuser, _findings(inspections))
+        users = self._get("/api/collections/users", superuser)["id"]
+        self._post("/api/collections", superuser, _findings(inspections, users, RULES[access]))
         for number in range(clients):
             email, password = f"client-{number}@example.com", secrets.token_urlsafe(16)
             account = {"email": email, "password": password, "passwordConfirm": password}
-            self._post("/api/collections/users/records", "", account)
+            user = self._post("/api/collections/users/records", "", account)["id"]
             token = self.signed_in("users", email, password)
             read, written = (
                 self._post("/api/collections/inspections/records", superuser, {"title": "Quarterly walk"})["id"]
                 for _ in range(2)
             )
             numbers = range(number * PER_INSPECTION, (number + 1) * PER_INSPECTION)
-            made = [self._post(RECORDS, token, _record(n, read))["id"] for n in numbers]
-            self._clients.append(_Client(token, read, written, made[0]))
+            made = [self._post(RECORDS, token, _record(n, read, user))["id"] for n in numbers]
+            self._clients.append(_Client(token, user, read, written, made[0], made[-1]))
         try:
             over_http(Request(f"{self._url}{RECORDS}/{made[0]}", Wire.JSON, {}))
         except Wrong:
@@ -100,6 +109,10 @@ class PocketBase:
         """A token."""
         path = f"/api/collections/{collection}/auth-with-password"
         return str(self._post(path, "", {"identity": identity, "password": password})["token"])
+
+    def _get(self, path: str, token: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(over_http(self._asked(path, token)))
+        return found
 
     def _post(self, path: str, token: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(over_http(self._asked(path, token, fields)))
@@ -115,16 +128,18 @@ class PocketBase:
 
 @dataclass(frozen=True, slots=True)
 class _Client:
-    """Who a client is, the inspections it reads and writes below, and the finding it reads."""
+    """Who a client is, the inspections it reads and writes below, and the findings that it reads and changes."""
 
     token: str = field(repr=False)
+    user: str
     read: str
     written: str
     first: str
+    last: str
 
 
 @contextmanager
-def opened(folder: Path, clients: int) -> Iterator[PocketBase]:
+def opened(folder: Path, clients: int, access: Access = Access.OWNER) -> Iterator[PocketBase]:
     """PocketBase with the data for that many clients, gone when the block ends."""
     program = Path(sys.executable).parent / "pocketbase"
     place = folder / "pocketbase"
@@ -138,15 +153,16 @@ def opened(folder: Path, clients: int) -> Iterator[PocketBase]:
     with running([str(program), "serve", f"--http=127.0.0.1:{port}", *common], folder / "pocketbase.log") as pid:
         wait_until(lambda: listening(port), "PocketBase listens")
         found = PocketBase(f"http://127.0.0.1:{port}", pid)
-        found.write(found.signed_in("_superusers", email, password), clients)
+        found.write(found.signed_in("_superusers", email, password), clients, access)
         yield found
 
 
-def _record(number: int, inspection: str) -> dict[str, Any]:
+def _record(number: int, inspection: str, owner: str) -> dict[str, Any]:
     asked = finding(number)
     latitude, longitude = asked["location"]["latitude"], asked["location"]["longitude"]
     return {
         "inspection": inspection,
+        "owner": owner,
         "title": asked["title"],
         "severity": asked["severity"],
         "description": asked["description"],
@@ -173,13 +189,14 @@ _INSPECTIONS = {
 }
 
 
-def _findings(inspections: str) -> dict[str, Any]:
-    """The collection: a field for each field of inspect.v1.Finding, with its bounds."""
+def _findings(inspections: str, users: str, rule: str) -> dict[str, Any]:
+    """The collection: a field for each field of inspect.v1.Finding, with its bounds, and one for who made it."""
     return {
         "name": "findings",
         "type": "base",
         "fields": [
             {"name": "inspection", "type": "relation", "collectionId": inspections, "maxSelect": 1, "required": True},
+            {"name": "owner", "type": "relation", "collectionId": users, "maxSelect": 1, "required": True},
             {"name": "title", "type": "text", "required": True, "min": 1, "max": 200},
             {"name": "severity", "type": "select", "required": True, "values": ["LOW", "MEDIUM", "HIGH", "CRITICAL"]},
             {"name": "description", "type": "text", "max": 4000},
@@ -195,7 +212,8 @@ def _findings(inspections: str) -> dict[str, Any]:
             *_AUTODATES,
         ],
         "indexes": ["CREATE INDEX `findings_inspection` ON `findings` (`inspection`, `id`)"],
-        "listRule": SIGNED_IN,
-        "viewRule": SIGNED_IN,
-        "createRule": SIGNED_IN,
+        "listRule": rule,
+        "viewRule": rule,
+        "createRule": rule,
+        "updateRule": rule,
     }

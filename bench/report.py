@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING
 
 from deploy.native.stack import PROJECT
 
-from .cells import Cell, Operation, Sample, Wire
+from .cells import Access, Cell, Operation, Sample, Wire
 from .cpu import model
 from .rounds import Plan, Round
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+RULES = {
+    Access.OWNER: "whoever made a finding, and nobody else",
+    Access.MEMBER: "the members of the site, looked up at every call; in PocketBase everybody who is signed in",
+}
 QUIET = 0.15
 """Cores kept busy by strangers above which a measurement is called disturbed."""
 
@@ -65,6 +69,8 @@ class Row:
     """CPU as a multiple of PocketBase's for the operation, within the same round."""
     to_grpcio: Spread | None
     """CPU as a multiple of the bare servers' for operation and protocol, within the same round."""
+    servers_to_grpcio: Spread | None
+    """The same of the servers alone, without the edge and what is behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def write(result: Result, folder: Path) -> None:
 
 
 def _tables(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    head = ["", "req/s", "p50 ms", "p99 ms", "CPU µs", "× PocketBase", "× grpcio", "bytes"]
+    head = ["", "req/s", "p50 ms", "p99 ms", "CPU µs", "× PocketBase", "× grpcio", "servers × grpcio", "bytes"]
     for operation in Operation:
         lines = [
             [
@@ -128,6 +134,7 @@ def _tables(result: Result) -> Iterator[tuple[str, list[str], list[list[str]]]]:
                 _spread(row.cpu, "{:,.0f}"),
                 _spread(row.to_pocketbase, "{:.2f}"),
                 _spread(row.to_grpcio, "{:.2f}"),
+                _spread(row.servers_to_grpcio, "{:.2f}"),
                 f"{row.reply_bytes:,}",
             ]
             for row in result.rows
@@ -152,13 +159,15 @@ def _remarks(result: Result) -> Iterator[str]:
     plan = result.plan
     yield f"{result.date}, `{result.command}`, commit {result.commit}"
     yield ", ".join(f"{name} {value}" for name, value in result.machine.items())
+    yield f"access: {RULES[plan.access]}"
     yield (
         f"{plan.clients} clients, each with a connection of its own and one request at a time; {plan.rounds} rounds of "
         f"{plan.seconds:g} s each in shuffled order; medians (least–most of the rounds)"
     )
     yield (
         "CPU µs: of all processes of the system, a request; × PocketBase, × grpcio: that as a multiple of PocketBase's, "
-        "and of a bare grpcio server's behind the same edge; bytes: of one answer"
+        "and of a bare grpcio server's behind the same edge; servers × grpcio: the same of the API servers alone, beside the "
+        "bare servers alone; bytes: of one answer"
     )
     generator = [row.generator.median for row in result.rows]
     if generator:
@@ -195,6 +204,7 @@ def _row(cell: Cell, rounds: Sequence[Round]) -> Row:
         reply_bytes=samples[-1].reply_bytes,
         to_pocketbase=_ratio(cell, rounds, f"PocketBase/{cell.operation}/{Wire.JSON}"),
         to_grpcio=_ratio(cell, rounds, f"bare grpcio/{cell.operation}/{cell.wire}"),
+        servers_to_grpcio=_servers(cell, rounds, f"bare grpcio/{cell.operation}/{cell.wire}"),
     )
 
 
@@ -202,6 +212,12 @@ def _ratio(cell: Cell, rounds: Sequence[Round], other: str) -> Spread | None:
     if other == cell.key or other not in rounds[0].samples or cell.system.name == other.partition("/")[0]:
         return None
     return Spread.of([r.samples[cell.key].cpu_total / r.samples[other].cpu_total for r in rounds])
+
+
+def _servers(cell: Cell, rounds: Sequence[Round], bare: str) -> Spread | None:
+    if bare not in rounds[0].samples or "API servers" not in rounds[0].samples[cell.key].cpu:
+        return None
+    return Spread.of([r.samples[cell.key].cpu["API servers"] / r.samples[bare].cpu["grpcio servers"] for r in rounds])
 
 
 def _order(cell: Cell) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import load
-from .cells import Cell, Sample, System, Wrong
+from .cells import Access, Cell, Sample, System, Wrong
 from .cpu import machine_busy, used
 from .h2load import Generator
 
@@ -25,6 +25,7 @@ class Plan:
     clients: int
     idle_seconds: float
     seed: int
+    access: Access = Access.OWNER
 
 
 @dataclass(slots=True)

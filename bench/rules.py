@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from deploy.native.stack import COMPONENTS, Stack
 from server.app import Parts, opened
 from server.caller import Caller, Kind
+from server.engine.lists import Wanted
 from server.engine.resources import Call
 from server.schema.compilation import compile_app
 from server.schema.reading import read
@@ -112,7 +113,7 @@ def _call(parts: Parts, case: Case, i: int) -> Awaitable[Any]:
     resource = parts.schema.resources[f"notes.v1.{message}"]
     if operation == "Get":
         return parts.resources.get(by, resource, f"teams/t/{message.lower()}s/n{i % ROWS:04}")
-    return parts.resources.list(by, resource, "teams/t", 20, "")
+    return parts.resources.lists.page(by, resource, Wanted("teams/t", 20))
 
 
 async def _run(parts: Parts, case: Case, calls: int, clients: int) -> None:

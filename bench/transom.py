@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
 import time
 import urllib.request
 from collections import defaultdict
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psycopg
 
 from deploy.native.stack import PROJECT, Stack
 from server.schema.reading import read
 
-from .cells import Operation, Request, Wire, Wrong
+from .cells import Access, Operation, Request, Wire, Wrong
 from .findings import PER_INSPECTION, finding
 from .inspect_client import CALL_SECONDS, METHODS, SERVICE, SITE, Account, InspectClients, over_http
 
@@ -28,8 +30,9 @@ SETTLE_SECONDS = 120
 """How long the events of a measurement may take to reach the broker."""
 
 _CALLS = re.compile(r'^transom_calls_total\{code="(\w+)",method="([^"]+)"\} (\S+)$', re.MULTILINE)
-_PUBLISHED = re.compile(r"^transom_relay_published_total (\S+)$", re.MULTILINE)
-_WAITING = re.compile(r"^transom_outbox_events (\S+)$", re.MULTILINE)
+_OWED = """
+    select numbered - published + (select count(*) from transom.events where position is null) from transom.relay"""
+"""Events that the broker has not confirmed."""
 
 
 class Transom:
@@ -40,8 +43,7 @@ class Transom:
 
     def __init__(self, stack: Stack, clients: InspectClients) -> None:
         self.stack, self.clients = stack, clients
-        self._written_before = self._written()
-        self._published_before = self._settled_once()
+        self.settle()
 
     def request(self, operation: Operation, wire: Wire, client: int) -> Request:
         return self.clients.request(operation, wire, client)
@@ -68,33 +70,14 @@ class Transom:
 
     def settle(self) -> None:
         """Returns once every event was confirmed by the broker."""
-        owed = self._published_before + self._written() - self._written_before
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (published := self._published()) < owed:
-            if time.monotonic() > deadline:
-                raise Wrong(f"{owed - published} events have not reached the broker after {SETTLE_SECONDS} s")
-            time.sleep(0.05)
-
-    def _settled_once(self) -> int:
-        """Events published, once the relay says, twice in a row, that none waits."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        last = -1
-        while True:
-            published, text = self._published(), self._metrics("relay-metrics")
-            waiting = _WAITING.search(text)
-            if published == last and waiting and float(waiting[1]) == 0:
-                return published
-            if time.monotonic() > deadline:
-                raise Wrong("the outbox does not become empty")
-            last = published
-            time.sleep(1.5)
-
-    def _written(self) -> int:
-        return self.calls(Operation.CREATE).get("OK", 0)
-
-    def _published(self) -> int:
-        found = _PUBLISHED.search(self._metrics("relay-metrics"))
-        return int(float(found[1])) if found else 0
+        with psycopg.connect(self.stack.env["TRANSOM_POSTGRES"], autocommit=True) as database:
+            while owed := database.execute(_OWED).fetchone():
+                if not owed[0]:
+                    return
+                if time.monotonic() > deadline:
+                    raise Wrong(f"{owed[0]} events have not reached the broker after {SETTLE_SECONDS} s")
+                time.sleep(0.05)
 
     def _metrics(self, port: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.stack.ports[port]}/metrics", timeout=10) as reply:
@@ -102,13 +85,30 @@ class Transom:
 
 
 @contextmanager
-def opened(folder: Path, clients: int) -> Iterator[Transom]:
+def opened(folder: Path, clients: int, access: Access = Access.OWNER) -> Iterator[Transom]:
     """The stack, with the data for that many clients; gone when the block ends."""
-    with Stack(folder / "transom", app=PROJECT / "examples" / "inspect").running() as stack:
+    app = PROJECT / "examples" / "inspect"
+    if access is Access.OWNER:
+        app = shutil.copytree(app, folder / "app", ignore=shutil.ignore_patterns("seed", "__pycache__"))
+        _owned(app / "proto/inspect/v1/finding.proto")
+    with Stack(folder / "transom", app=app).running() as stack:
         accounts = [_signed_up(stack, number) for number in range(clients)]
         found = InspectClients(stack.edge, read(stack.place.descriptor.read_bytes()), accounts)
         _write(found, accounts, _signed_up(stack, clients))
         yield Transom(stack, found)
+
+
+def _owned(file: Path) -> None:
+    """Puts the one rule of ownership in the place of the finding's own rules."""
+    rules = "option (transom.schema.v1.resource) = {%s};"
+    text, count = re.subn(
+        (re.escape(rules) % "[^}]*"),
+        rules % 'read: "owner == caller.name" write: "owner == caller.name" outlives_owner: true',
+        file.read_text(),
+    )
+    if count != 1:
+        raise Wrong(f"{file} has not one option of its resource but {count}")
+    file.write_text(text)
 
 
 def _signed_up(stack: Stack, number: int) -> Account:
