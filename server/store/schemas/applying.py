@@ -68,6 +68,7 @@ class Applying:
         self._report = report
         self._execution = Execution(connection, encode, report)
         self._layout = layout.digest(target)
+        self._digest = versions.digest(target)
 
     def prospect(self) -> Prospect:
         """What would be done now. Changes nothing."""
@@ -103,6 +104,8 @@ class Applying:
             if before is None or before.layout == self._layout:
                 return self._drifted(version), True
             version = None  # back from what came after it
+        if version is not None and version.layout != self._layout:
+            version = versions.again(self._connection, version, self._layout)
         done: list[str] = []
         if version is None or version.state in ("expanding", "closed"):
             with self._gate():
@@ -129,7 +132,7 @@ class Applying:
         plan = planned(state(self._connection), self._target, self._target, old_runs=True)
         self._refused(plan)
         done = self._execution.run(plan.steps)
-        if version.digest != versions.digest(self._target):  # the same tables, another API
+        if version.digest != self._digest:  # the same tables, another API
             versions.move(self._connection, self._begin(version), "serving")
         return done
 
@@ -177,8 +180,15 @@ class Applying:
 
     def _current(self) -> Version | None:
         """The version that the target is, if it has one that is not past."""
-        mine = [v for v in versions.versions(self._connection) if v.layout == self._layout and v.state != "past"]
+        mine = [v for v in versions.versions(self._connection) if self._is_mine(v) and v.state != "past"]
         return mine[0] if mine else None
+
+    def _is_mine(self, version: Version) -> bool:
+        """Whether it is the target: by its tables, or, where another Transom began it, whose tables it would have, by its
+        image."""
+        return version.layout == self._layout or (
+            version.digest == self._digest and version.state not in ("serving", "past")
+        )
 
     def _before(self) -> tuple[Version | None, Version | None]:
         """What is deployed, and what the target follows: the rows may have been written by servers of either.
@@ -187,7 +197,7 @@ class Applying:
         """
         known = versions.versions(self._connection)
         deployed = next((v for v in known if v.state in ("serving", "settling")), None)
-        mine = next((v for v in known if v.layout == self._layout and v.state not in ("past", "serving")), None)
+        mine = next((v for v in known if self._is_mine(v) and v.state not in ("past", "serving")), None)
         if mine is not None:
             return deployed, next((v for v in known if v.version == mine.follows), None)
         between = next((v for v in known if v.state in ("expanded", "settling")), None)

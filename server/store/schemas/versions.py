@@ -92,6 +92,16 @@ def move(connection: psycopg.Connection, version: Version, state: str) -> Versio
     return replace(version, state=state)
 
 
+def again(connection: psycopg.Connection, version: Version, layout: str) -> Version:
+    """Begins a version anew that another Transom began, for which its tables are others."""
+    state = version.state if version.state == "closed" else "expanding"
+    connection.execute(
+        "update transom.schemas set layout = %s, state = %s, change_time = clock_timestamp() where version = %s",
+        [layout, state, version.version],
+    )
+    return replace(version, layout=layout, state=state)
+
+
 def digest(schema: Schema) -> str:
     """What tells the schema's image from others."""
     return hashlib.sha256(schema.image).hexdigest()
