@@ -208,6 +208,14 @@ def test_a_patch_makes_what_is_missing_where_that_is_allowed(here: Desk, who: Cl
     assert made["name"] == "notes/made-by-patch"
 
 
+def test_an_apps_own_update_finds_the_mask_in_its_request(here: Desk, who: Client) -> None:
+    name = here.rest(who, "POST", "lamps", {"color": "red", "watts": 5})["name"]
+    after = here.rest(who, "PATCH", name, {"color": None})
+    assert (after["color"], after["watts"]) == ("", 5)
+    assert here.rest(who, "PATCH", f"{name}?updateMask=watts", {"color": "blue"})["watts"] == 0
+    assert here.rest(who, "PATCH", name, {}) == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("update_mask",))
+
+
 def test_grpc_has_no_such_names(here: Desk, who: Client) -> None:
     """Without a mask every field that is populated is taken over (AIP-134), whatever somebody says in a header."""
     name = note(here, who, longText="long")

@@ -11,9 +11,11 @@ from google.protobuf.message import DecodeError, Message
 from server.apps.declarations import Implements
 from server.apps.work import Accounts, Call, Files
 from server.engine import bounds
+from server.engine.bodies import Body
 from server.engine.resources import Resources
 from server.errors import Internal, Invalid, Stale, Unimplemented
-from server.schema.model import Method
+from server.schema.model import Kind, Method
+from server.services.current import current
 from server.services.standard import Behavior, calling
 from server.services.standard.repeating import Repeating
 from server.services.veils import Veils
@@ -46,9 +48,16 @@ class CustomMethods:
         request_class = self._resources.schema.message_class(method.request)
         response_class = self._resources.schema.message_class(method.response)
 
+        masked = method.kind is Kind.UPDATE and "update_mask" in method.fields
+        body = Body(self._resources.schema, method) if masked else None
+
         def make(resources: Resources) -> Behavior:
             async def run(data: bytes, _: Any) -> bytes:
                 calls, request = calling(), request_class.FromString(data)
+                if body is not None and (now := current()).body is not None:
+                    # Over REST, too, the mask says what to change; that a message is there is for the engine.
+                    paths = body.mask(request, now.body, now.path) or ()
+                    request.update_mask.paths[:] = [path for path in paths if not path.endswith(".")]
                 self._resources.decisions.behaviors.clear(request)
                 self._resources.decisions.check_request(request)
                 rehearsal = "validate_only" in method.fields and request.validate_only

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from weakref import WeakValueDictionary
 
+from prometheus_client import Counter
 from psycopg import sql
 
 from server.store.pooled import Pool, transaction
 from server.store.transactions import Transaction
+
+REPEATED = Counter(
+    "transom_requests_repeated_total", "Calls that were answered as the first with their request id was."
+)
 
 # Two of the same id take turns, whichever server they came to: the lock ends with the transaction.
 _CLAIM = sql.SQL("select pg_advisory_xact_lock(hashtextextended($1::text || chr(10) || $2::text, 155))").format()
@@ -60,7 +65,10 @@ class StoredRequests:
         transaction has that to do."""
         await within.rows(_CLAIM, [caller, id])
         rows = await within.rows(_KEPT, [caller, id, self._kept])
-        return Answered(bytes(rows[0][0]), bytes(rows[0][1])) if rows else None
+        if not rows:
+            return None
+        REPEATED.inc()
+        return Answered(bytes(rows[0][0]), bytes(rows[0][1]))
 
     async def keep(self, within: Transaction, caller: str, id: str, answered: Answered) -> None:
         """Keeps what is answered, if the transaction is committed."""
