@@ -129,7 +129,8 @@ from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
 from server.store.pooled import Pool
 from server.store.positions import Positions
-from server.store.queries import Queries, query_pool
+from server.store.queries import Queries
+from server.store.query_lane import QueryLane
 from server.store.reads import READS, reads
 from server.store.records import Records
 from server.store.redis import Redis
@@ -252,15 +253,12 @@ async def opened(
         access = Access(schema, rules, records, micros)
         slow_lists = SlowLists(identity)
         stack.push_async_callback(slow_lists.aclose)
-        queries = Queries(
-            rules,
-            await stack.enter_async_context(query_pool(dsn, settings.instance)),
-            await stack.enter_async_context(query_pool(settings.replica.get_secret_value(), settings.instance))
-            if settings.replica is not None and replica_reads
-            else None,
-            freshness,
-            slow_lists.note,
-        )
+        query_lane, replica_query_lane = QueryLane(dsn, settings.instance), None
+        stack.push_async_callback(query_lane.close)
+        if settings.replica is not None and replica_reads:
+            replica_query_lane = QueryLane(settings.replica.get_secret_value(), settings.instance)
+            stack.push_async_callback(replica_query_lane.close)
+        queries = Queries(rules, query_lane, replica_query_lane, freshness, slow_lists.note)
         resources = Resources(schema, records, queries, access, micros, settings.page_size, settings.page_size_max)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
         requests = Requests(StoredRequests(identity, timedelta(hours=settings.request_hours)))

@@ -42,7 +42,8 @@ from server.store.lane import Lane
 from server.store.marks import RedisMarks
 from server.store.migrations import migrate
 from server.store.positions import Positions
-from server.store.queries import Note, Queries, query_pool
+from server.store.queries import Note, Queries
+from server.store.query_lane import QueryLane
 from server.store.records import Records
 from server.store.redis_wire import RedisWire
 
@@ -230,6 +231,7 @@ async def engine(
     forgotten: float = 0.0,
     ruled: bool = False,
     slow: Note | None = None,
+    plans: Sequence[str] = (),
     hot: Sequence[str] = (),
 ) -> AsyncIterator[Engine]:
     """The engine on that database; it reads from the replica where one is given. Everybody may do everything, but where
@@ -261,17 +263,15 @@ async def engine(
     bars = Bars(cache, replace(schema, resources=warm), lag_max)
     kept = Hot(cache, marks.memory, freshness, bars, lag_max)
     records = Records(schema, primary, second, pool, freshness, rules, consequences_of(schema, now), bars, kept)
-    pools = [query_pool(at, "test") for at in (dsn, replica) if at]
-    for one in pools:
-        await one.open()
-    queries = Queries(rules, pools[0], pools[1] if replica else None, freshness, slow or (lambda *_: None))
+    lanes = [QueryLane(at, "test", *plans) for at in (dsn, replica) if at]
+    queries = Queries(rules, lanes[0], lanes[1] if replica else None, freshness, slow or (lambda *_: None))
     resources = Resources(schema, records, queries, Judge(schema, rules, records, now), now, 50, 1000)
     try:
         yield Engine(schema, resources, records, primary, second, freshness, pool, kept, queries)
     finally:
         await kept.aclose()
         await positions.close()
-        for one in (pool, *pools):
+        for one in (pool, *lanes):
             await one.close()
         await primary.close()
         if second is not None:

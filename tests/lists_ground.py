@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +88,11 @@ class Catalog:
 
 
 @asynccontextmanager
-async def opened(at: Database, replica: str = "", slow: Note | None = None) -> AsyncIterator[Catalog]:
+async def opened(
+    at: Database, replica: str = "", slow: Note | None = None, plans: Sequence[str] = ()
+) -> AsyncIterator[Catalog]:
     """The catalog, with a publisher and two shelves."""
-    async with engine(at, schema=catalog(), ruled=True, replica=replica, slow=slow) as on:
+    async with engine(at, schema=catalog(), ruled=True, replica=replica, slow=slow, plans=plans) as on:
         made = Catalog(on, at)
         await made.call(ANN, "CreatePublisher", {"publisherId": "p", "publisher": {}})
         for shelf in ("s", "t"):

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from library_ground import Database, asynchronous, database
 from lists_ground import ANN, APP, SHELF, catalog, empty, opened, refused
+from psycopg_pool import AsyncConnectionPool
 
 from deploy.native.stack import PROJECT, Stack
 from server.engine.index_advice import advice
 from server.engine.lists import Wanted
 from server.query import orders, shapes
 from server.query.filters import Filters
-from server.store import queries, slow_lists
+from server.store import slow_lists
 from server.store.pooled import Pool
-from server.store.queries import query_pool
 from server.store.slow_lists import Slow, SlowLists
 
 BOOK = catalog().resources["catalog.v1.Book"]
@@ -146,7 +146,7 @@ async def noted(pool: Pool) -> list[tuple[str, str, int]]:
 @asynchronous
 async def test_what_is_slow_is_noted_without_its_values(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_lists, "SLOW_SECONDS", 0.0)
-    async with query_pool(at.postgres, "test") as pool:
+    async with AsyncConnectionPool(at.postgres, min_size=1, max_size=1, open=False) as pool:
         slow = SlowLists(pool)
         async with opened(at, slow=slow.note) as on:
             await on.books(ANN, filter='title = "secret" AND pages > 3', orderBy="pages desc")
@@ -169,7 +169,7 @@ async def test_only_so_many_shapes_are_kept(at: Database, monkeypatch: pytest.Mo
     monkeypatch.setattr(slow_lists, "SLOW_SECONDS", 0.0)
     monkeypatch.setattr(slow_lists, "WAITING", 3)
     monkeypatch.setattr(slow_lists, "KEPT", 4)
-    async with query_pool(at.postgres, "test") as pool:
+    async with AsyncConnectionPool(at.postgres, min_size=1, max_size=1, open=False) as pool:
         slow = SlowLists(pool)
         async with opened(at, slow=slow.note) as on:
             for field in ("pages", "copies", "price", "title", "code"):
@@ -197,9 +197,8 @@ async def test_what_takes_too_long_is_given_up(at: Database) -> None:
 
 
 @asynchronous
-async def test_a_list_that_takes_too_long_is_refused_as_such(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "SECONDS", 0.2)
-    async with opened(at) as on:
+async def test_a_list_that_takes_too_long_is_refused_as_such(at: Database) -> None:
+    async with opened(at, plans=["-c statement_timeout=0.2s"]) as on:
         async with on.on.pool.connection() as other, other.transaction():
             await other.execute("lock table catalog_v1.books in access exclusive mode")
             assert await refused(on.books(ANN, filter="pages = 0")) == ("QUERY_TOO_EXPENSIVE", [])

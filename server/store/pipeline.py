@@ -40,6 +40,8 @@ class Step:
 
     statement: bytes
     parameters: Sequence[bytes | None]
+    once: bool = False
+    """It is not kept prepared, but planned for these parameters, which are texts as SQL has them."""
 
 
 class _Run:
@@ -62,9 +64,11 @@ class _Run:
 class Pipeline:
     """One connection in pipeline mode. Not for use by more than one event loop."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, plans: str = _PLANS) -> None:
         self._dsn = dsn
         self._name = name
+        self._plans = plans
+        """Options of the sessions, beside those of all."""
         self._connection: psycopg.AsyncConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._runs: deque[_Run] = deque()
@@ -105,7 +109,7 @@ class Pipeline:
                 connect_timeout=5,
                 application_name=self._name,
                 options="-c statement_timeout=10s -c lock_timeout=3s -c idle_in_transaction_session_timeout=30s "
-                f"-c timezone=UTC -c jit=off {_PLANS}",
+                f"-c timezone=UTC -c jit=off {self._plans}",
             )
         except psycopg.OperationalError as away:
             raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
@@ -165,9 +169,12 @@ class Pipeline:
             self._heard = loop.time()
         try:
             for step in steps:
-                if step.statement not in self._prepared:
+                if step.statement not in self._prepared and not step.once:
                     self._prepare(libpq, step.statement)
             for step in steps:
+                if step.once:
+                    libpq.send_query_params(step.statement, step.parameters, result_format=_BINARY)
+                    continue
                 libpq.send_query_prepared(
                     self._prepared[step.statement],
                     step.parameters,
