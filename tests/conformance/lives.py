@@ -102,7 +102,7 @@ class Life:
         """The name of a parent below which `resource` can live; made for it where it is kept here."""
         above = self.schema.parent_of(resource, pattern)
         if above is None or not pattern.parent:
-            return named(Pattern(pattern.parent), {"project": self.project}) if pattern.parent else ""
+            return named(Pattern(pattern.parent), self.project) if pattern.parent else ""
         if above.message not in self._parents:
             below = next(p for p in above.patterns if pattern.is_below(p))
             if (above.message, Kind.CREATE) not in self._methods:

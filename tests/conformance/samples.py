@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
@@ -91,10 +92,7 @@ class Samples:
         return {F.CPPTYPE_BOOL: True, F.CPPTYPE_STRING: "dGV4dA=="}.get(field.cpp_type, 1)
 
 
-def named(pattern: Pattern, ids: dict[str, str]) -> str:
-    """A name of the pattern, with the ids given for its variables and `x1` for the others."""
-    out = []
-    for segment in pattern.segments:
-        variable = segment.strip("{}").partition("=")[0]
-        out.append(ids.get(variable, "x1") if segment.startswith("{") else segment)
-    return "/".join(out)
+def named(pattern: Pattern, first: str) -> str:
+    """A name of the pattern, in which the first id is given and the others are `x1`."""
+    ids = chain([first], repeat("x1"))
+    return "/".join(next(ids) if segment.startswith("{") else segment for segment in pattern.segments)
