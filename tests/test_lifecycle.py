@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -369,3 +370,24 @@ def test_an_apps_own_code_deletes_as_callers_do(here: Club, ada: Client) -> None
     assert not asyncio.run(asyncio.wait_for(act("undelete"), 30)).HasField("delete_time")
     assert "deleteTime" not in here.call(ada, "GetTeam", name=team)
     assert here.events(team) == ["created", "deleted", "undeleted"]
+
+
+def test_nothing_alive_is_left_below_what_is_deleted(here: Club, ada: Client) -> None:
+    """Whoever makes something below a team while that is deleted comes before it, and goes with it, or after, and is refused."""
+    team = here.team(ada, "race")
+
+    def make(i: int) -> Any:
+        if i == 6:
+            return here.call(ada, "DeleteTeam", name=team, force=True)
+        return here.call(ada, "CreatePlayer", parent=team, playerId=f"p{i}", player={})
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(make, range(12)))
+    gone = answers.pop(6)
+    assert gone["deleteTime"]
+    assert all("name" in one if isinstance(one, dict) else one == GONE for one in answers)
+    made = [here.call(ada, "GetPlayer", name=one["name"]) for one in answers if isinstance(one, dict)]
+    assert {one["deleteTime"] for one in made} <= {gone["deleteTime"]}
+    here.call(ada, "UndeleteTeam", name=team)
+    alive = here.call(ada, "ListPlayers", parent=team).get("players", [])
+    assert len(alive) == len(made) and not any("deleteTime" in one for one in alive)
