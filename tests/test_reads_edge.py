@@ -12,10 +12,12 @@ import httpx
 import pytest
 from desk_ground import APP, SERVICE, Desk, desk, schema
 from door_ground import door
+from edge_ground import free_port
 from identity_ground import Place
 from people_ground import Client
 from replica_ground import paused
 
+from deploy.native.reads import reads
 from deploy.native.stack import Stack
 
 HEADER = "x-transom-consistency"
@@ -30,6 +32,8 @@ class Two:
     desk: Desk
     other: str
     who: Client
+    metrics: int
+    """Port of the first one's metrics."""
 
     def rest(self, edge: str, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.who.token}"} | headers
@@ -49,11 +53,13 @@ class Two:
 
 @pytest.fixture(scope="module")
 def two(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
-    with desk(components, tmp_path_factory.mktemp("one"), TRANSOM_REPLICA_LAG_MAX=SLOW) as made:
+    metrics = free_port()
+    settings = {"TRANSOM_REPLICA_LAG_MAX": SLOW, "TRANSOM_METRICS_PORT": str(metrics)}
+    with desk(components, tmp_path_factory.mktemp("one"), **settings) as made:
         at = made.at
         place = Place(at.postgres, at.replica, at.redis, components.env["TRANSOM_S3_ENDPOINT"], components.env)
         with door(place, tmp_path_factory.mktemp("two"), {"TRANSOM_REPLICA_LAG_MAX": SLOW}, app=APP) as other:
-            yield Two(made, other.edge, made.people.person())
+            yield Two(made, other.edge, made.people.person(), metrics)
 
 
 def test_what_wrote_answers_a_token_that_every_server_heeds(two: Two, components: Stack) -> None:
@@ -131,3 +137,17 @@ def test_a_web_page_may_send_and_read_them(two: Two) -> None:
     assert HEADER in asked.headers["access-control-allow-headers"].split(",")
     got = two.rest(two.desk.door.edge, "GET", "notes/any", origin="https://app.example")
     assert HEADER in got.headers["access-control-expose-headers"].split(",")
+
+
+def test_where_reads_were_answered_is_counted(two: Two) -> None:
+    """As `transom status` tells it."""
+    edge, ports = two.desk.door.edge, {"api-1-metrics": two.metrics, "api-2-metrics": free_port()}
+    two.desk.at.wait_replica()
+    before = reads(ports, ["api-1", "api-2"])
+    assert before is not None
+    for _ in range(3):
+        two.rest(edge, "GET", "notes/any", authorization="")
+    after = reads(ports, ["api-1", "api-2"])
+    assert after is not None and after.replica == before.replica + 3 and after.primary == before.primary
+    assert (after.redis, after.misses, after.hit_rate) == (0, 0, None), "nothing here is hot"
+    assert reads(ports, ["api-2"]) is None

@@ -11,6 +11,7 @@ from typing import Any
 from .ports import Ports
 from .postgres import NODES, Replication, replication
 from .product import healthy
+from .reads import Reads, reads
 from .stack import Stack
 
 UNDER_WAY = ("waiting", "starting", "restarting", "failed")
@@ -54,6 +55,8 @@ class Health:
     replication: Replication | None = None
     """What the primary says of its replica; None where no primary answers."""
     queues: list[QueueHealth] = field(default_factory=list)
+    reads: Reads | None = None
+    """None where no API server runs."""
 
     @property
     def good(self) -> bool:
@@ -94,6 +97,7 @@ def examine(stack: Stack) -> Health:
         processes=processes,
         replication=replication(stack.env["TRANSOM_POSTGRES"]) if {*NODES} & {*runs} else None,
         queues=queues(ports) if ports and "rabbitmq" in runs else [],
+        reads=reads(ports, sorted(name for name in runs if name.startswith("api-"))) if ports else None,
     )
 
 

@@ -80,6 +80,9 @@ def _more(health: Health) -> Iterator[str]:
             yield f"replica   {now.lag_bytes} bytes, {now.lag_seconds:.3f} s behind the primary"
         else:
             yield "replica   [red]not streaming[/]"
+    if reads := health.reads:
+        rate = f", {reads.hit_rate:.0%} of the looks for what is hot" if reads.hit_rate is not None else ""
+        yield f"reads     {reads.replica} from the replica, {reads.primary} from the primary, {reads.redis} from Redis{rate}"
     queues = [q for q in health.queues if q.messages or not q.name.startswith("transom.delay.")]
     width = max((len(queue.name) for queue in queues), default=0)
     for queue in queues:
