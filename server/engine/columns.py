@@ -6,6 +6,7 @@ import base64
 import math
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import orjson
@@ -20,6 +21,11 @@ from server.schema.columns import is_map
 from server.schema.model import Managed, Resource
 from server.store.changes import Value
 
+_EPOCH = datetime(1970, 1, 1)  # UTC, as all times here; written so, with Z
+_DURATION_MAX = 315_576_000_000
+"""Seconds of a Duration, as google/protobuf/duration.proto bounds it."""
+_AS_THEY_ARE = {F.TYPE_STRING, F.TYPE_BOOL, F.TYPE_DOUBLE, F.TYPE_INT32, F.TYPE_UINT32, F.TYPE_SINT32}
+"""Types whose values are the same in Python and in the ProtoJSON mapping, but for floats that are no numbers."""
 _FLOATS = {F.CPPTYPE_FLOAT, F.CPPTYPE_DOUBLE}
 _ODD_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -46,10 +52,18 @@ class Columns:
         Raises Invalid, naming the field, for what the message may hold but a column cannot: U+0000 in a text, a
         timestamp or duration out of its range.
         """
-        values = tuple(
-            None if may_miss and not message.HasField(name) else _checked(name, encode, message)
-            for name, may_miss, encode in self._encoders
-        )
+        found: list[Value] = []
+        name = ""
+        try:
+            for name, may_miss, encode in self._encoders:
+                found.append(None if may_miss and not message.HasField(name) else encode(getattr(message, name)))
+        except _NotStorable:
+            raise Invalid.field(
+                name, "holds the character U+0000, which cannot be stored", "CHARACTER_NOT_STORABLE"
+            ) from None
+        except (ValueError, OverflowError, RecursionError, json_format.Error) as fault:
+            raise Invalid.field(name, "holds a value out of its range", "OUT_OF_RANGE") from fault
+        values = tuple(found)
         return values + ends(self._resource, message) if self._resource.ends else values
 
 
@@ -72,17 +86,6 @@ def _at(micros: int | None) -> Value:
     time = Timestamp()
     time.FromMicroseconds(micros)
     return _instant(time)
-
-
-def _checked(name: str, encode: Callable[[Any], Value], message: Message) -> Value:
-    try:
-        return encode(getattr(message, name))
-    except _NotStorable:
-        raise Invalid.field(
-            name, "holds the character U+0000, which cannot be stored", "CHARACTER_NOT_STORABLE"
-        ) from None
-    except (ValueError, OverflowError, RecursionError, json_format.Error) as fault:
-        raise Invalid.field(name, "holds a value out of its range", "OUT_OF_RANGE") from fault
 
 
 def _encoder(field: F) -> Callable[[Any], Value]:
@@ -132,13 +135,16 @@ def _text(value: Any) -> str:
 
 
 def _instant(value: Any) -> str:
-    text: str = value.ToJsonString()
+    if not 0 <= value.nanos < 1_000_000_000:
+        raise ValueError("nanos out of range")
     # Microseconds are what Postgres keeps. It would round: up, after the year 9999 where that ends.
-    return f"{text[:26]}Z" if len(text) > 27 else text
+    time = _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)  # OverflowError beyond its range
+    return f"{time.isoformat()}Z"
 
 
 def _interval(value: Any) -> str:
-    value.ToJsonString()  # refuses what is out of range
+    if abs(value.seconds) > _DURATION_MAX or abs(value.nanos) >= 1_000_000_000 or value.seconds * value.nanos < 0:
+        raise ValueError("out of range")
     micros = value.seconds * 1_000_000 + int(value.nanos / 1000)
     return f"{micros} microseconds"
 
@@ -146,7 +152,9 @@ def _interval(value: Any) -> str:
 def _json_of(field: F) -> Callable[[Any], Any]:
     """Of one element: what stands in a jsonb column, as the ProtoJSON mapping has it but with the fields' own names."""
     if field.type in (F.TYPE_MESSAGE, F.TYPE_GROUP):
-        return _document
+        message = field.message_type
+        flat = all(f.type in _AS_THEY_ARE and not f.is_repeated for f in message.fields)
+        return _flat if flat and not message.full_name.startswith("google.protobuf.") else _document
     if field.type == F.TYPE_ENUM:
         return _label(field)
     if field.type == F.TYPE_BYTES:
@@ -154,6 +162,15 @@ def _json_of(field: F) -> Callable[[Any], Any]:
     if field.cpp_type in _FLOATS:
         return lambda value: value if math.isfinite(value) else _ODD_FLOATS[str(value)]
     return lambda value: value
+
+
+def _flat(message: Message) -> Any:
+    """As _document, of a message whose fields JSON has as they are: several times faster."""
+    found = {field.name: value for field, value in message.ListFields()}
+    for name, value in found.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            found[name] = _ODD_FLOATS[str(value)]
+    return found
 
 
 def _document(message: Message) -> Any:

@@ -83,7 +83,15 @@ class Pattern:
 
     def is_below(self, other: Pattern) -> bool:
         """Whether names of this pattern live directly below names of `other`, whatever their variables are called."""
-        return _shape(self.parent) == _shape(other.text)
+        return self._parent_shape == other._shape
+
+    @cached_property
+    def _shape(self) -> tuple[str, ...]:
+        return _shape(self.text)
+
+    @cached_property
+    def _parent_shape(self) -> tuple[str, ...]:
+        return _shape(self.parent)
 
     def parent_of(self, name: str) -> str:
         """The parent's name, for a `name` of this pattern."""
