@@ -585,6 +585,9 @@ class ApiServer:
             options=[
                 ("grpc.max_receive_message_length", settings.message_bytes_max + 65_536),
                 ("grpc.so_reuseport", 0),
+                # The edge takes 16 KiB of headers and adds some; gRPC would refuse some calls, at random, from 8 KiB on.
+                ("grpc.max_metadata_size", 32_768),
+                ("grpc.absolute_max_metadata_size", 65_536),
                 # The edge asks a silent connection every 5 s whether it lives (envoy.yaml); gRPC would hang up on that.
                 ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
                 ("grpc.http2.max_ping_strikes", 0),

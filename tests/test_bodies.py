@@ -384,3 +384,14 @@ def test_what_no_edge_writes_is_refused(written: str) -> None:
     update = next(m for m in schema().methods() if m.name == "UpdateNote")
     with pytest.raises(Invalid):
         Body(schema(), update).check(written)
+
+
+def test_headers_that_the_edge_takes_are_taken_by_servers_too(here: Desk, who: Client) -> None:
+    name = note(here, who)
+    for _ in range(8):
+        assert (
+            here.rest(who, "PATCH", name, {"labels": {f"label-{i}": "x" for i in range(300)}}, x_more="x" * 14_000)[
+                "name"
+            ]
+            == name
+        )
