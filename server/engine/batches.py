@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from server.engine import singletons
 from server.engine.resources import Call, Resources
 from server.engine.units import too_large
 from server.errors import Invalid, NotFound
@@ -59,11 +60,12 @@ async def get_all(
     for start in range(0, len(names), SLICE):
         some = names[start : start + SLICE]
         for name, row in zip(some, await resources.access.get_all(call, resource, some), strict=True):
-            if row is None:
+            payload = row.payload if row is not None else await _implied(resources, call, resource, name)
+            if payload is None:
                 missing.append(name)
             else:
-                found.append(row.payload)
-                size += len(row.payload)
+                found.append(payload)
+                size += len(payload)
         if size > PAGE_BYTES_MAX and len(found) > 1:
             raise too_large()
     if missing:
@@ -75,3 +77,13 @@ async def get_all(
             resource=(resource.type, told[0]),
         )
     return found
+
+
+async def _implied(resources: Resources, call: Call, resource: Resource, name: str) -> bytes | None:
+    """A singleton that is not stored, where its parent lets it be there."""
+    if not resource.singleton(name):
+        return None
+    try:
+        return await singletons.get(resources, call, resource, name)
+    except NotFound:
+        return None

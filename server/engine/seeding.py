@@ -51,9 +51,18 @@ class Seeding:
             names[file.name] = await self._file(file, names[file.owner], bytes_of(file.path))
             loaded.files += 1
         names |= {one.name: placed(one.name, names) for one in seed.resources if "{" in one.name}
-        for one in seed.resources:
-            new = await self._resource(one, names)
-            loaded.resources[one.resource.plural] = loaded.resources.get(one.resource.plural, 0) + new
+        left = list(seed.resources)
+        while left:
+            early: list[tuple[SeedResource, SeedError]] = []
+            for one in left:
+                made = await self._resource(one, names)
+                if isinstance(made, SeedError):
+                    early.append((one, made))
+                else:
+                    loaded.resources[one.resource.plural] = loaded.resources.get(one.resource.plural, 0) + made
+            if len(early) == len(left):
+                raise early[0][1]
+            left = [one for one, _ in early]  # what these need may have come after them
         return loaded
 
     async def _account(self, account: SeedAccount) -> tuple[str, bool]:
@@ -80,8 +89,8 @@ class Seeding:
             raise _refused(file.where, refusal) from refusal
         return stored.name
 
-    async def _resource(self, one: SeedResource, names: dict[str, str]) -> bool:
-        """Whether it is new."""
+    async def _resource(self, one: SeedResource, names: dict[str, str]) -> bool | SeedError:
+        """Whether it is new; what it needs, where that is not there yet."""
         name = names.get(one.name, one.name)
         if await self._resources.records.latest(one.resource, name) is not None:
             return False
@@ -103,7 +112,9 @@ class Seeding:
             raise _refused(one.where, refusal) from refusal
         outcome = await self._resources.records.write(change)
         if outcome is Outcome.ORPHAN:
-            raise SeedError(f"{one.where}: name: its parent {change.parent} does not exist")
+            return SeedError(f"{one.where}: name: its parent {change.parent} does not exist")
+        if isinstance(outcome, Refusal):
+            return _refused(one.where, outcome)
         return outcome is Outcome.DONE
 
 

@@ -28,6 +28,7 @@ from server.schema.model import (
     Index,
     Managed,
     Method,
+    OnDelete,
     Operation,
     Resource,
     Schema,
@@ -159,14 +160,18 @@ class _Reader:
 
     def _refer(self, resources: dict[str, Resource]) -> None:
         """Reads, in place, which references are checked: what they lead to is known by now."""
-        types = {r.type: r.message for r in resources.values()}
         for name, resource in resources.items():
+            # Of several versions of an API that call a resource the same, its own.
+            near = (r for r in resources.values() if r.table_schema == resource.table_schema)
+            types = {r.type: r.message for r in (*resources.values(), *near)}
             fields = []
             for field in resource.fields:
                 option = self.extension(field.descriptor, "transom.schema.v1.field")
                 referred = self.extension(field.descriptor, "google.api.resource_reference")
                 try:
                     found = keeping.reference(field.descriptor, option, referred, types)
+                    if found and found.on_delete is OnDelete.CLEAR and Behavior.REQUIRED in field.behaviors:
+                        raise keeping.Unkept("on_delete: the field is REQUIRED: it cannot be cleared")
                     fields.append(replace(field, reference=found))
                 except keeping.Unkept as fault:
                     self.faults.append(
