@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 
@@ -25,9 +24,6 @@ async def _run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host)
-    # What start-up made lives for ever: the collector need not walk it again and again.
-    gc.collect()
-    gc.freeze()
     await serve(settings, stop)
 
 
