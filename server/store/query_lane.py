@@ -64,14 +64,25 @@ class QueryLane:
             async with asyncio.timeout(PATIENCE):
                 return await turn
         except TimeoutError:
+            self._gone(turn)
             raise Exhausted("The database is busy with lists like this one.", reason="DATABASE_BUSY") from None
-        finally:
-            if turn.cancelled():  # nobody takes it any more
-                self._waiting = deque(one for one in self._waiting if one is not turn)
+        except asyncio.CancelledError:
+            self._gone(turn)
+            raise
+
+    def _gone(self, turn: asyncio.Future[Pipeline]) -> None:
+        """Who waited for this turn does not take it."""
+        if turn.done() and not turn.cancelled():  # it came in the same moment
+            self._free(turn.result())
+        else:
+            self._waiting = deque(one for one in self._waiting if one is not turn)
 
     def _done(self, connection: Pipeline, done: asyncio.Future[list[Result]]) -> None:
         if not done.cancelled():
             done.exception()  # nobody may be left to ask for it
+        self._free(connection)
+
+    def _free(self, connection: Pipeline) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
