@@ -61,6 +61,26 @@ def test_a_redis_that_forgot_is_not_believed_for_a_while(components: Stack) -> N
     with_redis(components, test)
 
 
+def test_a_redis_that_was_restarted_is_not_believed_for_a_while(components: Stack) -> None:
+    """It has its word again, but with marks as they were when it saved them."""
+
+    async def test(wire: RedisWire) -> None:
+        now = 0.0
+        marks = RedisMarks(wire, 1.0, clock=lambda: now)
+        with pytest.raises(RedisAway):
+            await marks.get(["users/a"])
+        now = 1.1
+        assert await marks.get(["users/a"]) == [0]
+        assert wire._line is not None
+        wire._line.hang_up()
+        with pytest.raises(RedisAway):
+            await marks.get(["users/a"])
+        now = 2.2
+        assert await marks.get(["users/a"]) == [0]
+
+    with_redis(components, test)
+
+
 def test_a_write_whose_mark_is_not_kept_is_acknowledged_once_the_replica_shows_it() -> None:
     class Away:
         async def put(self, caller: str, lsn: int, seconds: int) -> None:

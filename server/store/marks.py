@@ -21,8 +21,9 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end"
 class Memory:
     """Whether Redis remembers what it was told.
 
-    Where it has forgotten (it was restarted empty, or flushed), nothing is believed for `forgotten` seconds: longer than
-    the replica that is read may lag behind what was marked before.
+    Where it may have forgotten (it was flushed, or there is a new connection to it: it may have been restarted, empty or
+    with what it had saved before), nothing is believed for `forgotten` seconds: as long as the replica that is read may lag
+    behind what was marked before.
     """
 
     def __init__(self, redis: RedisWire, forgotten: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,13 +31,14 @@ class Memory:
         self._forgotten = forgotten
         self._clock = clock
         self._epoch: bytes | None = None
+        self._connects = 0
         self._silent_until = 0.0
 
     async def check(self, epoch: bytes | None) -> None:
         """Returns where it does, by the value that EPOCH had together with what was asked. Raises RedisAway."""
-        if epoch is None or epoch != self._epoch:
+        if epoch is None or epoch != self._epoch or self._redis.connects != self._connects:
             self._silent_until = self._clock() + self._forgotten
-            self._epoch = epoch
+            self._epoch, self._connects = epoch, self._redis.connects
             if epoch is None:
                 await self._redis.ask("SET", EPOCH, secrets.token_hex(8), "NX")
         if self._clock() < self._silent_until:

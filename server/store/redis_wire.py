@@ -42,6 +42,8 @@ class RedisWire:
         self._breaker = Breaker(pause)
         self._line: _Line | None = None
         self._connecting: asyncio.Task[_Line] | None = None
+        self.connects = 0
+        """How often it has connected: as long as it stays the same, Redis was not restarted."""
 
     async def ask(self, *words: Word) -> Any:
         """The reply to one command. Raises RedisAway."""
@@ -83,6 +85,7 @@ class RedisWire:
             self._breaker.failed()
             raise RedisAway("Redis is away for now.") from away
         self._line = line
+        self.connects += 1
         return line
 
 
