@@ -1,9 +1,11 @@
-"""One log line per call, buffered: a write per line would cost more than the call's bookkeeping."""
+"""One log line per call, made and written together with its neighbours: one at a time would cost more than all else that is
+noted of a call."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
@@ -22,16 +24,14 @@ class Lines:
         self._instance = instance
         self._enabled = enabled
         self._out = out or sys.stdout.buffer
-        self._held: list[bytes] = []
+        self._held: list[tuple[float, dict[str, Any]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, fields: dict[str, Any]) -> None:
         """Adds a line with these fields, those that are empty left out."""
         if not self._enabled:
             return
-        line = {"ts": datetime.now(UTC).isoformat(), "level": "info", "instance": self._instance}
-        line.update((k, v) for k, v in fields.items() if v != "")
-        self._held.append(orjson.dumps(line))
+        self._held.append((time.time(), fields))
         if len(self._held) >= LINES_MAX:
             self.flush()
         elif self._timer is None:
@@ -43,6 +43,11 @@ class Lines:
             self._timer.cancel()
             self._timer = None
         if self._held:
-            self._out.write(b"\n".join(self._held) + b"\n")
+            held, self._held = self._held, []
+            self._out.write(b"".join(self._line(when, fields) for when, fields in held))
             self._out.flush()
-            self._held.clear()
+
+    def _line(self, when: float, fields: dict[str, Any]) -> bytes:
+        line = {"ts": datetime.fromtimestamp(when, UTC).isoformat(), "level": "info", "instance": self._instance}
+        line.update((k, v) for k, v in fields.items() if v != "")
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
