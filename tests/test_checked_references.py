@@ -15,7 +15,10 @@ from library_ground import ADA, asynchronous, database, engine, made_of
 from people_ground import Client, Refused
 
 from deploy.native.stack import Stack
+from server.engine.seed_reading import Seed, SeedError, SeedResource
+from server.engine.seeding import Seeding
 from server.errors import Precondition
+from server.schema.compilation import SchemaError
 from server.store.changes import Outcome
 
 ABSENT = Refused("FAILED_PRECONDITION", "REFERENCE_NOT_FOUND")
@@ -340,3 +343,54 @@ async def test_where_an_account_ends_references_are_cleared_and_what_is_cleared_
             assert (left.author, list(left.readers)) == ("", names[1:])
             revisions = at.sql("select snapshot from pages_v1.revisions order by name")
             assert [snapshot.get("readers") for (snapshot,) in revisions] == [names[1:], names]
+
+
+@asynchronous
+async def test_a_seed_may_refer_to_what_comes_after_it(components: Stack) -> None:
+    schema = made_of({"pages/v1/pages.proto": PAGES})
+    author, page = (schema.resources[f"pages.v1.{message}"] for message in ("Author", "Page"))
+
+    def seed(*pages: str) -> Seed:
+        resources = [
+            SeedResource(
+                f"pages.yaml:{i}",
+                page,
+                page.patterns[0],
+                f"pages/p{i}",
+                schema.message_class(page.message)(author=name),
+            )
+            for i, name in enumerate(pages)
+        ]
+        one = SeedResource(
+            "authors.yaml:1", author, author.patterns[0], "authors/a", schema.message_class(author.message)()
+        )
+        return Seed((), (), (*resources, one))
+
+    with database(components, schema) as at:
+        async with engine(at, schema=schema) as on:
+            seeding = Seeding(None, None, None, on.resources)  # type: ignore[arg-type] - no accounts and no files in it
+            assert (await seeding.load(seed("authors/a"), lambda _: b"")).resources == {"authors": 1, "pages": 1}
+            with pytest.raises(SeedError, match=r"pages\.yaml:1: author: authors/none does not exist"):
+                await seeding.load(seed("authors/a", "authors/none"), lambda _: b"")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("RESTRICT\n  ];", "CLEAR,\n    (google.api.field_behavior) = REQUIRED\n  ];", "cannot be cleared"),
+        (
+            '"pages.test/Author",\n    (transom.schema.v1.field).on_delete = R',
+            '"x/Y",\n    (transom.schema.v1.field).on_delete = R',
+            "stored",
+        ),
+        ("string author", "bytes author", "no string"),
+    ],
+)
+def test_what_cannot_be_checked_is_no_schema(before: str, after: str, why: str) -> None:
+    text = PAGES.replace(before, after, 1).replace(
+        'import "google/api/resource.proto";',
+        'import "google/api/field_behavior.proto";\nimport "google/api/resource.proto";',
+    )
+    assert text.count(after) == 1
+    with pytest.raises(SchemaError, match=rf"pages.v1.Page.author: \(transom.schema.v1.field\).on_delete: .*{why}"):
+        made_of({"pages/v1/pages.proto": text})
