@@ -14,6 +14,7 @@ from deploy.native.stack import PROJECT, Stack
 from server.schema.compilation import compile_app
 from server.schema.reading import read
 from tests import google_apis
+from tests.conformance import seeds
 from tests.conformance.apis import APIS, Api
 from tests.conformance.differences import explained
 from tests.conformance.groups import grouped, paths
@@ -65,6 +66,7 @@ def _lived(apis: Sequence[Api]) -> list[Step]:
         Path(folder).chmod(0o755)
         app = google_apis.app(Path(folder) / "app", [a.folder for a in apis])
         schema = read(compile_app(app))
+        seeds.write(app, schema, {a.package for a in apis})
         with Stack(Path(folder) / "state", app=app, parts=PARTS).running() as stack:
             command = [sys.executable, "-m", "server.cli", "key", "create", "--title", "conformance"]
             made = subprocess.run(

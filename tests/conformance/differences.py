@@ -11,6 +11,10 @@ EXPLAINED: tuple[tuple[str, str], ...] = (
         r"^google\.cloud\.kms\.v1 PublicKey: get: ValueError",
         "over REST Google's client sends the name of the version, which is not that of what it answers (AIP-131)",
     ),
+    (
+        r"^google\.cloud\.dialogflow\.cx\.v3 GenerativeSettings: get: .*language_code",
+        "the request needs a language_code, to which no AIP gives a meaning: what is not understood is refused (AIP-131)",
+    ),
 )
 """A pattern of `api resource: verb: fault`, and why it is so."""
 

@@ -9,6 +9,9 @@ from server.schema.model import Schema
 
 _BRACES = re.compile(r"\{[^{}=]+(?:=([^{}]*))?\}")
 
+SIZE = 7
+"""APIs of one group: all of it is read by every server at its start."""
+
 Paths = frozenset[tuple[str, str]]
 
 
@@ -23,7 +26,9 @@ def grouped(wanted: Iterable[tuple[str, Paths]]) -> list[list[str]]:
     groups: list[tuple[list[str], set[tuple[str, str]]]] = []
     for name, here in wanted:
         for names, there in groups:
-            if not any(v == w and _meet(p.split("/"), q.split("/")) for v, p in here for w, q in there):
+            if len(names) < SIZE and not any(
+                v == w and _meet(p.split("/"), q.split("/")) for v, p in here for w, q in there
+            ):
                 names.append(name)
                 there |= here
                 break
