@@ -38,7 +38,7 @@ class Records(Protocol):
 class Queries(Protocol):
     """The store of all others; see server/store/queries.py."""
 
-    def page(self, selection: Selection, cut: Cut, reader: str) -> Awaitable[list[Shown]]: ...
+    def page(self, selection: Selection, cut: Cut, reader: str | None) -> Awaitable[list[Shown]]: ...
     def count(self, selection: Selection, most: int, reader: str) -> Awaitable[int | None]: ...
 
 
@@ -164,7 +164,7 @@ class Lists:
 
     async def some(self, call: Asked, resource: Resource, wanted: Wanted, after: str, size: int) -> list[Shown]:
         """At most so many of the resources that are wanted, whatever their page, after a name and in order of names; none only
-        where there are no more. As they are stored: not for callers.
+        where there are no more. As they are stored, on the primary: not for callers.
 
         Raises as page.
         """
@@ -174,7 +174,7 @@ class Lists:
         asking = await self._access.listing(call, resource)
         selection = self.selection(resource, below, asking, wanted, filters)
         cut = Cut(order, order.checked([after]) if after else None, size, 0)
-        rows = await self._queries.page(selection, cut, call.caller.name)
+        rows = await self._queries.page(selection, cut, None)
         if not rows and not after and below.parent is not None:
             await self.check_parent(call, resource, below.parent)
         return rows

@@ -53,9 +53,9 @@ class Queries:
         self._freshness = freshness
         self._note = note
 
-    async def page(self, selection: Selection, cut: Cut, reader: str) -> list[Shown]:
-        """The rows of a page, as fresh as `reader` may expect. Of a page that is cut by its bytes, one row more is read than
-        fits.
+    async def page(self, selection: Selection, cut: Cut, reader: str | None) -> list[Shown]:
+        """The rows of a page, as fresh as `reader` may expect; for no reader, of the primary. Of a page that is cut by its bytes,
+        one row more is read than fits.
 
         Raises Precondition (QUERY_TOO_EXPENSIVE) where it takes too long.
         """
@@ -98,7 +98,7 @@ class Queries:
         ]
 
     async def _read(
-        self, selection: Selection, order: Order | None, text: Text, reader: str, seconds: float | None = None
+        self, selection: Selection, order: Order | None, text: Text, reader: str | None, seconds: float | None = None
     ) -> Result:
         begin = time.monotonic()
         parameters = [None if one is None else one.encode() for one in text.parameters]
