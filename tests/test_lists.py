@@ -241,13 +241,17 @@ async def test_a_token_tells_a_stranger_nothing_of_hidden_fields(at: Database) -
 async def test_what_is_deleted_is_shown_to_who_asks_for_it(at: Database) -> None:
     async with opened(at) as on:
         await shelved(on)
-        at.sql("update catalog_v1.books set _delete_time = now() where name like '%%/b'")
+        name = {"name": f"{SHELF}/books/b"}
+        assert (await on.call(ANN, "DeleteBook", name)).HasField("delete_time")
         assert await on.books(ANN) == list("acde")
         assert await on.books(ANN, showDeleted=True) == list("abcde")
         assert await on.books(ANN, filter="pages > 200") == list("acd")
         assert await on.books(ANN, filter="pages > 200", showDeleted=True) == list("abcd")
         assert await on.books(BEN, orderBy="name desc", showDeleted=True) == list("ecba")
         assert ids(await on.call(ANN, "SearchBooks", {"query": "castle"})) == []
+        assert (await on.call(ANN, "GetBook", name)).title == "The Castle"
+        await on.call(ANN, "UndeleteBook", name)
+        assert await on.books(ANN) == list("abcde")
 
 
 @asynchronous
