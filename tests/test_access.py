@@ -322,7 +322,9 @@ async def test_sharing_with_one_person(at: Database) -> None:
         await ground.team()
         await ground.create(ANN, "Doc", "teams/t", "d", author="users/ann", readers=["users/eve"])
         assert (await ground.get(EVE, "Doc", "teams/t/docs/d")).author == "users/ann"
-        assert [r.name for r in (await on.resources.lists.page(EVE, DOC, Wanted("teams/t", 9))).rows] == ["teams/t/docs/d"]
+        assert [r.name for r in (await on.resources.lists.page(EVE, DOC, Wanted("teams/t", 9))).rows] == [
+            "teams/t/docs/d"
+        ]
         await refused(ground.get(BEN, "Doc", "teams/t/docs/d"), NotFound)
         await ground.update(ANN, "Doc", "teams/t/docs/d", ["readers"])
         await refused(ground.get(EVE, "Doc", "teams/t/docs/d"), NotFound)

@@ -84,7 +84,9 @@ async def test_a_token_is_good_for_its_collection_and_method_only(at: Database) 
             for book in ("1", "2"):
                 await on.create("Book", f"shelves/{shelf}", book, title="t")
         token = (await on.resources.lists.page(ADA, BOOK, Wanted("shelves/a", 1, "", "/m"))).next_page_token
-        assert (await on.resources.lists.page(ADA, BOOK, Wanted("shelves/a", 5, token, "/m"))).rows[0][0] == "shelves/a/books/2"
+        assert (await on.resources.lists.page(ADA, BOOK, Wanted("shelves/a", 5, token, "/m"))).rows[0][
+            0
+        ] == "shelves/a/books/2"
         for parent, query in (("shelves/b", "/m"), ("shelves/a", "/other")):
             await fails(on.resources.lists.page(ADA, BOOK, Wanted(parent, 1, token, query)), Invalid)
 
