@@ -30,6 +30,7 @@ from server.schema.model import Schema
 from server.store.migrations import changing
 from server.store.schemas import versions
 from server.store.schemas.applying import Applying
+from server.store.schemas.catalogue import state
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +328,22 @@ def test_one_apply_at_a_time_and_who_waits_says_for_whom(empty: Database) -> Non
     assert len(said) == 1 and re.match(r"waiting for transom apply from .*backend \d+, since ", said[0])
 
 
+def test_a_wider_column_that_is_not_wanted_any_more_goes(empty: Database) -> None:
+    """An apply was killed after it had begun; then the schema is as it was."""
+    first, wider = garden("int32 n = 2;"), garden("int64 n = 2;")
+    assert applied(empty, first)
+    plant(empty, "beds/1", n=7)
+    with changing(empty.postgres) as (connection, _):
+        begun = planned(state(connection), wider, first, old_runs=True).steps[0]
+        for statement in begun.statements:
+            connection.execute(statement.encode())
+    assert empty.sql("select _next2 from garden_v1.beds") == [(0,)]
+    assert applied(empty, garden("int32 n = 2; string more = 3;"))
+    assert empty.sql("select * from pg_attribute where attname = '_next2' and not attisdropped") == []
+    assert empty.sql("select proname from pg_proc where pronamespace = 'garden_v1'::regnamespace") == []
+    assert empty.sql("select n from garden_v1.beds") == [(7,)]
+
+
 def test_a_history_of_versions_is_kept_and_bounded(empty: Database) -> None:
     for i in range(versions.HISTORY + 5):
         assert applied(empty, garden(f"string a{i} = {i + 2};"))
@@ -379,6 +396,21 @@ def transom(at: Database, tmp: Path, schema: Schema, *words: str) -> tuple[int, 
         check=False,
     )
     return run.returncode, run.stdout, run.stderr
+
+
+def test_what_breaks_clients_and_no_table_is_refused_too(empty: Database, tmp_path: Path) -> None:
+    first, second = (
+        garden("string a = 2;", f"message Asked {{ {body} }}") for body in ("string q = 1;", "int32 q = 1;")
+    )
+    assert applied(empty, first)
+    code, out, _ = transom(empty, tmp_path, second, "plan", "--json")
+    assert code == 3 and json.loads(out)["breaks"] == "wire" and json.loads(out)["steps"] == []
+    code, _, said = transom(empty, tmp_path, second, "apply", "--accept-breaking", "json")
+    assert code == 3 and "every client" in said
+    code, _, _ = transom(empty, tmp_path, second, "apply", "--accept-breaking", "wire")
+    assert code == 0
+    code, out, _ = transom(empty, tmp_path, second, "plan", "--json")
+    assert code == 0 and json.loads(out)["breaks"] == "none"
 
 
 def test_plan_and_apply_as_commands(empty: Database, tmp_path: Path) -> None:

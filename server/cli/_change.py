@@ -54,7 +54,7 @@ def refused(prospect: Prospect, breaks: list[Break], accepted: str | None) -> li
 
     said = [paragraph(r) for r in prospect.refusals]
     whom = verdict(breaks)
-    if whom is not Breaks.NONE and accepted not in (whom, Breaks.WIRE) and not prospect.state:
+    if whom is not Breaks.NONE and accepted not in (whom, Breaks.WIRE) and not prospect.accepted:
         said.append(
             f"it breaks {clients(whom)}: keep what they know (reserve what goes, add beside what changes), or accept that with "
             f"transom apply --accept-breaking {whom}"

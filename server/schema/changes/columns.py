@@ -41,7 +41,7 @@ def follow(draft: Draft, resource: Resource, table: TableState, cut: Cut, place:
     where = f"{resource.descriptor.file.name}: {resource.message}"
     at = sql.Identifier(*place)
     copies = {f.number: f for f in resource.fields if _widens(f, table)}
-    _abandoned(table, cut, at, copies)
+    _abandoned(table, cut, at, copies, digest(resource.message))
     for field in copies.values():
         _widen(draft, resource, table, cut, field, at)
     for number, old, new in renames(
@@ -189,7 +189,7 @@ def _widen(draft: Draft, resource: Resource, table: TableState, cut: Cut, field:
     cut.noted += [tables.catalogued(resource, field, old), forgotten(key)]
 
 
-def _abandoned(table: TableState, cut: Cut, at: sql.Identifier, copies: dict[int, Field]) -> None:
+def _abandoned(table: TableState, cut: Cut, at: sql.Identifier, copies: dict[int, Field], mark: str) -> None:
     """Copies that an apply began which another schema does not want."""
     for name, column in table.columns.items():
         found = _COPY.fullmatch(name)
@@ -197,6 +197,7 @@ def _abandoned(table: TableState, cut: Cut, at: sql.Identifier, copies: dict[int
         if found and (wanted is None or wanted.column_type != column.type):
             cut.columns += [
                 sql.SQL("drop trigger if exists {} on {}").format(sql.Identifier(name), at),
+                sql.SQL("drop function if exists {}()").format(sql.Identifier(table.schema, f"{name}_{mark}")),
                 sql.SQL("alter table {} drop column {}").format(at, sql.Identifier(name)),
             ]
 

@@ -48,6 +48,8 @@ class Prospect:
     """Those of the plan, and those that the rows gave."""
     state: str
     """How far the target is (migrations/0005_schema_change.sql); empty where it was not begun."""
+    accepted: bool
+    """Whether this very schema was begun before: whom it breaks was accepted then."""
 
 
 class Applying:
@@ -74,7 +76,7 @@ class Applying:
         """What would be done now. Changes nothing."""
         if not self._has("transom.tables"):
             plan = planned(State(), self._target)
-            return Prospect(None, {}, plan, plan.refusals, "")
+            return Prospect(None, {}, plan, plan.refusals, "", False)
         if not self._has("transom.schemas"):
             raise SchemaError("Transom's own tables are older than this: transom migrate brings them up to date")
         deployed, before = self._before()
@@ -86,7 +88,8 @@ class Applying:
             plan = self._planned(before, old_runs=bool(others))
         begun = current is not None and current.state != "expanding"
         refusals = () if begun else (*plan.refusals, *self._asked(plan))
-        return Prospect(deployed, others, plan, refusals, current.state if current else "")
+        accepted = current is not None and current.digest == self._digest
+        return Prospect(deployed, others, plan, refusals, current.state if current else "", accepted)
 
     def _has(self, table: str) -> bool:
         row = self._connection.cursor(row_factory=tuple_row).execute("select to_regclass(%s)::text", [table]).fetchone()
@@ -104,8 +107,8 @@ class Applying:
             if before is None or before.layout == self._layout:
                 return self._drifted(version), True
             version = None  # back from what came after it
-        if version is not None and version.layout != self._layout:
-            version = versions.again(self._connection, version, self._layout)
+        if version is not None and (version.layout, version.digest) != (self._layout, self._digest):
+            version = versions.again(self._connection, version, self._target)
         done: list[str] = []
         if version is None or version.state in ("expanding", "closed"):
             with self._gate():

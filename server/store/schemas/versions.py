@@ -92,14 +92,17 @@ def move(connection: psycopg.Connection, version: Version, state: str) -> Versio
     return replace(version, state=state)
 
 
-def again(connection: psycopg.Connection, version: Version, layout: str) -> Version:
-    """Begins a version anew that another Transom began, for which its tables are others."""
-    state = version.state if version.state == "closed" else "expanding"
+def again(connection: psycopg.Connection, version: Version, schema: Schema) -> Version:
+    """Goes on with a version that another image began, or another Transom, for which its tables are others: then the tables
+    are made fit anew."""
+    wanted = layout.digest(schema)
+    state = version.state if wanted == version.layout or version.state == "closed" else "expanding"
     connection.execute(
-        "update transom.schemas set layout = %s, state = %s, change_time = clock_timestamp() where version = %s",
-        [layout, state, version.version],
+        "update transom.schemas set layout = %s, digest = %s, image = %s, state = %s, change_time = clock_timestamp() "
+        "where version = %s",
+        [wanted, digest(schema), schema.image, state, version.version],
     )
-    return replace(version, layout=layout, state=state)
+    return replace(version, layout=wanted, digest=digest(schema), image=schema.image, state=state)
 
 
 def digest(schema: Schema) -> str:
