@@ -464,6 +464,13 @@ class Access:
             message.snapshot.ClearField(field.name)
         return message.SerializeToString(deterministic=True) if hidden else payload
 
+    async def veiled(self, caller: Caller, resource: Resource, message: Any) -> frozenset[str]:
+        """The fields that a revision keeps from the caller, as they stand at the primary."""
+        if caller.trusted:
+            return frozenset()
+        hidden = await self._hidden_of_snapshot(resource, self._asking(caller), message, None)
+        return frozenset(field.name for field in hidden)
+
     async def _hidden_of_snapshot(
         self, resource: Resource, asking: Asking, message: Any, reader: str | None, owner: str | None = None
     ) -> list[Field]:

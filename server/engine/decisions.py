@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,9 @@ from server.errors import VIOLATIONS_MAX, AlreadyExists, Invalid, NotFound, Prec
 from server.schema.model import Behavior, Field, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
 from server.store.changes import Act, Change, Origin, Referred, Row
+
+_REVISION = re.compile("r[0-9a-f]{13}")
+"""Ids of revisions that are written with a change (revisions.py): whoever had one of them first would keep the change off."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -132,6 +136,8 @@ class Decisions:
             id = self._named(resource, pattern, message, parent) or fresh_id(now)
         if not pattern.singleton and (fault := id_fault(id)):
             raise Invalid.field(id_field, fault, "INVALID_ID")
+        if resource.snapshot_of and not trusted and _REVISION.fullmatch(id):
+            raise Invalid.field(id_field, "is of the form that is kept for revisions nobody asks for", "INVALID_ID")
         name = pattern.child(parent, id)
         fault = name_fault(name)
         if fault is None and not pattern.matches(name):

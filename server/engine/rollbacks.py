@@ -49,8 +49,11 @@ async def roll_back(
             old = await records.latest(kind, taken)
             if old is None or not await access.readable(call, kind, taken):
                 raise absent(kind, taken)
-            then = decisions.parse(kind, old.payload).snapshot
-            kept = changing.hidden | (_OWN if resource.expires else frozenset())
+            taken_then = decisions.parse(kind, old.payload)
+            then = taken_then.snapshot
+            # What the revision keeps from the caller must not come out by being restored.
+            kept = changing.hidden | await access.veiled(call.caller, kind, taken_then)
+            kept |= _OWN if resource.expires else frozenset()
             result, change = decisions.update(resource, row, then, ["*"], etag="", origin=call.origin, kept=kept)
             await changing.check(result)
             if etag and version_of(etag) != row.version:

@@ -75,6 +75,8 @@ def apply(resource: Resource, message: Any, transforms: Sequence[Transform], now
     if len(transforms) > TRANSFORMS_MAX:
         raise Invalid.field("transforms", f"must be at most {TRANSFORMS_MAX}", "TOO_MANY")
     kept = {resource.name_field, *resource.managed, *behaviors.hidden(resource)}
+    if resource.snapshot_of:
+        kept.add("snapshot")  # it is what the resource was, never what a client says
     for one in transforms:
         _one(one, _place(message, one, kept, behaviors), now)
 
