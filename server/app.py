@@ -41,6 +41,7 @@ from server.engine.audit import Audit
 from server.engine.authentication import Authentication as Callers
 from server.engine.authorizations import Authorizations
 from server.engine.ceremonies import RelyingParty
+from server.engine.commits import Commits
 from server.engine.consequences import consequences_of
 from server.engine.deletions import Deletions
 from server.engine.endings import Endings
@@ -618,7 +619,10 @@ class ApiServer:
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         data_pb2_grpc.add_DataServiceServicer_to_server(
-            DataService(parts.aggregates, parts.resources, parts.requests), server
+            DataService(
+                parts.aggregates, parts.resources, Commits(parts.resources, parts.app.methods), parts.requests
+            ),
+            server,
         )
         if any(service.name == OPERATIONS for service in parts.schema.services):
             server.add_generic_rpc_handlers((OperationsService(parts.schema, parts.operations).handlers(),))

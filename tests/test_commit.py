@@ -164,6 +164,23 @@ def test_each_write_is_under_the_caller_s_own_rules(
         assert here.commit(bob, {"verify": {"name": name}}, road=road).code == "NOT_FOUND"
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_a_commit_does_nothing_that_no_method_does(here: Depot, ada: Client, home: str, road: str) -> None:
+    """Stores cannot be updated, items not be deleted with what is below them; some orders are kept by their method's rule."""
+    denied = Refused("PERMISSION_DENIED", "ACCESS_DENIED")
+    assert here.commit(ada, update("Store", name=home, title="new"), road=road) == denied
+    item, kept = here.item(ada, home)["name"], f"kept{secrets.token_hex(6)}"
+    assert here.commit(ada, {"delete": {"name": item, "force": True}}, road=road) == denied
+    assert isinstance(here.commit(ada, create("Order", id=kept), road=road), list)
+    refused = here.commit(ada, {"delete": {"name": f"orders/{kept}"}}, road=road)
+    assert (refused, part(refused)) == (denied, "writes[0].delete")
+    assert here.ask(ada, road, "DeleteOrder", name=f"orders/{kept}").code == "PERMISSION_DENIED"
+    assert (
+        here.commit(ada, {"verify": {"name": "suppliers/any", "exists": False}}, road=road) == denied
+    )  # nobody gets one
+    assert [here.events(name) for name in (item, f"orders/{kept}")] == [["created"], ["created"]]
+
+
 def test_a_message_nobody_knows_is_no_resource(here: Depot, ada: Client) -> None:
     odd = {"writes": [{"create": {"resource": {"@type": "type.googleapis.com/depot.v1.Nothing"}}}]}
     answer = httpx.post(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -10,12 +11,13 @@ from typing import Any, TypeAlias
 from server.engine.access import absent
 from server.engine.decisions import Asked
 from server.engine.identity import etag_of, version_of
+from server.engine.method_rules import MethodRules
 from server.engine.resources import Call, Resources, stale
 from server.engine.transforms import Transform
 from server.engine.undeletion import undelete
 from server.engine.units import WRITES_MAX, Unit, Units
 from server.errors import Invalid, NotFound, Precondition
-from server.schema.model import Resource, Schema
+from server.schema.model import Kind, Resource, Schema
 from server.schema.names import name_fault
 
 
@@ -84,13 +86,17 @@ class Written:
 class Commits:
     """Commits of one schema's resources."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, replaced: Collection[str] = ()) -> None:
+        """`replaced` are full names of methods in whose place the app has functions of its own."""
         self._resources = resources
         self._schema: Schema = resources.schema
+        self._methods = MethodRules(resources.schema, replaced)
 
     def over(self, resources: Resources) -> Commits:
         """The same by another engine."""
-        return Commits(resources)
+        twin = copy.copy(self)
+        twin._resources = resources
+        return twin
 
     async def commit(self, call: Call, writes: Sequence[Write], *, validate_only: bool = False) -> list[Written]:
         """What became of the writes, in their order, once all are committed.
@@ -115,6 +121,16 @@ class Commits:
             case Delete():
                 with unit.part("delete"):
                     resource = self._of(write.name)
+                    await self._methods.check(
+                        unit.resources,
+                        call,
+                        Kind.DELETE,
+                        resource,
+                        name=write.name,
+                        etag=write.etag,
+                        force=write.force,
+                        allow_missing=write.allow_missing,
+                    )
                     payload = await unit.resources.delete(
                         call,
                         resource,
@@ -124,10 +140,14 @@ class Commits:
                         allow_missing=write.allow_missing,
                         answered=resource.soft_delete,
                     )
-                return self._written(unit, resource, write.name, payload)
+                # Nothing is told of what was not deleted: it may be hidden.
+                return self._written(unit, resource, write.name, payload) if payload else Written()
             case Undelete():
                 with unit.part("undelete"):
                     resource = self._of(write.name)
+                    await self._methods.check(
+                        unit.resources, call, Kind.UNDELETE, resource, name=write.name, etag=write.etag
+                    )
                     payload = await undelete(unit.resources, call, resource, write.name, etag=write.etag)
                 return self._written(unit, resource, write.name, payload)
             case Verify():
@@ -137,6 +157,9 @@ class Commits:
     async def _create(self, call: Call, write: Create, unit: Unit) -> Written:
         resource, message = self._typed(write.message), _copy(write.message)
         with unit.part("create"):
+            await self._methods.check(
+                unit.resources, call, Kind.CREATE, resource, message, parent=write.parent, id=write.id
+            )
             payload = await unit.resources.create(
                 call, resource, write.parent, write.id, message, asked=Asked(message, prefix="resource")
             )
@@ -147,6 +170,17 @@ class Commits:
         name = getattr(message, resource.name_field)
         with_etag = "etag" in resource.managed
         with unit.part("update"):
+            touched = [*(write.paths or ()), *(one.path for one in write.transforms)] if write.paths else ()
+            await self._methods.check(
+                unit.resources,
+                call,
+                Kind.UPDATE,
+                resource,
+                message,
+                update_mask=touched,
+                etag=write.etag,
+                allow_missing=write.allow_missing,
+            )
             payload = await unit.resources.update(
                 call,
                 resource,
@@ -161,6 +195,7 @@ class Commits:
     async def _verify(self, call: Call, write: Verify, unit: Unit) -> Written:
         """Holds for what the caller may get; who may not is told the same as where there is nothing."""
         resource = self._of(write.name)
+        await self._methods.check(unit.resources, call, Kind.GET, resource, name=write.name)
         row = await unit.rely(resource, write.name)
         try:
             shown = row and await unit.resources.access.get(call, resource, write.name)

@@ -24,9 +24,10 @@ COMMIT = b"/transom.data.v1.DataService/Commit\n"
 class DataService(data_pb2_grpc.DataServiceServicer):
     """Aggregate and Commit."""
 
-    def __init__(self, aggregates: Aggregates, resources: Resources, requests: Requests) -> None:
+    def __init__(self, aggregates: Aggregates, resources: Resources, commits: Commits, requests: Requests) -> None:
         self._aggregates = aggregates
         self._resources = resources
+        self._commits = commits
         self._requests = requests
         self._retelling = Retelling(resources)
 
@@ -35,11 +36,13 @@ class DataService(data_pb2_grpc.DataServiceServicer):
         bounds.check(request, request.ByteSize())
         writes = commit_messages.writes(self._resources.schema, request)
         if not request.request_id or request.validate_only:
-            written = await Commits(self._resources).commit(call, writes, validate_only=request.validate_only)
+            written = await self._commits.commit(call, writes, validate_only=request.validate_only)
             return commit_messages.response(written)
 
         async def do(joined: Resources) -> bytes:
-            return bytes(commit_messages.response(await Commits(joined).commit(call, writes)).SerializeToString())
+            return bytes(
+                commit_messages.response(await self._commits.over(joined).commit(call, writes)).SerializeToString()
+            )
 
         async def shown(reply: bytes) -> bytes:
             response = commit_pb.CommitResponse.FromString(reply)
