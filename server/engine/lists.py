@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from server.engine.access import Access, Asked, absent
 from server.engine.decisions import Clock, Decisions
@@ -42,8 +42,7 @@ class Queries(Protocol):
     def count(self, selection: Selection, most: int, reader: str) -> Awaitable[int | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a list is asked for."""
 
     parent: str = ""
@@ -183,7 +182,8 @@ class Lists:
         """Where `parent` says to look; `everywhere` is what no parent says. Raises Invalid."""
         if everywhere and not parent:
             return EVERYWHERE
-        if "-" in parent and name_fault(parent) is None and (found := several(resource, parent)) is not None:
+        wild = "/-" in parent or parent.startswith("-")
+        if wild and name_fault(parent) is None and (found := several(resource, parent)) is not None:
             return found
         self._decisions.below(resource, parent)
         return Below(parent)
