@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import text_format
 from library_ground import ADA, library, made_of, message
 
-from server.engine import masks
+from server.engine import decisions, masks
 from server.engine.behaviors import Behaviors
 from server.engine.columns import Columns
 from server.engine.decisions import Asked, Decisions
@@ -528,3 +528,25 @@ def test_a_text_of_proto2_that_is_no_utf8_is_refused() -> None:
     made = schema.message_class("old.v1.Old").FromString(b"\x12\x02\xff\xfe")
     call = lambda: Decisions(schema, lambda: NOW).create(resource, made, parent="", id="a", owner="", origin=ADA.origin)  # noqa: E731
     assert refused(call) == [("text", "OUT_OF_RANGE")]
+
+
+# ------------------------------------------------------------------------------------------------- sizes
+
+
+def test_a_resource_that_is_too_large_may_only_become_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small requests add up: entries of a map, items that are appended."""
+    monkeypatch.setattr(decisions, "RESOURCE_BYTES_MAX", 1000)
+    with pytest.raises(Invalid) as refusal:
+        DECISIONS.create(SHELF, message("Shelf")(theme="x" * 1000), parent="", id="s", owner="", origin=ADA.origin)
+    assert refusal.value.reason == "RESOURCE_TOO_LARGE"
+    large = message("Shelf")(name="shelves/s", theme="x" * 2000)
+    row = Row("shelves/s", large.SerializeToString(), 1, "users/ada")
+
+    def become(length: int) -> Change | None:
+        wanted = message("Shelf")(name="shelves/s", theme="y" * length)
+        return DECISIONS.update(SHELF, row, wanted, ["theme"], etag="", origin=ADA.origin)[1]
+
+    for length in (1500, 100):
+        assert become(length) is not None
+    with pytest.raises(Invalid):
+        become(2500)

@@ -21,6 +21,10 @@ from server.schema.model import Behavior, Field, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
 from server.store.changes import Act, Change, Origin, Referred, Row
 
+RESOURCE_BYTES_MAX = 3 << 20
+"""Bytes of one resource, serialized: clients of gRPC receive 4 MiB unless told otherwise. What is sent at once is bounded more
+narrowly; entries of maps and items that are appended add up."""
+
 _REVISION = re.compile("r[0-9a-f]{13}")
 """Ids of revisions that are written with a change (revisions.py): whoever had one of them first would keep the change off."""
 
@@ -204,13 +208,16 @@ class Decisions:
         verb: str,
     ) -> Change:
         name = getattr(message, resource.name_field)
+        payload = message.SerializeToString(deterministic=True)
+        if not resource.snapshot_of:  # a revision is as large as what it is of
+            _check_size(payload, 0)
         return Change(
             act=Act.INSERT,
             resource=resource,
             name=name,
             verb=verb,
             origin=origin,
-            payload=message.SerializeToString(deterministic=True),
+            payload=payload,
             version=now,
             time=_rfc3339(now),
             values=self._columns[resource.message].values(message),
@@ -315,13 +322,16 @@ class Decisions:
     def _replaced(
         self, act: Act, resource: Resource, row: Row, result: Any, now: int, origin: Origin, verb: str
     ) -> Change:
+        payload = result.SerializeToString(deterministic=True)
+        if act is Act.REPLACE:
+            _check_size(payload, len(row.payload))
         return Change(
             act=act,
             resource=resource,
             name=row.name,
             verb=verb,
             origin=origin,
-            payload=result.SerializeToString(deterministic=True),
+            payload=payload,
             version=row.version + 1,
             expected=row.version,
             time=_rfc3339(now),
@@ -462,6 +472,15 @@ def gone(resource: Resource, name: str) -> Precondition:
         metadata={"name": name},
         resource=(resource.type, name),
     )
+
+
+def _check_size(payload: bytes, before: int) -> None:
+    """Raises Invalid for a resource that would be too large. One that is already may become smaller."""
+    if RESOURCE_BYTES_MAX < len(payload) > before:
+        raise Invalid(
+            f"The resource would have {len(payload)} bytes; {RESOURCE_BYTES_MAX} are the most.",
+            reason="RESOURCE_TOO_LARGE",
+        )
 
 
 def _rfc3339(micros: int) -> str:
