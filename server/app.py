@@ -619,9 +619,7 @@ class ApiServer:
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         data_pb2_grpc.add_DataServiceServicer_to_server(
-            DataService(
-                parts.aggregates, parts.resources, Commits(parts.resources, parts.app.methods), parts.requests
-            ),
+            DataService(parts.aggregates, parts.resources, Commits(parts.resources, parts.app.methods), parts.requests),
             server,
         )
         if any(service.name == OPERATIONS for service in parts.schema.services):
