@@ -533,17 +533,22 @@ def test_a_text_of_proto2_that_is_no_utf8_is_refused() -> None:
 # ------------------------------------------------------------------------------------------------- sizes
 
 
+def shelf(**fields: Any) -> Any:
+    """A shelf with these fields."""
+    return type(message("Shelf"))(**fields)
+
+
 def test_a_resource_that_is_too_large_may_only_become_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small requests add up: entries of a map, items that are appended."""
     monkeypatch.setattr(decisions, "RESOURCE_BYTES_MAX", 1000)
     with pytest.raises(Invalid) as refusal:
-        DECISIONS.create(SHELF, message("Shelf")(theme="x" * 1000), parent="", id="s", owner="", origin=ADA.origin)
+        DECISIONS.create(SHELF, shelf(theme="x" * 1000), parent="", id="s", owner="", origin=ADA.origin)
     assert refusal.value.reason == "RESOURCE_TOO_LARGE"
-    large = message("Shelf")(name="shelves/s", theme="x" * 2000)
+    large = shelf(name="shelves/s", theme="x" * 2000)
     row = Row("shelves/s", large.SerializeToString(), 1, "users/ada")
 
     def become(length: int) -> Change | None:
-        wanted = message("Shelf")(name="shelves/s", theme="y" * length)
+        wanted = shelf(name="shelves/s", theme="y" * length)
         return DECISIONS.update(SHELF, row, wanted, ["theme"], etag="", origin=ADA.origin)[1]
 
     for length in (1500, 100):
