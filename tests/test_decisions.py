@@ -542,9 +542,9 @@ def test_a_resource_that_is_too_large_may_only_become_smaller(monkeypatch: pytes
     """Small requests add up: entries of a map, items that are appended."""
     monkeypatch.setattr(decisions, "RESOURCE_BYTES_MAX", 1000)
     with pytest.raises(Invalid) as refusal:
-        DECISIONS.create(SHELF, shelf(theme="x" * 1000), parent="", id="s", owner="", origin=ADA.origin)
+        DECISIONS.create(SHELF, shelf(title="t", theme="x" * 1000), parent="", id="s", owner="", origin=ADA.origin)
     assert refusal.value.reason == "RESOURCE_TOO_LARGE"
-    large = shelf(name="shelves/s", theme="x" * 2000)
+    large = shelf(name="shelves/s", title="t", theme="x" * 2000)
     row = Row("shelves/s", large.SerializeToString(), 1, "users/ada")
 
     def become(length: int) -> Change | None:
