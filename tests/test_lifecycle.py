@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 from club_ground import Club, club, schema
-from library_ground import engine
+from library_ground import engine, made_of
 from people_ground import Client, Refused
 
 from deploy.native.stack import Stack
 from server.apps.work import Work
 from server.caller import Caller, Kind
+from server.engine.columns import ends
+from server.engine.decisions import Decisions
 from server.engine.resources import Call
 from server.errors import NotFound
-from server.store.changes import Origin
+from server.store.changes import Origin, Row
 from server.store.owned import Owned
 
 GONE, DENIED = Refused("NOT_FOUND", "NOT_FOUND"), Refused("PERMISSION_DENIED", "ACCESS_DENIED")
@@ -193,8 +195,8 @@ def test_a_sweep_that_dies_is_gone_on_with(here: Club, ada: Client, broken: str)
         ("before", "delete on club_v1.tickets") if broken == "before" else ("after", "insert on transom.events")
     )
     here.at.sql(
-        "create function public.die() returns trigger language plpgsql as $$ begin perform pg_terminate_backend(pg_backend_pid());"
-        " return null; end $$"
+        "create function public.die() returns trigger language plpgsql as $$ begin"
+        " perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
     )
     here.at.sql(f"create trigger die {when} {what} for each statement execute function public.die()")
     with pytest.raises(Exception, match=r"."):
@@ -391,3 +393,43 @@ def test_nothing_alive_is_left_below_what_is_deleted(here: Club, ada: Client) ->
     here.call(ada, "UndeleteTeam", name=team)
     alive = here.call(ada, "ListPlayers", parent=team).get("players", [])
     assert len(alive) == len(made) and not any("deleteTime" in one for one in alive)
+
+
+def test_what_is_deleted_goes_when_it_would_have_expired() -> None:
+    """Of a resource that is deleted softly and expires, whichever is first."""
+    text = """syntax = "proto3"; package p;
+    import "google/api/resource.proto"; import "google/protobuf/timestamp.proto"; import "transom/schema/v1/options.proto";
+    service S { rpc UndeleteThing(UndeleteThingRequest) returns (Thing); }
+    message UndeleteThingRequest { string name = 1; }
+    message Thing {
+      option (google.api.resource) = {type: "p.test/Thing" pattern: "things/{thing}"};
+      option (transom.schema.v1.resource) = {retention: {seconds: 60}};
+      string name = 1;
+      google.protobuf.Timestamp delete_time = 2;
+      google.protobuf.Timestamp purge_time = 3;
+      google.protobuf.Timestamp expire_time = 4;
+    }"""
+    found = made_of({"p/p.proto": text})
+    resource = found.resources["p.Thing"]
+    assert (resource.retention, resource.expires) == (60, True)
+    decisions = Decisions(found, lambda: 100_000_000)
+    at = "1970-01-01T00:0{}Z".format
+
+    def made(**times: int) -> Any:
+        message = decisions.implied(resource, "things/t")
+        for field, seconds in times.items():
+            getattr(message, field).FromSeconds(seconds)
+        return message
+
+    def row(message: Any) -> Row:
+        return Row("things/t", message.SerializeToString(), 7, "users/ada")
+
+    assert ends(resource, made()) == (None, None)
+    assert ends(resource, made(expire_time=130)) == (None, at("2:10"))
+    for expires, goes in ((130, "2:10"), (300, "2:40")):
+        marked = decisions.marked(resource, row(made(expire_time=expires)), 100_000_000, Origin())
+        assert marked.values[-2:] == (at("1:40"), at(goes))
+        back = decisions.unmarked(resource, Row("things/t", marked.payload, 8, ""), Origin())
+        assert back.values[-2:] == (None, at(f"{expires // 60}:{expires % 60:02}"))
+        with pytest.raises(NotFound):
+            decisions.deleted(resource, Row("things/t", marked.payload, 8, ""), force=False, origin=Origin())

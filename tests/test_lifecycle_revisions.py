@@ -99,7 +99,7 @@ def test_rolling_back_is_one_more_change(here: Club, ada: Client, bob: Client) -
     made = here.rest(ada, "POST", f"{first}:rollback", {"etag": etag})
     now = here.call(ada, "GetStatute", name=name)
     assert made["snapshot"] == now and now["text"] == "one" and now["etag"] != etag and now["draft"] == "d"
-    assert [one["name"] for one in revisions(here, ada, name)][0] == made["name"] != first
+    assert revisions(here, ada, name)[0]["name"] == made["name"] != first
     assert here.events(name) == ["created", "updated", "updated"]
     # As it was said before revisions were resources: the statute is answered.
     classic = "/club.v1.ClassicService/RollbackStatute"
