@@ -20,6 +20,8 @@ from identity_ground import Place
 from deploy.native.stack import PROJECT
 from edge.rendering import render
 from server.schema.compilation import compile_app
+from server.schema.reading import read
+from server.store.migrations import migrate
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def door(
     """The server and its edge, both ready, for as long as the block lasts."""
     descriptor = folder / "descriptor.binpb"
     descriptor.write_bytes(compile_app(app))
+    migrate(at.postgres, read(descriptor.read_bytes()))
     server_port, edge_port, admin_port = free_port(), free_port(), free_port()
     config = folder / "envoy.yaml"
     config.write_text(
