@@ -31,9 +31,9 @@ from server.engine.resources import Call
 from server.errors import AlreadyExists, NotFound, Stale, Unavailable
 from server.store.changes import Page
 
-READS, TROUBLES, TOLD = 2000, 12, 10
+READS, TROUBLES, TOLD = 1500, 10, 8
 """How much happens, at least: reads, troubles and tokens handed on."""
-SECONDS = 15.0
+SECONDS = 12.0
 """And for how long at most, on a machine that is too slow for that."""
 LAG = 0.4
 """Less than most troubles last."""

@@ -56,6 +56,10 @@ class Lane:
         """As Pipeline.run."""
         return await min(self.connections, key=lambda c: c.pending).run(steps)
 
+    async def each(self, step: Step) -> list[Result]:
+        """What each of the connections for reading answers: they need not lead to the same server."""
+        return [found for [found] in await asyncio.gather(*(c.run([step]) for c in self.connections))]
+
     async def read(self, steps: Sequence[Step]) -> list[Result]:
         """As run, for steps that change nothing: asked again where a connection was lost on the way."""
         for _ in self.connections:

@@ -3,7 +3,8 @@
 Both are asked again and again. `replica` is one server: its position never goes back. Whenever one of its connections
 was made anew, it may be another server at that address, or the same one that begins again at an earlier position. Then it is
 not read until it has replayed what the primary had written after that was noticed; an answer that came meanwhile is not
-believed. Several replicas behind one address would be taken for one that begins anew all the time.
+believed. Of several replicas behind one address the position is that of the one that is farthest behind, as far as connections
+lead there: so everybody is shown their own writes, but may be shown less by one of them than by another before.
 """
 
 from __future__ import annotations
@@ -118,9 +119,12 @@ class Positions:
         """Asks the replica. Raises Unavailable also where it may not be the one whose position is known."""
         assert self._replica is not None
         results = await self._replica.run(steps)
-        if self._replica.connects != self._connects:
-            raise Unavailable("The replica may be another one.", reason="DATABASE_AWAY")
+        self._check()
         return results
+
+    def _check(self) -> None:
+        if self._replica is not None and self._replica.connects != self._connects:
+            raise Unavailable("The replica may be another one.", reason="DATABASE_AWAY")
 
     async def until_replayed(self, position: int, seconds: float) -> None:
         """Returns once the replica has replayed that, or after so many seconds."""
@@ -140,8 +144,9 @@ class Positions:
         self._seen.clear()
 
     async def _ask_replica(self, asked: list[None]) -> list[int]:
-        [result] = await self.read([REPLAYED])
-        now = int8(result.get_value(0, 0))
+        assert self._replica is not None
+        now = _least(await self._replica.each(REPLAYED))
+        self._check()
         self.replayed = max(self.replayed, now)
         return [now] * len(asked)
 
@@ -188,7 +193,7 @@ class Positions:
             async with asyncio.timeout(LOOK_SECONDS):
                 await replica.open()
                 connects = replica.connects
-                [result] = await replica.run([REPLAYED])
+                results = await replica.each(REPLAYED)
         except TimeoutError:
             self.failed()
             replica.drop()  # who waits for it asks the primary
@@ -196,7 +201,7 @@ class Positions:
         except Refusal:
             self.failed()
             return
-        self.replayed = int8(result.get_value(0, 0))
+        self.replayed = _least(results)
         if connects != self._connects:
             self._connects = connects
             self.failed()
@@ -204,3 +209,7 @@ class Positions:
             if written <= self.replayed:
                 self._caught_up_at = max(self._caught_up_at, when)
                 break
+
+
+def _least(positions: Sequence[Result]) -> int:
+    return min(int8(one.get_value(0, 0)) for one in positions)
