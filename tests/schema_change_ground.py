@@ -414,7 +414,7 @@ class Traffic:
         """Calls, until it is stopped; raises for the first call that fails or answers what is not so."""
         while not self._stopping:
             await self.call()
-            await asyncio.sleep(0.003)  # what is tried is the change, not how much one processor can do beside it
+            await asyncio.sleep(0.01)  # what is tried is the change, not how much one processor can do beside it
 
     async def without(self, server: Server) -> None:
         """Returns when that server has no calls any more, and gets none: it may stop."""
