@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from identity_ground import cable
 from library_ground import ADA, BOB, Database, Engine, asynchronous, database, engine, library, made_of, message
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from replica_ground import asked, caught_up, paused
 
 from deploy.native.stack import Stack
@@ -835,11 +835,10 @@ async def test_connections_that_are_killed_under_load_cost_no_acknowledged_write
 
 
 @asynchronous
-async def test_a_silent_server_is_given_up(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_server_is_given_up(at: Database, components: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "SILENCE_SECONDS", 0.3)
-    where = conninfo_to_dict(at.postgres)
-    async with cable(f"postgresql://{where['host']}:{where['port']}/") as (wire, _):
-        async with engine(at, postgres=make_conninfo(at.postgres, port=wire.port)) as on:
+    async with cable(f"postgresql://127.0.0.1:{components.ports['postgres-1']}/") as (wire, _):
+        async with engine(at, postgres=make_conninfo(at.postgres, host="127.0.0.1", port=wire.port)) as on:
             await on.create("Shelf", "", "s", title="t")
             wire.hold()
             begun = time.monotonic()
@@ -972,11 +971,12 @@ async def test_what_the_replica_refuses_the_primary_answers(at: Database, compon
 
 
 @asynchronous
-async def test_reads_go_on_without_the_replica(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reads_go_on_without_the_replica(
+    at: Database, components: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(positions_module, "LOOK_SECONDS", 0.5)
-    where = conninfo_to_dict(at.replica)
-    async with cable(f"postgresql://{where['host']}:{where['port']}/") as (wire, _):
-        async with engine(at, replica=make_conninfo(at.replica, port=wire.port)) as on:
+    async with cable(f"postgresql://127.0.0.1:{components.ports['postgres-2']}/") as (wire, _):
+        async with engine(at, replica=make_conninfo(at.replica, host="127.0.0.1", port=wire.port)) as on:
             await on.create("Shelf", "", "s", title="t")
             await caught_up(at, on)
             counts = asked(on)
