@@ -33,7 +33,7 @@ class Trees:
         }
 
     def concerns(self) -> Iterable[tuple[str, Act]]:
-        """Soft deletions with what is below, where something below can be deleted so; and undeletions there, or below what can."""
+        """Soft deletions of trees where something below can be deleted so; and undeletions there, or below what can."""
         for message, below in self._lower.items():
             resource = self._schema.resources[message]
             above = [self._schema.parent_of(resource, pattern) for pattern in resource.patterns]
