@@ -13,7 +13,7 @@ from server.engine.decisions import Asked
 from server.engine.identity import etag_of, version_of
 from server.engine.method_rules import MethodRules
 from server.engine.resources import Call, Resources, stale
-from server.engine.transforms import Transform
+from server.engine.transforms import TRANSFORMS_MAX, Transform
 from server.engine.undeletion import undelete
 from server.engine.units import WRITES_MAX, Unit, Units
 from server.errors import Invalid, NotFound, Precondition
@@ -108,6 +108,8 @@ class Commits:
             raise Invalid.field("writes", "is required", "REQUIRED")
         if len(writes) > WRITES_MAX:
             raise Invalid.field("writes", f"must have at most {WRITES_MAX} items", "TOO_MANY")
+        if sum(len(write.transforms) for write in writes if isinstance(write, Update)) > TRANSFORMS_MAX:
+            raise Invalid.field("writes", f"must have at most {TRANSFORMS_MAX} transforms together", "TOO_MANY")
         names = [known for write in writes if (known := self._known(write)) is not None]
         parts = [(f"writes[{i}]", partial(self._write, call, write)) for i, write in enumerate(writes)]
         return await Units(self._resources).each(names, parts, rehearsal=validate_only)

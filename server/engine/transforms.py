@@ -15,13 +15,16 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from server.engine import masks
 from server.engine.behaviors import Behaviors
-from server.errors import Invalid
+from server.errors import Invalid, Precondition
 from server.schema.columns import is_map
 from server.schema.kinds import scalar_of
 from server.schema.model import Behavior, Resource
 
 TRANSFORMS_MAX = 100
-"""Transforms of one update."""
+"""Transforms of one request."""
+
+ITEMS_MAX = 10_000
+"""Items of a list that is transformed: all of them are looked at, each time."""
 
 _FLOAT_MAX = 3.4028234663852886e38
 """The greatest finite float of 32 bits."""
@@ -70,7 +73,8 @@ def apply(resource: Resource, message: Any, transforms: Sequence[Transform], now
     """Transforms `message`, in order; `now` is in microseconds since 1970.
 
     Raises Invalid, naming the part of the request, for a path that leads nowhere or to what is not the caller's to set, for a
-    value or an operand of another kind than the operation is for, and for a result that the field cannot hold.
+    value or an operand of another kind than the operation is for, and for a result that the field cannot hold; Precondition for
+    a list that is too long.
     """
     if len(transforms) > TRANSFORMS_MAX:
         raise Invalid.field("transforms", f"must be at most {TRANSFORMS_MAX}", "TOO_MANY")
@@ -251,7 +255,14 @@ def _instant(time: Any) -> tuple[int, int]:
 def _items(one: Transform, place: _Place) -> Any:
     if not place.field.is_repeated or is_map(place.field):
         raise _wrong(one, "is no repeated field")
-    return getattr(place.holder, place.field.name)
+    items = getattr(place.holder, place.field.name)
+    if len(items) > ITEMS_MAX:
+        raise Precondition(
+            f"{one.path} has {len(items)} items; a list of more than {ITEMS_MAX} is not transformed.",
+            reason="LIST_TOO_LONG",
+            metadata={"field": one.path},
+        )
+    return items
 
 
 def _elements(one: Transform, place: _Place) -> Iterator[Any]:
