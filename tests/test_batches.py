@@ -131,13 +131,15 @@ def test_what_is_created_is_answered_in_order_and_told_in_order(
         ({"itemId": "b", "item": {}}, "INVALID_ARGUMENT", "requests[1].item.title"),
         ({"itemId": "-b", "item": {"title": "b"}}, "INVALID_ARGUMENT", "requests[1].item_id"),
         ({"itemId": "a", "item": {"title": "b"}}, "ALREADY_EXISTS", None),
+        ({"itemId": "there", "item": {"title": "b"}}, "ALREADY_EXISTS", None),
         ({"parent": "stores/none", "itemId": "b", "item": {"title": "b"}}, "INVALID_ARGUMENT", "requests[1].parent"),
     ],
-    ids=["what it lacks", "its id", "a name twice", "another parent"],
+    ids=["what it lacks", "its id", "a name twice", "a name that is taken", "another parent"],
 )
 def test_one_that_is_wrong_is_named_and_none_is_made(
     here: Depot, ada: Client, store: str, road: str, bad: Any, code: str, field: str | None
 ) -> None:
+    there = here.item(ada, store, "there")["name"]
     good = {"itemId": "a", "item": {"title": "a"}}
     refused = here.ask(ada, road, "BatchCreateItems", parent=store, requests=[good, bad])
     assert refused.code == code
@@ -145,7 +147,7 @@ def test_one_that_is_wrong_is_named_and_none_is_made(
     if field is None:
         assert dict(refused.metadata)["part"] == "requests[1]"
     assert here.ask(ada, road, "GetItem", name=f"{store}/items/a").code == "NOT_FOUND"
-    assert here.events(f"{store}/items/a") == []
+    assert (here.events(f"{store}/items/a"), here.events(there)) == ([], ["created"])
 
 
 @pytest.mark.parametrize("road", ROADS)

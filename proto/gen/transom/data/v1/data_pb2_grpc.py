@@ -70,7 +70,8 @@ class DataServiceServicer:
 
         Each write is decided as if it was asked alone, by the method of its kind, after the writes before it: by the same rules,
         masks, etags and constraints. So what is made here can be the parent of what is made next, and rules that look at other
-        resources see what was written before. What is refused is `part` of the error's metadata: `writes[3].update`.
+        resources see what was written before. PERMISSION_DENIED, for all but keys and admins, where the app has no such method, or its
+        own rule denies it. What is refused is `part` of the error's metadata: `writes[3].update`.
         INVALID_ARGUMENT, reason ANSWER_TOO_LARGE, where all that is answered is more than 3 MiB; ABORTED where others keep changing
         the same: retry.
         """
