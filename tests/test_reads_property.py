@@ -290,17 +290,6 @@ async def test_no_read_is_staler_than_it_may_be(at: Database, components: Stack)
     events = at.sql("select name, request_id from transom.events where request_id <> 'request-ada' order by id")
     judge = Judge(world, events)
     faults = judge.faults()
-    print(
-        seed,
-        world.troubles,
-        judge.checked,
-        judge.told,
-        judge.old,
-        hits,
-        reads,
-        world.refused,
-        len(events),
-        len(world.away),
-    )
-    assert faults == [], (seed, len(faults), faults[:5])
-    assert judge.checked > 100 and judge.told and hits and all(reads), "it was worth it"
+    did = (seed, world.troubles, judge.checked, judge.told, judge.old, hits, reads, world.refused, len(events))
+    assert faults == [], (did, len(faults), faults[:5])
+    assert judge.checked > 100 and judge.told and hits and all(reads), did
