@@ -33,6 +33,7 @@ from server.schema.columns import is_map
 from server.store import freshness as freshness_module
 from server.store import gathering, pipeline
 from server.store import positions as positions_module
+from server.store import records as records_module
 from server.store.changes import Change, Outcome
 from server.store.gathering import Gathering
 from server.store.migrations import migrate
@@ -832,6 +833,42 @@ async def test_connections_that_are_killed_under_load_cost_no_acknowledged_write
         assert acknowledged <= there <= acknowledged | unknown
         assert sorted(events) == sorted(there), "a row and its event, or neither"
         assert len(acknowledged) > 20 and reads > 20, (len(acknowledged), reads, len(unknown))
+
+
+@asynchronous
+async def test_a_commit_whose_session_ends_is_told_as_done_or_as_unknown(
+    at: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a primary that shuts down ends it: what is committed must not be told as if nothing had been sent."""
+    real = records_module._position
+
+    async def ended(connection: Any) -> int:
+        at.sql("select pg_terminate_backend(%s)", connection.info.backend_pid)
+        return await real(connection)
+
+    async with engine(at) as on:
+        shelf = on.schema.resources["library.v1.Shelf"]
+        body = on.schema.message_class(shelf.message)(title="t")
+        changes = [
+            on.decisions.create(shelf, body, parent="", id=id, owner="users/ada", origin=ADA.origin) for id in "abc"
+        ]
+        with monkeypatch.context() as patched:
+            patched.setattr(records_module, "_position", ended)
+            assert await on.records.commit(changes[:1]) == [Outcome.DONE], "its position is asked for elsewhere"
+        at.sql(
+            """create function ends() returns trigger language plpgsql as
+            $$begin perform pg_terminate_backend(pg_backend_pid()); return null; end$$"""
+        )
+        at.sql("create constraint trigger at_commit after insert on library_v1.shelves "
+               "deferrable initially deferred for each row execute function ends()")  # fmt: skip
+        try:
+            with pytest.raises(Unavailable) as refusal:
+                await on.records.commit(changes[1:2])
+            assert refusal.value.reason == "OUTCOME_UNKNOWN"
+        finally:
+            at.sql("drop function ends() cascade")
+        assert await on.records.commit(changes[2:]) == [Outcome.DONE]
+        assert at.sql("select name from library_v1.shelves order by name") == [("shelves/a",), ("shelves/c",)]
 
 
 @asynchronous

@@ -171,19 +171,24 @@ class Records(Transacting):
 
     @asynccontextmanager
     async def transaction(self, *, rehearsal: bool = False) -> AsyncIterator[Transaction]:
-        """A transaction that is committed when the block ends, but for a rehearsal; what the block raises takes it back."""
+        """A transaction that is committed when the block ends, but for a rehearsal; what the block raises takes it back.
+
+        Raises Unavailable with reason OUTCOME_UNKNOWN where the connection was lost on the way of the commit.
+        """
+        committing = False
         try:
             async with self._bars.raised([]) if self._bars is not None else nullcontext() as bar:
-                with _translated():
+                with _translated(lambda: committing):
                     async with self._pool.connection() as connection:
                         async with connection.transaction(force_rollback=rehearsal):
                             transaction = Transaction(connection, self._statements, self._consequences)
                             yield transaction
                             if self._bars is not None and bar is not None and not rehearsal:
                                 await self._bars.add(bar, transaction.changes)
+                            committing = not rehearsal
                         if rehearsal:
                             return
-                        lsn = await _position(connection)
+                        lsn = await self._reached(connection)
                         if bar is not None:
                             bar.position = lsn
         except Undone:
@@ -191,6 +196,21 @@ class Records(Transacting):
         self._primary.wake()
         for caller in transaction.callers:
             await self._freshness.written(caller, lsn)
+
+    async def _reached(self, connection: AsyncConnection) -> int:
+        """The position in the log (LSN, bytes) that surely holds what was committed on this connection.
+
+        Raises Unavailable with reason OUTCOME_UNKNOWN where it cannot be had: whatever is wrong with the question must not
+        look like a refusal of what is committed.
+        """
+        try:
+            return await _position(connection)
+        except PostgresError:
+            try:
+                [mark] = await self._primary.run([MARK])
+            except Refusal as lost:
+                raise refusal_of(None) from lost
+            return binary.int8(mark.get_value(0, 0))
 
     def _writer(self, change: Change) -> Gathering[Change, tuple[Outcome, int]]:
         key = (change.resource.message, change.act, change.kept_parent.message if change.kept_parent else "")
@@ -285,8 +305,9 @@ class Records(Transacting):
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Speaks our errors in place of psycopg's."""
+def _translated(committing: Callable[[], bool]) -> Iterator[None]:
+    """Speaks our errors in place of psycopg's. While it is `committing`, nobody knows the outcome where the database goes away,
+    whatever it says of itself."""
     try:
         yield
     except TooManyRequests as busy:
@@ -294,7 +315,10 @@ def _translated() -> Iterator[None]:
     except PoolTimeout as away:
         raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from away
     except PostgresError as error:
-        raise refusal_of(error) from error
+        refusal = refusal_of(error)
+        if committing() and isinstance(refusal, Unavailable):
+            refusal = refusal_of(None)
+        raise refusal from error
 
 
 async def _position(connection: AsyncConnection) -> int:

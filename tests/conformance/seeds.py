@@ -23,10 +23,12 @@ def seeded(schema: Schema, packages: Collection[str]) -> Iterator[tuple[Resource
     """The resources that nothing creates, those above before those below, each by every pattern that has a parent."""
     created = {m.resource.message for m in schema.methods() if m.resource and m.kind is Kind.CREATE}
     mine = [r for r in schema.resources.values() if r.descriptor.file.package in packages and r.message not in created]
-    found = {(p.text, r.message): (r, p) for r in mine for p in r.patterns if not p.singleton}
-    for resource, pattern in sorted(found.values(), key=lambda one: len(one[1].segments)):
+    names = [(r, p) for r in mine for p in r.patterns if not p.singleton]
+    found: set[tuple[str, str]] = set()
+    for resource, pattern in sorted(names, key=lambda one: len(one[1].segments)):
         above = schema.parent_of(resource, pattern)
         if above is None or any((p.text, above.message) in found and pattern.is_below(p) for p in above.patterns):
+            found.add((pattern.text, resource.message))
             yield resource, pattern
 
 
