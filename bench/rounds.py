@@ -13,6 +13,8 @@ from .cpu import machine_busy, used
 from .h2load import Generator
 
 WARM_SECONDS = 1.0
+IDLE_TRIES = 5
+"""How often the idle systems are looked at, until no process of theirs is replaced meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ def measured(
 
 
 def _idle(systems: Sequence[System], seconds: float) -> dict[str, dict[str, float]]:
-    """CPU seconds a second of every role while nobody calls."""
-    before, start = {s.name: used(s.processes()) for s in systems}, time.monotonic()
-    time.sleep(seconds)
-    took = time.monotonic() - start
-    return {s.name: {r: (v - before[s.name][r]) / took for r, v in used(s.processes()).items()} for s in systems}
+    """CPU seconds a second of every role while nobody calls. Raises Wrong where processes are replaced all the time."""
+    for _ in range(IDLE_TRIES):
+        before, start = {s.name: used(s.processes()) for s in systems}, time.monotonic()
+        time.sleep(seconds)
+        took = time.monotonic() - start
+        after = {s.name: used(s.processes()) for s in systems}
+        found = {name: {r: (v - before[name][r]) / took for r, v in roles.items()} for name, roles in after.items()}
+        if all(value >= 0 for roles in found.values() for value in roles.values()):
+            return found  # else a process was replaced meanwhile: what the new one used says nothing of the old one's
+    raise Wrong("the processes of a system do not stay")
 
 
 def _sample(
