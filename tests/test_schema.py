@@ -417,3 +417,55 @@ def test_a_resource_without_annotation_is_told_by_its_get(tmp_path: Path) -> Non
     assert schema.warnings == (
         "old/v1/rooms.proto: old.v1.Room: has no google.api.resource: taken for sites/{site}/rooms/{room}",
     )
+
+
+# ------------------------------------------------------------------------------------------------- contradictions
+
+CONTRADICTING = """
+syntax = "proto3";
+package c.v1;
+import "google/api/field_behavior.proto";
+import "google/api/resource.proto";
+import "google/protobuf/timestamp.proto";
+import "transom/schema/v1/options.proto";
+message Thing {
+  option (google.api.resource) = {type: "c.test/Thing" pattern: "things/{thing}"};
+  option (transom.schema.v1.resource) = {
+    retention: {seconds: 60} revisions: 5 expires: true index: {fields: "word"}
+  };
+  string name = 1;
+  string word = 2 [(google.api.field_behavior) = INPUT_ONLY, (transom.schema.v1.field).search = true];
+  string code = 3 [(transom.schema.v1.field).unique = true, (transom.schema.v1.field).read = "false"];
+  string other = 4 [
+    (google.api.resource_reference).type = "c.test/Thing",
+    (google.api.field_behavior) = REQUIRED,
+    (transom.schema.v1.field).on_delete = CLEAR
+  ];
+  google.protobuf.Timestamp expire_time = 5 [(google.api.field_behavior) = OUTPUT_ONLY];
+}
+message Short {
+  option (google.api.resource) = {type: "c.test/Short" pattern: "shorts/{short}"};
+  option (transom.schema.v1.resource) = {retention: {seconds: 315576000000}};
+  string name = 1;
+}
+message Licence {
+  option (google.api.resource) = {type: "c.test/Licence" pattern: "licences/{licence}"};
+  string name = 1;
+  google.protobuf.Timestamp expire_time = 2;
+}
+"""
+
+
+def test_options_that_contradict_their_schema_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "proto" / "c" / "v1").mkdir(parents=True)
+    file = tmp_path / "proto" / "c" / "v1" / "c.proto"
+    file.write_text(CONTRADICTING)
+    with pytest.raises(SchemaError) as refused:
+        read(compile_app(tmp_path))
+    options = [line.partition("(transom.schema.v1.")[2].partition(":")[0] for line in str(refused.value).splitlines()]
+    resource = ("retention", "revisions", "expires", "index", "unique", "search", "retention")
+    assert options == ["resource).retention", "field).on_delete", *(f"resource).{name}" for name in resource)]
+    # A time alone is no order to remove what it is of.
+    licence = CONTRADICTING[CONTRADICTING.index("message Licence") :]
+    file.write_text(CONTRADICTING[: CONTRADICTING.index("message Thing")] + licence)
+    assert not read(compile_app(tmp_path)).resources["c.v1.Licence"].expires

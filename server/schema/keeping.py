@@ -17,6 +17,8 @@ INDEXES_MAX, INDEX_PATHS_MAX = 20, 8
 RETENTION_SECONDS = 30 * 24 * 3600
 """How long what was deleted softly can be undeleted, where the schema says nothing (AIP-164 proposes 30 days)."""
 
+RETENTION_MOST = 10 * 366 * 24 * 3600
+
 REVISIONS = 100
 """How many revisions of a resource are kept, where the schema says nothing."""
 REVISIONS_MAX = 10_000
@@ -33,8 +35,8 @@ def retention(said: Any) -> int:
     if said is None or not said.HasField("retention"):
         return RETENTION_SECONDS
     seconds = int(said.retention.seconds)
-    if seconds <= 0:
-        raise Unkept("retention: must be a second or more")
+    if not 0 < seconds <= RETENTION_MOST:
+        raise Unkept("retention: must be a second to ten years")
     return seconds
 
 
@@ -69,15 +71,16 @@ def reference(field: FieldDescriptor, said: Any, referred: Any, types: Mapping[s
 
 def with_lifetimes(resources: dict[str, Resource], undeleted: frozenset[str], deleted: frozenset[str]) -> None:
     """Settles, in place, what depends on the methods: `undeleted` and `deleted` are the messages that an Undelete or a Delete
-    answers. A resource is deleted softly where it has a `delete_time` and one of them."""
+    answers. A resource is deleted softly where it has a `delete_time` and one of them; it expires where it says so, or by a `ttl`
+    beside its `expire_time`."""
     for name, resource in resources.items():
         soft = Managed.DELETE_TIME in resource.managed and name in undeleted | deleted
         field = resource.descriptor.fields_by_name.get("expire_time")
         behaviors = next((f.behaviors for f in resource.fields if f.name == "expire_time"), frozenset())
-        expires = Managed.EXPIRE_TIME in resource.managed and Behavior.OUTPUT_ONLY not in behaviors
+        settable = Managed.EXPIRE_TIME in resource.managed and Behavior.OUTPUT_ONLY not in behaviors
         ttl = resource.descriptor.fields_by_name.get("ttl")
         with_ttl = bool(
-            expires
+            settable
             and field is not None
             and ttl is not None
             and ttl.message_type is not None
@@ -85,8 +88,10 @@ def with_lifetimes(resources: dict[str, Resource], undeleted: frozenset[str], de
             and ttl.containing_oneof is not None
             and ttl.containing_oneof is field.containing_oneof
         )
+        # A time alone may be that of a certificate, which is kept when it is over.
+        expires = settable and (with_ttl or resource.expires)
         managed = resource.managed if soft else resource.managed - _KEPT_SOFTLY
-        if expires or Managed.PURGE_TIME in managed:
+        if settable or Managed.PURGE_TIME in managed:
             managed -= {Managed.EXPIRE_TIME}
         resources[name] = replace(
             resource, managed=managed, retention=resource.retention if soft else 0, expires=expires, ttl=with_ttl
@@ -110,6 +115,27 @@ def with_revisions(resources: dict[str, Resource]) -> None:
     for name, resource in resources.items():
         if resource.revisions and not any(r.snapshot_of == name for r in resources.values()):
             resources[name] = replace(resource, revisions=0)
+
+
+def contradictions(resource: Resource, said: Any) -> Iterator[str]:
+    """What the options of a resource, `said`, ask for that its schema has no place for, or that would undo each other."""
+    if said is not None:
+        if said.HasField("retention") and not resource.soft_delete:
+            yield "retention: nothing undeletes it, and no Delete answers it with its `delete_time` (AIP-164)"
+        if said.revisions and not resource.revisions:
+            yield "revisions: the schema has no resource of its revisions (AIP-162)"
+        if said.expires and not resource.expires:
+            yield "expires: it has no `google.protobuf.Timestamp expire_time` that clients may set (AIP-214)"
+    fields = {f.name: f for f in resource.fields}
+    for index in resource.indexes:
+        for head in (path.partition(".")[0] for path, _ in index.paths):
+            if Behavior.INPUT_ONLY in fields[head].behaviors:
+                yield f"index: {head!r} is INPUT_ONLY: it is never stored"
+            if index.unique and any(kind == "read" for kind, _ in fields[head].rules):
+                yield f"unique: {head!r} is hidden by a rule, and a value that is refused would tell who has it"
+    for field in resource.fields:
+        if field.search and Behavior.INPUT_ONLY in field.behaviors:
+            yield f"search: {field.name!r} is INPUT_ONLY: it is never stored"
 
 
 def _paths(text: str, message: Descriptor) -> Iterator[tuple[str, bool]]:

@@ -94,6 +94,11 @@ class _Reader:
         self._refer(resources)
         keeping.with_lifetimes(resources, self._answers("Undelete", served), self._answers("Delete", served))
         keeping.with_revisions(resources)
+        for resource in resources.values():
+            said = self.extension(resource.descriptor, "transom.schema.v1.resource")
+            for fault in keeping.contradictions(resource, said):
+                where = f"{resource.descriptor.file.name}: {resource.message}"
+                self.faults.append(f"{where}: (transom.schema.v1.resource).{fault}")
         for file in served:
             if not file.package.startswith(OWN_PACKAGE):
                 for message in _messages(self.pool.FindFileByName(file.name).message_types_by_name.values()):
@@ -249,6 +254,7 @@ class _Reader:
             outlives_owner=bool(getattr(said, "outlives_owner", False)),
             hot=bool(getattr(said, "hot", False)),
             retention=retention,
+            expires=bool(getattr(said, "expires", False)),
             revisions=revisions,
             indexes=indexes,
         )

@@ -39,7 +39,7 @@ class Term(_message.Message):
     def __init__(self, name: _Optional[str] = ..., means: _Optional[str] = ...) -> None: ...
 
 class ResourceRules(_message.Message):
-    __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch", "outlives_owner", "index", "retention", "revisions", "hot")
+    __slots__ = ("read", "write", "get", "list", "create", "update", "delete", "watch", "outlives_owner", "index", "retention", "revisions", "hot", "expires")
     READ_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
     GET_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class ResourceRules(_message.Message):
     RETENTION_FIELD_NUMBER: _ClassVar[int]
     REVISIONS_FIELD_NUMBER: _ClassVar[int]
     HOT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
     read: str
     write: str
     get: str
@@ -66,7 +67,8 @@ class ResourceRules(_message.Message):
     retention: _duration_pb2.Duration
     revisions: int
     hot: bool
-    def __init__(self, read: _Optional[str] = ..., write: _Optional[str] = ..., get: _Optional[str] = ..., list: _Optional[str] = ..., create: _Optional[str] = ..., update: _Optional[str] = ..., delete: _Optional[str] = ..., watch: _Optional[str] = ..., outlives_owner: _Optional[bool] = ..., index: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revisions: _Optional[int] = ..., hot: _Optional[bool] = ...) -> None: ...
+    expires: bool
+    def __init__(self, read: _Optional[str] = ..., write: _Optional[str] = ..., get: _Optional[str] = ..., list: _Optional[str] = ..., create: _Optional[str] = ..., update: _Optional[str] = ..., delete: _Optional[str] = ..., watch: _Optional[str] = ..., outlives_owner: _Optional[bool] = ..., index: _Optional[_Iterable[_Union[Index, _Mapping]]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revisions: _Optional[int] = ..., hot: _Optional[bool] = ..., expires: _Optional[bool] = ...) -> None: ...
 
 class Index(_message.Message):
     __slots__ = ("fields", "unique", "everywhere")
