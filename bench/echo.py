@@ -98,7 +98,9 @@ def opened(folder: Path, transom: Transom) -> Iterator[Echo]:
             servers=servers,
         )
     )
-    command = [str(config) if word == str(topology.place.envoy) else word for word in envoy.command]
+    # The program behind the one that would take over from the Envoy that runs: that is Transom's.
+    program, *words = envoy.command[envoy.command.index(str(descriptor)) + 1 :]
+    command = [program, "-c", str(config), "--disable-hot-restart", *words]
     with ExitStack() as stack:
         pids = [
             stack.enter_context(
