@@ -73,13 +73,14 @@ class Operations:
         begun = self._clock()
         if validate_only:
             return self._done("", method, request, await do(resources), begun)
-        async with resources.records.transaction() as transaction:
-            answer = await do(resources.over(Joined(resources.records, transaction)))
+        async with Joined(resources.records) as joined:
+            answer = await do(resources.over(joined))
             id = fresh_id(begun)
             operation = self._done(f"{COLLECTION}/{id}", method, request, answer, begun)
             if call.caller.known:
+                transaction = await joined.begun()
                 await self._stored.keep(transaction, StoredOperation(id, call.caller.name, True, operation))
-            transaction.callers.add(call.caller.name)
+                transaction.callers.add(call.caller.name)
         return operation
 
     async def get(self, call: Call, name: str) -> Any:

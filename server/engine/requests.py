@@ -1,7 +1,8 @@
 """Writes that are safe to repeat (AIP-155): the same request id is carried out once, and answered as the first time.
 
-What is answered is kept in the transaction of the write itself: either both are there or neither is, whoever dies when. A
-refusal is not kept: nothing was done, and the same id may be tried again.
+What is answered is kept in the transaction of the write itself: either both are there or neither is, whoever dies when. That
+transaction begins with the first write and claims the id: two servers may both work out what to do, but only one of them does
+it, and no connection is held by who only thinks. A refusal is not kept: nothing was done, and the same id may be tried again.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from server.engine.resources import Call, Resources
-from server.errors import Invalid, Precondition
+from server.errors import Invalid, Precondition, Refusal
 from server.store.joined import Joined
 from server.store.requests import Answered, StoredRequests
+from server.store.transactions import Transaction
 
 REPLY_BYTES_MAX = 4 << 20
 """Of an answer that is kept: clients of gRPC receive no more unless told otherwise."""
@@ -52,18 +55,19 @@ class Requests:
             )
             raise Invalid.field("request_id", f"must be {what}", "INVALID_REQUEST_ID")
         digest = hashlib.sha256(asked).digest()
-        async with self._stored.turn(caller, id), resources.records.transaction() as transaction:
-            before = await self._stored.claim(transaction, caller, id)
-            if before is None:
-                reply = await do(resources.over(Joined(resources.records, transaction)))
-                if len(reply) > REPLY_BYTES_MAX:
-                    raise Precondition(
-                        "The answer is too large to be kept; ask for less at once, or without a request id.",
-                        reason="ANSWER_TOO_LARGE",
-                    )
-                await self._stored.keep(transaction, caller, id, Answered(digest, reply))
-                return reply
-            transaction.callers.add(caller)  # the first answer may have been lost before it was marked as theirs
+        async with self._stored.turn(caller, id):
+            while (before := await self._before(resources, caller, id)) is None:
+                try:
+                    return await self._done(resources, caller, id, digest, do)
+                except _Meanwhile:
+                    continue
+                except Refusal:
+                    # What was in the way may be what another server has done for this id just now.
+                    with suppress(Refusal):
+                        before = await self._before(resources, caller, id)
+                    if before is None:
+                        raise
+                    break
         if before.digest != digest:
             raise Invalid(
                 "This request id came with another request before; take a new one.",
@@ -72,6 +76,37 @@ class Requests:
             )
         return await shown(before.reply)
 
+    async def _before(self, resources: Resources, caller: str, id: str) -> Answered | None:
+        """What was answered to this id, if anything was."""
+        async with resources.records.transaction() as transaction:
+            before = await self._stored.claim(transaction, caller, id)
+            if before is not None:
+                transaction.callers.add(caller)  # the first answer may have been lost before it was marked as theirs
+        return before
+
+    async def _done(
+        self, resources: Resources, caller: str, id: str, digest: bytes, do: Callable[[Resources], Awaitable[bytes]]
+    ) -> bytes:
+        """What `do` answers, once it is committed. Raises _Meanwhile, and nothing is done, where another server was first."""
+
+        async def claim(transaction: Transaction) -> None:
+            if await self._stored.claim(transaction, caller, id) is not None:
+                raise _Meanwhile
+
+        async with Joined(resources.records, claim) as joined:
+            reply = await do(resources.over(joined))
+            if len(reply) > REPLY_BYTES_MAX:
+                raise Precondition(
+                    "The answer is too large to be kept; ask for less at once, or without a request id.",
+                    reason="ANSWER_TOO_LARGE",
+                )
+            await self._stored.keep(await joined.begun(), caller, id, Answered(digest, reply))
+        return reply
+
     async def sweep(self) -> int:
         """Deletes some of the requests that are too old to count; how many it were."""
         return await self._stored.sweep()
+
+
+class _Meanwhile(Exception):
+    """Another server has done since what is to be done. It is no Refusal: nobody on the way may take it for one and try again."""

@@ -34,7 +34,13 @@ class Repeating:
 
     def behavior(self, method: Method, make: Make) -> Behavior:
         """The behaviour that `make` makes; but what answers an operation answers one that is done by it, and a request with an
-        id is carried out once, however often it comes."""
+        id is carried out once, however often it comes.
+
+        A purge does not wait for that: each of its bites is committed by itself. Whoever dies on the way has purged so much
+        and kept no answer; the same request goes on from there.
+        """
+        if method.kind is Kind.PURGE:
+            make = _alone(make(self._resources))
         if method.operation is not None:
             make = self._operating(method, make)
         if self._repeats(method):
@@ -103,6 +109,11 @@ class Repeating:
             return behavior
 
         return made
+
+
+def _alone(behavior: Behavior) -> Make:
+    """Makes that behaviour, whose writes join nothing."""
+    return lambda _: behavior
 
 
 def _validating(method: Method) -> Callable[[Any], bool]:
