@@ -403,7 +403,7 @@ def test_what_is_deleted_goes_when_it_would_have_expired() -> None:
     message UndeleteThingRequest { string name = 1; }
     message Thing {
       option (google.api.resource) = {type: "p.test/Thing" pattern: "things/{thing}"};
-      option (transom.schema.v1.resource) = {retention: {seconds: 60}};
+      option (transom.schema.v1.resource) = {retention: {seconds: 60} expires: true};
       string name = 1;
       google.protobuf.Timestamp delete_time = 2;
       google.protobuf.Timestamp purge_time = 3;

@@ -12,6 +12,14 @@ EXPLAINED: tuple[tuple[str, str], ...] = (
         "over REST Google's client sends the name of the version, which is not that of what it answers (AIP-131)",
     ),
     (
+        r": ValueError: Invalid request\. .*HTTP binding",
+        "Google's REST binding has no path for names of this pattern; over gRPC they are served (AIP-127)",
+    ),
+    (
+        r"^google\.devtools\.artifactregistry\.v1 Tag: create: .*Package",
+        "packages come by uploads, which are custom methods: nothing else creates what a tag lives below (AIP-136)",
+    ),
+    (
         r"^google\.cloud\.dialogflow\.cx\.v3 GenerativeSettings: get: .*language_code",
         "the request needs a language_code, to which no AIP gives a meaning: what is not understood is refused (AIP-131)",
     ),

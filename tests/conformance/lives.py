@@ -185,7 +185,8 @@ class Life:
     def _deleted(self, resource: Resource, made: Any) -> None:
         if (resource.message, Kind.DELETE) not in self._methods:
             return
-        self._call(resource, Kind.DELETE, {"name": made.name})
+        _, method = self._methods[resource.message, Kind.DELETE]
+        self._call(resource, Kind.DELETE, {"name": made.name} | ({"force": True} if "force" in method.fields else {}))
         if (resource.message, Kind.GET) not in self._methods:
             return
         try:
@@ -245,7 +246,8 @@ def _camel(name: str) -> str:
 
 
 def _unstamped(resource: Resource, told: dict[str, Any]) -> dict[str, Any]:
-    stamps = {Managed.ETAG, Managed.UPDATE_TIME} & resource.managed
+    # A singleton is made by its first update.
+    stamps = {Managed.ETAG, Managed.CREATE_TIME, Managed.UPDATE_TIME} & resource.managed
     return {name: value for name, value in told.items() if name not in stamps}
 
 

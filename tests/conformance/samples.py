@@ -73,6 +73,8 @@ class Samples:
         return out
 
     def _value(self, field: F, depth: int) -> Any:
+        if not depth and field.name == "filter":
+            return "name:*"
         if is_map(field):
             return {"k": self._one(field.message_type.fields_by_name["value"], depth)}
         return [self._one(field, depth)] if field.is_repeated else self._one(field, depth)
