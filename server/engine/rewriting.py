@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from server.engine.columns import Columns
+from server.engine.columns import Columns, ends
 from server.schema.model import Schema
+from server.schema.tables import ENDS
 from server.store.changes import Value
 
 
@@ -16,9 +17,11 @@ def encoder(schema: Schema) -> Callable[[str, Sequence[str]], Callable[[bytes], 
 
     def of(message: str, fields: Sequence[str]) -> Callable[[bytes], Sequence[Value]]:
         resource = schema.resources[message]
+        kind = schema.message_class(message)
+        if tuple(fields) == ENDS:
+            return lambda payload: ends(resource, kind.FromString(payload))
         known = {f.name: f for f in resource.fields}
         columns = Columns(replace(resource, fields=tuple(known[name] for name in fields), retention=0, expires=False))
-        kind = schema.message_class(message)
         return lambda payload: columns.values(kind.FromString(payload))
 
     return of

@@ -12,6 +12,9 @@ from psycopg import sql
 from server.schema.changes import indexes
 from server.schema.model import Field, Resource
 
+ENDS = ("_delete_time", "_expire_time")
+"""Columns that say when a resource was deleted softly, and when it goes."""
+
 SYSTEM = (
     ("name", 'text collate "C" primary key'),
     ("_parent", 'text collate "C" not null'),

@@ -11,14 +11,13 @@ from __future__ import annotations
 from psycopg import sql
 
 from server.schema.model import Resource, Schema
+from server.schema.tables import ENDS
 from server.store.changes import Act
 
 _ORIGIN = ("verb", "caller", "request_id", "traceparent")
 INSERT_LEAD = ("name", "parent", "owner", "uid", "version", "at", "payload", *_ORIGIN)
 REPLACE_LEAD = ("name", "expected", "version", "at", "payload", *_ORIGIN)
 REMOVE_LEAD = ("name", "expected", *_ORIGIN)
-
-ENDS = ("_delete_time", "_expire_time")
 
 _NOTED = """noted as (
   insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)

@@ -38,6 +38,11 @@ class Draft:
         self.refusals.append(Refusal(where, reason, advice))
 
     @property
+    def deployed(self) -> bool:
+        """Whether the target is what is deployed: all its rows are as it wants them."""
+        return self.previous is self.target
+
+    @property
     def served(self) -> list[Schema]:
         """The schemas whose servers may run, the target first."""
         return [self.target, self.previous] if self.previous is not None and self.old_runs else [self.target]

@@ -18,13 +18,16 @@ from psycopg import sql
 
 from server.schema import expressions
 from server.schema.columns import column_type, digest, identifier
-from server.schema.model import Field, Index, Resource
+from server.schema.model import Field, Index, Managed, Resource
 
 SYSTEM = (("_parent", "name"), ("_owner",))
 """Columns of the indexes that every table has: of its collections, and of what belongs to an account."""
 
 OURS = "tx_"
 """How the name of every index begins that a schema declares; one of that kind that is not declared any more is dropped."""
+
+ENDS = "_ends"
+"""How the name of the one ends that is over when rows go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +85,14 @@ def wanted(resource: Resource, columns: Mapping[str, str] | None = None) -> list
     declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference is not None]
     out = {one.name: one for index in declared for one in [_wanted(resource, index, fields, named)]}
     out |= {one.name: one for one in _words(resource, named)}
-    return [*out.values(), *([_ends(resource)] if resource.ends else [])]
+    return [*out.values(), *([ends(resource)] if resource.ends else [])]
 
 
-def _ends(resource: Resource) -> Wanted:
-    """By when each goes by itself, of those that do."""
-    name = f"{OURS}{digest(f'{resource.message} ends')}_ends"
+def ends(resource: Resource) -> Wanted:
+    """By when each goes by itself, of those that do. It has another name where that is reckoned otherwise, and is made when all
+    rows say so (see endings)."""
+    told = sorted(m.value for m in resource.managed & {Managed.PURGE_TIME, Managed.EXPIRE_TIME})
+    name = f"{OURS}{digest(f'{resource.message} {resource.retention} {told} {resource.expires}')}{ENDS}"
     keys = sql.Identifier("_expire_time"), sql.Identifier("name")
     return Wanted(name, (), False, "btree", keys, sql.SQL("_expire_time is not null"))
 

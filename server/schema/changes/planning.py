@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from psycopg import sql
 
 from server.schema import tables
-from server.schema.changes import columns, indexes, rows
+from server.schema.changes import columns, endings, indexes, rows
 from server.schema.changes.draft import Cut, Draft
 from server.schema.changes.renames import renames
 from server.schema.changes.state import VIEW, State, Table, TableState
@@ -101,6 +101,7 @@ def _follow(draft: Draft, resource: Resource) -> None:
     rows.judge(draft, resource, table)
     columns.follow(draft, resource, table, cut, place)
     _declared_indexes(draft, resource, table, place)
+    endings.follow(draft, resource, table, place)
     wanted = {name: exposure(shown) for name, shown in views.items()}
     if wanted != dict(table.views) or cut.columns or place != table.place or table.name != resource.table_name:
         cut.drops = [sql.SQL("drop view {}").format(sql.Identifier(table.schema, v)) for v in table.views]
@@ -199,7 +200,7 @@ def _created(state: State, made: list[Resource]) -> Iterator[Step]:
 
 def _declared_indexes(draft: Draft, resource: Resource, table: TableState, place: Table) -> None:
     copied = columns.copied(resource, table)
-    wanted = indexes.wanted(resource, copied)
+    wanted = [w for w in indexes.wanted(resource, copied) if not w.name.endswith(indexes.ENDS)]
     for one in wanted:
         if table.indexes.get(one.name):
             continue
@@ -222,7 +223,8 @@ def _declared_indexes(draft: Draft, resource: Resource, table: TableState, place
                     ),
                 )
             )
-    stale = [n for n in table.indexes if n.startswith(indexes.OURS) and n not in {w.name for w in wanted}]
+    kept = {w.name for w in wanted}
+    stale = [n for n in table.indexes if n.startswith(indexes.OURS) and not n.endswith(indexes.ENDS) and n not in kept]
     draft.alone += [_dropped(table.schema, place, name) for name in stale]
 
 

@@ -77,7 +77,8 @@ def begin(connection: psycopg.Connection, schema: Schema, follows: int | None, w
 
 
 def move(connection: psycopg.Connection, version: Version, state: str) -> Version:
-    """Writes down the state of a version. What it takes the place of becomes past."""
+    """Writes down the state of a version. What it takes the place of becomes past; where it is served, no fill is left, and
+    the same one may come again with a later change."""
     with connection.transaction():
         if state in ("closed", "settling", "serving"):
             connection.execute(
@@ -85,6 +86,8 @@ def move(connection: psycopg.Connection, version: Version, state: str) -> Versio
                 "where version <> %s and state <> 'past'",
                 [version.version],
             )
+        if state == "serving":
+            connection.execute("delete from transom.schema_fills")
         connection.execute(
             "update transom.schemas set state = %s, change_time = clock_timestamp() where version = %s",
             [state, version.version],
