@@ -21,7 +21,7 @@ import psycopg
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health, health_pb2_grpc
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 from transom.accounts.v1 import accounts_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
@@ -92,9 +92,10 @@ class Place:
 
     @property
     def postgres_url(self) -> str:
-        """The primary as a URL, for a `cable`."""
-        given = conninfo_to_dict(self.postgres)
-        return f"postgresql://{given['user']}:{given['password']}@{given['host']}:{given['port']}/{given['dbname']}"
+        """The primary as a URL, for a `cable`: that of the two servers which leads."""
+        with psycopg.connect(self.postgres) as connection:
+            at = connection.info
+            return f"postgresql://{at.user}:{at.password}@{at.host}:{at.port}/{at.dbname}"
 
     def wait_replica(self) -> None:
         """Returns once the replica has all that the primary has now."""
