@@ -10,16 +10,18 @@ from typing import Any
 
 import psycopg
 import pytest
-from library_ground import Database, asynchronous, database
+from library_ground import Database, asynchronous, database, made_of
 from lists_ground import ANN, BEN, KEY, NOBODY, SHELF, Catalog, catalog, empty, ids, opened, refused
 
 from deploy.native.stack import Stack
+from server.engine import views
 from server.engine.lists import Wanted
 from server.engine.resources import Call
 from server.query import orders
 from server.query.parents import Below
 from server.query.rules.checking import rules_of
 from server.store import selections
+from server.store.query_lane import CONNECTIONS
 from server.store.selections import Cut
 
 
@@ -275,6 +277,43 @@ async def test_totals_count_what_the_caller_sees(at: Database) -> None:
         page = await on.call(ANN, "ListBooks", {"parent": SHELF, "pageSize": 2})
         later = await on.call(ANN, "ListBooks", {"parent": SHELF, "pageSize": 2, "pageToken": page.next_page_token})
         assert later.total_size == 5
+
+
+@asynchronous
+async def test_a_plain_page_is_answered_while_all_that_counts_is_busy(at: Database) -> None:
+    async with opened(at) as on:
+        await shelved(on)
+        lane = on.on.queries._primary
+        busy = [await lane._leased(waits=True) for _ in range(CONNECTIONS)]
+        page = await on.call(ANN, "ListBooks", {"parent": SHELF, "pageSize": 2})
+        assert len(page.books) == 2 and page.total_size == 2 and page.next_page_token
+        for one in busy:
+            lane._free(one)
+        assert (await on.call(ANN, "ListBooks", {"parent": SHELF, "pageSize": 2})).total_size == 5
+
+
+def test_less_than_the_whole_may_lack_what_proto2_requires() -> None:
+    schema = made_of(
+        {
+            "old.proto": 'syntax = "proto2";\npackage old.v1;\nimport "google/api/annotations.proto";\n'
+            'import "google/api/resource.proto";\nimport "google/protobuf/field_mask.proto";\n'
+            'message Map { option (google.api.resource) = {type: "old.test/Map" pattern: "maps/{map}"}; '
+            "optional string name = 1; required string title = 2; optional string key = 3; }\n"
+            "message GetMapRequest { optional string name = 1; optional google.protobuf.FieldMask read_mask = 2; }\n"
+            "service Maps { rpc GetMap(GetMapRequest) returns (Map) "
+            '{ option (google.api.http) = {get: "/v1/{name=maps/*}"}; } }\n'
+        }
+    )
+    [method] = [m for m in schema.methods() if m.name == "GetMap"]
+    asked = schema.message_class("old.v1.GetMapRequest")()
+    asked.read_mask.paths.append("key")
+    shape = views.shaping(schema, method)(asked)
+    make = schema.message_class("old.v1.Map")
+    assert shape is not None
+    assert make.FromString(make(title="t", key="k").SerializeToString()).key == "k"
+    part = make()
+    part.MergeFromString(shape(make(title="t", key="k").SerializeToString()))
+    assert part == make(key="k")
 
 
 @asynchronous

@@ -57,7 +57,7 @@ def shaping(schema: Schema, method: Method) -> Callable[[Any], Shape | None]:
         def shape(payload: bytes) -> bytes:
             whole, part = make.FromString(payload), make()
             masks.apply(part, whole, paths, frozenset())
-            return bytes(part.SerializeToString(deterministic=True))
+            return bytes(part.SerializePartialToString(deterministic=True))
 
         try:
             shape(b"")  # whether there are these paths does not depend on a resource

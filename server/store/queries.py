@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import Histogram
 
-from server.errors import Precondition, Unavailable
+from server.errors import Exhausted, Precondition, Unavailable
 from server.query.groups import Grouping
 from server.query.orders import Order
 from server.query.rules.checking import Rules
@@ -73,11 +73,12 @@ class Queries:
         return out
 
     async def count(self, selection: Selection, most: int, reader: str) -> int | None:
-        """How many resources it has, `most` where there are more; None where counting takes longer than COUNT_SECONDS."""
+        """How many resources it has, `most` where there are more; None where counting takes longer than COUNT_SECONDS, or others
+        are asking: the page that is answered with it depends on nothing slow."""
         text = selections.count(selection, most, self._rules.resources[selection.resource.message])
         try:
             result = await self._read(selection, None, text, reader, COUNT_SECONDS)
-        except Precondition:
+        except (Precondition, Exhausted, Unavailable):
             return None
         return int8(result.get_value(0, 0))
 
@@ -107,7 +108,7 @@ class Queries:
 
         async def ask(stale: bool) -> Result | Precondition:
             try:
-                return await (self._of_replica(limited) if stale else self._of_primary(limited))
+                return await (self._of_replica if stale else self._of_primary)(limited, waits=seconds is None)
             except Unavailable as slow:
                 if slow.reason != "DATABASE_SLOW":
                     raise
@@ -126,14 +127,14 @@ class Queries:
             raise answer
         return answer
 
-    async def _of_primary(self, steps: Sequence[Step]) -> Result:
-        return (await self._primary.read(steps))[-1]
+    async def _of_primary(self, steps: Sequence[Step], *, waits: bool) -> Result:
+        return (await self._primary.read(steps, waits=waits))[-1]
 
-    async def _of_replica(self, steps: Sequence[Step]) -> Result:
+    async def _of_replica(self, steps: Sequence[Step], *, waits: bool) -> Result:
         assert self._replica is not None
         expected = self._freshness.positions.replayed
         # In this order: what it has replayed before is what it shows.
-        replayed, *_, result = await self._replica.read([REPLAYED, *steps])
+        replayed, *_, result = await self._replica.read([REPLAYED, *steps], waits=waits)
         if int8(replayed.get_value(0, 0)) < expected:
             raise Unavailable("The replica may be another one.", reason="DATABASE_AWAY")
         return result

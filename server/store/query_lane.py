@@ -34,29 +34,29 @@ class QueryLane:
         for connection in self._connections:
             await connection.close()
 
-    async def read(self, steps: Sequence[Step]) -> list[Result]:
+    async def read(self, steps: Sequence[Step], *, waits: bool = True) -> list[Result]:
         """As Pipeline.run, for steps that change nothing: asked again where a connection was lost on the way.
 
-        Raises Exhausted where too many wait, or have waited for too long.
+        Raises Exhausted where too many wait, or have waited for too long; at once where all are busy and this one `waits` not.
         """
         try:
-            return await self._run(steps)
+            return await self._run(steps, waits)
         except Unavailable as lost:
             if lost.reason != "OUTCOME_UNKNOWN":
                 raise
-        return await self._run(steps)
+        return await self._run(steps, waits)
 
-    async def _run(self, steps: Sequence[Step]) -> list[Result]:
-        connection = await self._leased()
+    async def _run(self, steps: Sequence[Step], waits: bool) -> list[Result]:
+        connection = await self._leased(waits)
         running = asyncio.ensure_future(connection.run(steps))
         running.add_done_callback(lambda done: self._done(connection, done))
         # Who asks may go: the connection is busy all the same, until the statement has ended.
         return await asyncio.shield(running)
 
-    async def _leased(self) -> Pipeline:
+    async def _leased(self, waits: bool) -> Pipeline:
         if self._idle:
             return self._idle.pop()
-        if len(self._waiting) >= WAITING:
+        if not waits or len(self._waiting) >= WAITING:
             raise Exhausted("Too many requests wait for the database.", reason="DATABASE_BUSY")
         turn: asyncio.Future[Pipeline] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
