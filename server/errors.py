@@ -29,6 +29,9 @@ DOMAIN = "transom.dev"
 RATE_LIMITED = "RATE_LIMITED"
 """The reason of a refusal for calling too often: its metadata has `limit`, `window` (seconds) and `scope`."""
 
+VALUE_TAKEN = "VALUE_TAKEN"
+"""The reason of an AlreadyExists where it is not the name that is taken, but a value that must be unique."""
+
 VIOLATIONS_MAX = 100
 """Violations told of one request."""
 

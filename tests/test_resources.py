@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from library_ground import ADA, BOB, Database, Engine, asynchronous, database, engine, library, message
+from library_ground import ADA, BOB, Database, Engine, asynchronous, database, engine, library, made_of, message
 
 from deploy.native.stack import Stack
 from server.apps.declarations import Implements
@@ -193,6 +193,30 @@ async def test_updates_of_what_is_not_there(at: Database) -> None:
         await fails(on.resources.update(ADA, BOOK, orphan, None, allow_missing=True), NotFound)
         odd = message("Shelf", name="shelves/a b", title="t")
         await fails(on.resources.update(ADA, SHELF, odd, None, allow_missing=True), Invalid)
+
+
+@asynchronous
+async def test_what_is_missing_is_not_made_with_a_value_that_is_another_ones(components: Stack) -> None:
+    schema = made_of(
+        {
+            "zoo.proto": 'syntax = "proto3";\npackage zoo.v1;\nimport "google/api/resource.proto";\n'
+            'import "transom/schema/v1/options.proto";\n'
+            'message Ape { option (google.api.resource) = {type: "zoo.test/Ape" pattern: "apes/{ape}"}; '
+            "string name = 1; string chip = 2 [(transom.schema.v1.field).unique = true]; }\n"
+        }
+    )
+    ape, make = schema.resources["zoo.v1.Ape"], schema.message_class("zoo.v1.Ape")
+    with database(components, schema) as place:
+        async with engine(place, schema=schema) as on:
+            await on.resources.create(ADA, ape, "", "a", make(chip="7"))
+            for write in (
+                on.resources.create(ADA, ape, "", "b", make(chip="7")),
+                on.resources.update(ADA, ape, make(name="apes/b", chip="7"), None, allow_missing=True),
+            ):
+                assert (await fails(write, AlreadyExists)).reason == "VALUE_TAKEN"
+            assert (
+                await fails(on.resources.create(ADA, ape, "", "a", make()), AlreadyExists)
+            ).reason == "ALREADY_EXISTS"
 
 
 @asynchronous

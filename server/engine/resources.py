@@ -18,7 +18,17 @@ from server.engine.access import Access, absent
 from server.engine.decisions import Asked, Clock, Decisions, deleted, unreferable
 from server.engine.identity import version_of
 from server.engine.lists import Lists, Queries
-from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Refusal, Stale, Unauthenticated
+from server.errors import (
+    VALUE_TAKEN,
+    AlreadyExists,
+    Denied,
+    Invalid,
+    NotFound,
+    Precondition,
+    Refusal,
+    Stale,
+    Unauthenticated,
+)
 from server.schema.model import Resource, Schema
 from server.store.changes import Became, Change, Origin, Outcome, Page, Row, Shown
 from server.store.transactions import Transaction
@@ -332,7 +342,9 @@ class Resources:
                 id_field=asked.path(resource.name_field) if asked else "name",
                 validate_only=validate_only,
             )
-        except AlreadyExists:
+        except AlreadyExists as taken:
+            if taken.reason == VALUE_TAKEN:
+                raise
             return None
         except (Denied, Unauthenticated, NotFound):
             # Hidden is answered so, too: whether it is there is not to be told apart.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import pq
 
-from server.errors import AlreadyExists, Internal, Invalid, Precondition, Refusal, Stale, Unavailable
+from server.errors import VALUE_TAKEN, AlreadyExists, Internal, Invalid, Precondition, Refusal, Stale, Unavailable
 
 
 def refusal_of(cause: BaseException | None) -> Refusal:
@@ -28,7 +28,8 @@ def refusal_of_result(result: pq.abc.PGresult) -> Refusal:
 
 def _refusal(sqlstate: str) -> Refusal:
     if sqlstate == "23505":  # unique_violation
-        return AlreadyExists("The name is taken.")
+        # Names are looked at by the statements themselves: it is another index.
+        return AlreadyExists("Another resource has a value that must be unique.", reason=VALUE_TAKEN)
     if sqlstate == "23503":  # foreign_key_violation
         return Precondition("Something else refers to it, or what it refers to is gone.")
     if sqlstate in ("22021", "22P05"):  # character_not_in_repertoire, untranslatable_character
