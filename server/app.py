@@ -190,6 +190,8 @@ class Parts:
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
     limits: CallLimits
     freshness: Freshness
+    presence: Presence
+    """Told to whoever changes the schema; says when that has gone on without this process."""
     pool: Pool
     """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
@@ -432,6 +434,7 @@ async def opened(
             callers=callers,
             limits=limits,
             freshness=freshness,
+            presence=presence,
             pool=pool,
             app=app,
             sweeps={
@@ -629,10 +632,16 @@ class ApiServer:
         add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])
         port = int(self._server.add_insecure_port(f"{parts.settings.host}:{parts.settings.port}"))
         await self._server.start()
-        for service in ("", *self._services):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self._say(True)
+        parts.presence.tell = self._say
         log.info("serving", port=port, services=self._services)
         return port
+
+    async def _say(self, serves: bool) -> None:
+        """Says to whoever asks for health, the edge first, whether calls are well here."""
+        status = health_pb2.HealthCheckResponse
+        for service in ("", *self._services):
+            await self._health.set(service, status.SERVING if serves else status.NOT_SERVING)
 
     def _add_app(self, parts: Parts) -> None:
         repeating = Repeating(parts.resources, parts.requests, parts.operations)

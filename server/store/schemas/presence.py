@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -39,12 +40,16 @@ log = structlog.get_logger("presence")
 class Presence:
     """Holds the lock, on a connection to the primary, which is made anew whenever it is lost."""
 
+    tell: Callable[[bool], Awaitable[None]]
+    """Told whether the process serves what is deployed: True each time it is known to, False while it serves what is past."""
+
     def __init__(self, dsn: str, name: str, schema: Schema) -> None:
         self._dsn = dsn
         self._name = name
         self._layout = layout.digest(schema)
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._keeps: asyncio.Task[None] | None = None
+        self.tell = _nobody
 
     async def open(self) -> None:
         """Returns once the process may serve, and is known to.
@@ -121,9 +126,11 @@ class Presence:
                     await self._connection.execute("select 1")
                 await self._enter()
                 pause = RETRY[0]
+                await self.tell(True)
             except SchemaError as fault:
                 # Nobody waits for this process any more: it was not there while the schema went on. Its calls fail.
                 log.error("serves what is past", reason=str(fault))
+                await self.tell(False)
                 await asyncio.sleep(longest)
             except (psycopg.Error, OSError) as lost:
                 log.warning(
@@ -134,6 +141,10 @@ class Presence:
                     self._connection = None
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, longest)
+
+
+async def _nobody(_: bool) -> None:
+    """Where nobody is to be told."""
 
 
 async def _asked(connection: psycopg.AsyncConnection[Any], text: str, parameters: list[int]) -> Any:
