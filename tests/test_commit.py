@@ -8,13 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import httpx
 import psycopg
 import pytest
-from depot_ground import ROADS, Depot, Said, depot, packed
+from depot_ground import ROADS, Depot, Said, depot, packed, schema
+from library_ground import ADA, asynchronous, database, engine
 from people_ground import Client, Refused
+from transom.data.v1 import commit_pb2, data_pb2_grpc
 
 from deploy.native.stack import Stack
+from server.engine import staging
+from server.engine.units import Unit, Units
+from server.errors import Invalid
 
 
 @pytest.fixture(scope="module")
@@ -447,3 +453,59 @@ def test_transforms_and_the_lists_they_look_at_are_bounded(here: Depot, ada: Cli
     refused = here.commit(ada, *few)
     assert refused.code == "INVALID_ARGUMENT" and refused.fields == ("writes",)
     assert here.commit(ada, *few[:2])[1]["resource"]["stock"] == "69"
+
+
+def test_a_request_that_is_packed_anew_is_the_same(here: Depot, ada: Client, home: str) -> None:
+    """In what order a map is packed is up to the client's library, and changes from one process to the next."""
+    plain = schema().message_class("depot.v1.Item")(title="t").SerializeToString()
+    entries = [schema().message_class("depot.v1.Item")(counts={key: 1}).SerializeToString() for key in "ab"]
+    request = f"r{secrets.token_hex(6)}"
+
+    def committed(*parts: bytes) -> commit_pb2.CommitResponse:
+        asked = commit_pb2.CommitRequest(request_id=request)
+        create = asked.writes.add().create
+        create.parent = home
+        create.resource.type_url, create.resource.value = "type.googleapis.com/depot.v1.Item", b"".join(parts)
+        with grpc.insecure_channel(here.door.edge.removeprefix("http://")) as channel:
+            call = data_pb2_grpc.DataServiceStub(channel).Commit
+            return call(asked, metadata=[("authorization", f"Bearer {ada.token}")], timeout=20)
+
+    first = committed(plain, *entries)
+    assert committed(plain, *reversed(entries)) == first
+    with pytest.raises(grpc.RpcError) as refused:
+        committed(plain, entries[0])
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_what_a_commit_made_and_deleted_is_told_again(here: Depot, ada: Client, home: str) -> None:
+    name, request = f"{home}/items/made-and-gone", f"r{secrets.token_hex(6)}"
+    writes = [create("Item", home, "made-and-gone", title="t"), {"delete": {"name": name}}]
+    first = here.commit(ada, *writes, requestId=request)
+    assert not isinstance(first, Said), first
+    assert here.commit(ada, *writes, requestId=request) == first
+    assert here.at.events(name) == ["created", "deleted"]
+
+
+@asynchronous
+async def test_what_is_held_of_a_unit_is_bounded(monkeypatch: pytest.MonkeyPatch, components: Stack) -> None:
+    """A name counts whether something is there or not, and what is there by its size, before any of it is judged."""
+    monkeypatch.setattr(staging, "BYTES_MAX", 3 * staging.BYTES_LEAST)
+    with database(components, schema()) as at:
+        async with engine(at, schema=schema()) as on:
+            supplier = on.schema.resources["depot.v1.Supplier"]
+            kind = on.schema.message_class(supplier.message)
+            for id in ("a", "b"):
+                await on.resources.create(ADA, supplier, "", id, kind(title="x" * 2 * staging.BYTES_LEAST))
+
+            async def act(unit: Unit) -> int:
+                return sum(unit.row(supplier, f"suppliers/{id}") is not None for id in ("a", "b"))
+
+            async def held(*ids: str) -> int:
+                return await Units(on.resources).run([(supplier, f"suppliers/{id}") for id in ids], act)
+
+            assert await held("a") == 1
+            assert await held("none", "neither", "nor") == 0
+            for ids in (("a", "b"), ("none", "neither", "nor", "nothing")):
+                with pytest.raises(Invalid) as caught:
+                    await held(*ids)
+                assert caught.value.reason == "UNIT_TOO_LARGE"

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from club_ground import Club, club, schema
+from edge_ground import eventually
 from library_ground import engine, made_of
 from people_ground import Client, Refused
 
@@ -206,6 +208,17 @@ def test_a_sweep_that_dies_is_gone_on_with(here: Club, ada: Client, broken: str)
     assert here.swept() == 1 and here.events(ticket) == ["created", "expired"]
 
 
+def test_a_hard_deletion_that_is_repeated_is_answered_again(here: Club, ada: Client, bob: Client) -> None:
+    team = here.team(ada, "badges", public=True)
+    badge = here.call(ada, "CreateBadge", parent=team, badgeId="b", badge={"title": "t"})["name"]
+    first = here.call(ada, "DeleteBadge", name=badge, requestId="delete-badge")
+    assert first["title"] == "t"
+    assert here.call(ada, "DeleteBadge", name=badge, requestId="delete-badge") == first
+    assert here.call(ada, "DeleteBadge", name=badge, requestId="another") == GONE
+    assert here.call(bob, "DeleteBadge", name=badge, requestId="delete-badge") == GONE
+    assert here.events(badge) == ["created", "deleted"]
+
+
 # ── Purging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -250,6 +263,27 @@ def test_a_purge_of_many_below_any_parent(here: Club, ada: Client, bob: Client) 
     assert said["purgeCount"] == 450 and len(said["purgeSample"]) == 100
     assert here.call(ada, "PurgePlayers", parent="teams/-", filter="*", force=True)["purgeCount"] >= 450
     assert here.names("players", team) == []
+
+
+def test_a_purge_that_is_cut_off_has_purged_so_much(here: Club, ada: Client) -> None:
+    """It answers an operation, and yet what it does is committed bite by bite."""
+    here.at.sql(
+        "insert into club_v1.teams (name, _parent, _uid, _owner, _version, _create_time, _update_time, _payload)"
+        " select n, '', gen_random_uuid(), %s, 1, now(), now(),"
+        " '\\x0a'::bytea || set_byte('\\x00'::bytea, 0, octet_length(n)) || n::bytea"
+        " from (select 'teams/bite' || lpad(i::text, 3, '0') as n from generate_series(1, 250) i) as names",
+        ada.user,
+    )
+    everything = {"filter": 'name = "teams/bite*"', "force": True}
+    with psycopg.connect(here.at.postgres) as other, ThreadPoolExecutor(1) as calling:
+        other.execute("select from club_v1.teams where name = 'teams/bite250' for update")
+        purging = calling.submit(here.rest, ada, "POST", "teams:purge", everything)
+        eventually(lambda: len(here.names("teams", "teams/bite")) == 50 or purging.done())
+        assert not purging.done()
+        assert here.at.sql("select count(*) from transom.operations where caller = %s and not done", ada.user) == [(0,)]
+        other.rollback()
+        assert purging.result()["response"]["purgeCount"] == 250
+    assert here.names("teams", "teams/bite") == []
 
 
 # ── Expiring ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -14,9 +16,15 @@ from google.api_core.operations_v1 import OperationsClient
 from google.longrunning import operations_proto_pb2
 from google.protobuf import json_format
 from grpc_reflection.v1alpha import reflection_pb2
+from library_ground import engine
 from people_ground import Client, Refused
 
 from deploy.native.stack import Stack
+from server.caller import Caller, Kind
+from server.engine.operations import Operations
+from server.engine.resources import Call
+from server.errors import NotFound
+from server.store.operations import StoredOperations
 
 OPERATIONS = "/google.longrunning.Operations"
 ABSENT = Refused("NOT_FOUND", "NOT_FOUND")
@@ -31,6 +39,18 @@ def here(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def who(here: Desk) -> Client:
     return here.people.person()
+
+
+class Counted:
+    """Records whose reads are counted."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.reads += name in ("get", "find", "latest")
+        return getattr(self._records, name)
 
 
 def new() -> str:
@@ -144,6 +164,78 @@ def test_operations_are_listed_newest_first_in_pages(here: Desk, who: Client) ->
     assert here.rest(who, "GET", "operations?filter=done%3Dfalse")["operations"] == []
     refused = Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("filter",))
     assert here.rest(who, "GET", "operations?filter=name%3Dx") == refused
+
+
+def test_a_page_is_bounded_by_what_it_weighs(here: Desk, who: Client) -> None:
+    ids = [f"a{i:019}" for i in range(5)]
+    for id, size in zip(ids, (1 << 20, 1 << 20, 3_500_000, 10, 10), strict=True):
+        heavy = operations_proto_pb2.Operation(name=f"operations/{id}", done=True)
+        heavy.error.message = "x" * size
+        here.at.sql(
+            "insert into transom.operations (id, caller, done, payload) values (%s, %s, true, %s)",
+            id,
+            who.user,
+            heavy.SerializeToString(),
+        )
+    pages, token = [], ""
+    while not pages or token:
+        page = here.rest(who, "GET", f"operations?page_size=1000&page_token={token}")
+        pages.append([one["name"].partition("/")[2] for one in page["operations"]])
+        token = page["nextPageToken"]
+    assert pages == [[ids[4], ids[3]], [ids[2]], [ids[1], ids[0]]]
+
+
+def test_a_page_has_a_hundred_at_most(here: Desk, who: Client) -> None:
+    here.at.sql(
+        "insert into transom.operations (id, caller, done, payload)"
+        " select 'b' || lpad(i::text, 19, '0'), %s, true, '\\x1801' from generate_series(1, 201) as i",
+        who.user,
+    )
+    sizes, token = [], ""
+    while not sizes or token:
+        page = here.rest(who, "GET", f"operations?page_size=1000&page_token={token}")
+        sizes.append(len(page["operations"]))
+        token = page["nextPageToken"]
+    assert sizes == [100, 100, 1]
+
+
+def test_a_key_is_shown_what_its_scopes_have(here: Desk, who: Client) -> None:
+    """That it may get operations does not let it get what they made."""
+    name = made(here, who, new())["name"]
+
+    async def seen(*scopes: str) -> tuple[bool, bool]:
+        async with engine(here.at, schema=schema(), ruled=True) as on:
+            stored = StoredOperations(on.pool, timedelta(days=1))
+            operations = Operations(on.resources, stored, lambda: 0, 50, 1000)
+            key = Call(Caller(kind=Kind.KEY, name="keys/k", scopes=frozenset(scopes)))
+            listed, _ = await operations.list(key, "", "", 0, "")
+            try:
+                return (await operations.get(key, name)).name == name, name in [one.name for one in listed]
+            except NotFound:
+                return False, name in [one.name for one in listed]
+
+    own = [f"google.longrunning.Operation:{action}" for action in ("get", "list")]
+    assert asyncio.run(seen(*own)) == (False, False)
+    assert asyncio.run(seen(*own, "desk.v1.Note:get")) == (False, False)
+    assert asyncio.run(seen(*own, "desk.v1.Folder:get")) == (True, True)
+
+
+def test_many_resources_are_told_by_a_few_reads(here: Desk, who: Client) -> None:
+    for _ in range(2):
+        batch = [{"parent": "rooms/a", "folder": {"title": "t"}, "folderId": new()} for _ in range(120)]
+        here.rest(who, "POST", "rooms/a/folders:batchCreate", {"requests": batch})
+
+    async def reads() -> int:
+        async with engine(here.at, schema=schema(), ruled=True) as on:
+            counted = Counted(on.records)
+            stored = StoredOperations(on.pool, timedelta(days=1))
+            operations = Operations(on.resources.over(counted), stored, lambda: 0, 50, 1000)
+            me = Call(Caller(kind=Kind.USER, name=who.user))
+            listed, _ = await operations.list(me, "", "", 0, "")
+            assert [len(one.response.value) > 1000 for one in listed] == [True, True]
+            return counted.reads
+
+    assert asyncio.run(reads()) == 3
 
 
 def test_one_that_is_done_is_not_cancelled_but_can_be_forgotten(here: Desk, who: Client) -> None:

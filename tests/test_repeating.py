@@ -16,6 +16,7 @@ from server.engine.requests import Requests
 from server.engine.resources import Resources
 from server.errors import Invalid, Refusal, Stale
 from server.schema.model import Resource
+from server.store.changes import Outcome
 from server.store.requests import StoredRequests
 
 Do = Callable[[Resources], Awaitable[bytes]]
@@ -94,7 +95,7 @@ def test_who_decides_again_holds_none_either(at: Database) -> None:
                 change = on.decisions.deleted(server.shelf, row, force=False, origin=ADA.origin)
                 await server.update(on.resources, row.name, "changed meanwhile")
                 [outcome] = await resources.records.commit([change])
-                assert outcome.name == "CHANGED"
+                assert outcome is Outcome.CHANGED
                 async with AsyncExitStack() as all_of_them:
                     for _ in range(on.pool.max_size):
                         await all_of_them.enter_async_context(on.records.transaction())

@@ -6,7 +6,7 @@ An operation is kept in the transaction of what it did, for its caller, who may 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -21,8 +21,11 @@ from server.errors import Invalid, NotFound, Precondition, Unauthenticated
 from server.query import pages
 from server.schema.model import Method
 from server.store.joined import Joined
-from server.store.operations import StoredOperation
+from server.store.operations import ListedOperation, StoredOperation
 from server.store.transactions import Transaction
+
+PAGE_MAX = 100
+"""Operations of one page: each holds what its method answered."""
 
 OPERATION = "google.longrunning.Operation"
 COLLECTION = "operations"
@@ -43,7 +46,7 @@ class Stored(Protocol):
     def find(self, id: str) -> Awaitable[StoredOperation | None]: ...
     def list(
         self, caller: str | None, done: bool | None, before: str, limit: int
-    ) -> Awaitable[list[StoredOperation]]: ...
+    ) -> Awaitable[list[ListedOperation]]: ...
     def delete(self, id: str) -> Awaitable[bool]: ...
     def sweep(self) -> Awaitable[int]: ...
 
@@ -56,7 +59,7 @@ class Operations:
         self._stored = stored
         self._clock = clock
         self._retelling = Retelling(resources)
-        self._page_size, self._page_size_max = page_size, page_size_max
+        self._page_size, self._page_size_max = min(page_size, PAGE_MAX), min(page_size_max, PAGE_MAX)
 
     async def carried_out(
         self,
@@ -88,11 +91,15 @@ class Operations:
 
         Raises Invalid, NotFound, Unauthenticated.
         """
-        return await self._shown(call, await self._mine(call.caller, name))
+        operations = await self._shown(call, [await self._mine(call.caller, name)])
+        if not operations:
+            raise _absent(name)
+        return operations[0]
 
-    async def list(self, call: Call, name: str, filter: str, size: int, token: str) -> tuple[list[Any], str]:
+    async def list(self, call: Call, name: str, filter: str, size: int, token: str) -> tuple[Sequence[Any], str]:
         """The caller's own operations, or those of all for admins and keys, newest first; and the next page's token. `filter`
-        is `done=true`, `done=false` or empty. What an operation did may be hidden by now: then it is left out.
+        is `done=true`, `done=false` or empty. What an operation did may be hidden by now: then it is left out. A page is cut
+        short where it would be larger than PAGE_BYTES_MAX.
 
         Raises Invalid, Unauthenticated.
         """
@@ -107,14 +114,8 @@ class Operations:
         before = pages.opened(token, bound)
         done = None if asked[1] is None else asked[1].lower() == "true"
         whose = None if _sees_all(caller, "list") else caller.name
-        rows = await self._stored.list(whose, done, before, size + 1)
-        shown = []
-        for row in rows[:size]:
-            try:
-                shown.append(await self._shown(call, row))
-            except NotFound:
-                continue
-        return shown, pages.sealed(bound, rows[size - 1].id) if len(rows) > size else ""
+        rows = await self._stored.list(whose, done, before, size)
+        return await self._shown(call, rows), pages.sealed(bound, rows[-1].id) if rows and rows[-1].more else ""
 
     async def delete(self, call: Call, name: str) -> None:
         """Forgets an operation that is done; what it did stays. Raises Invalid, NotFound, Unauthenticated, and Precondition
@@ -144,10 +145,16 @@ class Operations:
             raise _absent(name)
         return row
 
-    async def _shown(self, call: Call, row: StoredOperation) -> Any:
-        operation = self._schema.message_class(OPERATION).FromString(row.payload)
-        await self._retelling.shown(call, operation)
-        return operation
+    async def _shown(self, call: Call, rows: Sequence[StoredOperation]) -> Sequence[Any]:
+        """The operations, without those that did what the caller may not see now."""
+        operation = self._schema.message_class(OPERATION)
+        shown = []
+        for row in rows:
+            told = operation.FromString(row.payload)
+            if row.caller == call.caller.name or self._retelling.in_scope(call.caller, told):
+                shown.append(told)
+        refused = await self._retelling.all_shown(call, shown)
+        return [told for told, why in zip(shown, refused, strict=True) if why is None]
 
     def _done(self, name: str, method: Method, request: Any, answer: bytes, begun: int) -> bytes:
         operation = self._schema.message_class(OPERATION)(name=name, done=True)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
-
+from server.caller import Caller
 from server.engine.access import absent
+from server.engine.packed import ANY, unpacked, within
 from server.engine.resources import Call, Resources
-from server.schema.columns import is_map
+from server.errors import NotFound
+from server.schema.model import Resource
+from server.store.changes import Row
 
-ANY = "google.protobuf.Any"
+SLICE = 100
+"""Resources that are read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A resource that is told in one of several replies."""
+
+    reply: int
+    resource: Resource
+    name: str
+    message: Any
 
 
 class Retelling:
@@ -20,24 +34,64 @@ class Retelling:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    async def shown(self, call: Call, reply: Any, *, judged: bool = True) -> None:
+    async def shown(self, call: Call, reply: Any, *, judged: bool = True, gone: Container[str] = ()) -> None:
         """Takes out of `reply` the fields of resources that the caller may not see now.
 
         Raises NotFound where one of them is gone, or hidden from the caller. Unless they are `judged` by the resources' rules:
-        an app's own method shows what it likes.
+        an app's own method shows what it likes. What was deleted by the very call that answered so (`gone`: their names) is
+        shown as what is nobody's.
         """
+        [refused] = await self.all_shown(call, [reply], judged=judged, gone=gone)
+        if refused is not None:
+            raise refused
+
+    async def all_shown(
+        self, call: Call, replies: Sequence[Any], *, judged: bool = True, gone: Container[str] = ()
+    ) -> list[NotFound | None]:
+        """Does so with several replies; why each of them cannot be shown."""
+        refusals: list[NotFound | None] = [None] * len(replies)
         if call.caller.trusted:
-            return
+            return refusals
         packed: list[tuple[Any, Any]] = []
-        for message in self._within(reply, packed):
-            resource = self._resources.schema.resources[message.DESCRIPTOR.full_name]
-            name = getattr(message, resource.name_field)
-            row = await self._resources.records.latest(resource, name) if resource.pattern_of(name) else None
-            if judged and (row is None or not (await self._resources.access.visible(call.caller, resource, [row]))[0]):
-                raise absent(resource, name)
-            await self._resources.access.redact(call.caller, resource, message, row.owner if row else "")
+        found = [self._told(at, m) for at, reply in enumerate(replies) for m in self._within(reply, packed)]
+        for start in range(0, len(found), SLICE):
+            some = found[start : start + SLICE]
+            rows = await self._rows(some)
+            hidden = await self._hidden(call, rows) if judged else ()
+            for told in some:
+                row = rows.get((told.resource.message, told.name))
+                if (judged and row is None and told.name not in gone) or (told.resource.message, told.name) in hidden:
+                    refusals[told.reply] = absent(told.resource, told.name)
+                else:
+                    owner = row.owner if row else ""
+                    await self._resources.access.redact(call.caller, told.resource, told.message, owner)
         for holder, message in packed:
             holder.value = message.SerializeToString(deterministic=True)
+        return refusals
+
+    def in_scope(self, caller: Caller, reply: Any) -> bool:
+        """Whether a trusted caller may get resources of all types that are told in `reply`."""
+        return all(caller.in_scope(message.DESCRIPTOR.full_name, "get") for message in self._within(reply, []))
+
+    def _told(self, reply: int, message: Any) -> Told:
+        resource = self._resources.schema.resources[message.DESCRIPTOR.full_name]
+        return Told(reply, resource, getattr(message, resource.name_field), message)
+
+    async def _rows(self, some: Sequence[Told]) -> dict[tuple[str, str], Row]:
+        """What is stored of them now, by message and name."""
+        wanted = {(t.resource.message, t.name): (t.resource, t.name) for t in some if t.resource.pattern_of(t.name)}
+        rows = await self._resources.records.find(list(wanted.values()), None)
+        return {key: row for key, row in zip(wanted, rows, strict=True) if row is not None}
+
+    async def _hidden(self, call: Call, rows: dict[tuple[str, str], Row]) -> set[tuple[str, str]]:
+        """Those that the caller may not get."""
+        hidden: set[tuple[str, str]] = set()
+        for message in {message for message, _ in rows}:
+            keys = [key for key in rows if key[0] == message]
+            resource = self._resources.schema.resources[message]
+            seen = await self._resources.access.visible(call.caller, resource, [rows[key] for key in keys])
+            hidden |= {key for key, may in zip(keys, seen, strict=True) if not may}
+        return hidden
 
     def _within(self, message: Any, packed: list[tuple[Any, Any]]) -> Iterator[Any]:
         """The resources in a message. What is packed in an Any is put into `packed`, to be packed again."""
@@ -45,27 +99,10 @@ class Retelling:
         if name in self._resources.schema.resources:
             yield message
         elif name == ANY:
-            inner = self._unpacked(message)
+            inner = unpacked(self._resources.schema, message)
             if inner is not None:
                 yield from self._within(inner, packed)
                 packed.append((message, inner))
         else:
-            for field, value in message.ListFields():
-                for one in _messages(field, value):
-                    yield from self._within(one, packed)
-
-    def _unpacked(self, held: Any) -> Message | None:
-        try:
-            kind = self._resources.schema.message_class(held.type_url.rpartition("/")[2])
-        except KeyError:
-            return None
-        inner: Message = kind.FromString(held.value)
-        return inner
-
-
-def _messages(field: Any, value: Any) -> list[Any]:
-    if field.message_type is None:
-        return []
-    if is_map(field):
-        return list(value.values()) if field.message_type.fields_by_name["value"].message_type is not None else []
-    return list(value) if field.is_repeated else [value]
+            for one in within(message):
+                yield from self._within(one, packed)

@@ -11,6 +11,7 @@ from transom.data.v1 import data_pb2_grpc
 from server.engine import bounds
 from server.engine.aggregates import Aggregates
 from server.engine.commits import Commits
+from server.engine.packed import canonical
 from server.engine.requests import Requests
 from server.engine.resources import Resources
 from server.engine.retelling import Retelling
@@ -46,10 +47,11 @@ class DataService(data_pb2_grpc.DataServiceServicer):
 
         async def shown(reply: bytes) -> bytes:
             response = commit_pb.CommitResponse.FromString(reply)
-            await self._retelling.shown(call, response)
+            deleted = {one.delete.name for one in request.writes if one.WhichOneof("act") == "delete"}
+            await self._retelling.shown(call, response, gone=deleted)
             return bytes(response.SerializeToString())
 
-        asked = COMMIT + request.SerializeToString(deterministic=True)
+        asked = COMMIT + canonical(self._resources.schema, request)
         return commit_pb.CommitResponse.FromString(
             await self._requests.answer(self._resources, call, request.request_id, asked, do, shown)
         )

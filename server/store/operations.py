@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from psycopg import sql
 
+from server.store.changes import PAGE_BYTES_MAX
 from server.store.pooled import Pool, transaction
 from server.store.transactions import Transaction
 
@@ -16,12 +17,19 @@ _KEEP = sql.SQL(
 
 _FIND = "select id, caller, done, payload from transom.operations where id = %s and create_time > now() - %s"
 
-# Newest first: their ids sort by time.
+# Newest first: their ids sort by time. One more is looked at than is asked for, and as many are read as are not too large.
 _LIST = """
-select id, caller, done, payload from transom.operations
-where (%(caller)s::text is null or caller = %(caller)s) and (%(done)s::bool is null or done = %(done)s)
-  and (%(before)s = '' or id < %(before)s) and create_time > now() - %(kept)s
-order by id desc limit %(limit)s
+select id, caller, done, payload, more from (
+    select *, sum(octet_length(payload)) over newest as bytes, row_number() over newest as place,
+           lead(id) over newest is not null as more
+    from (
+        select id, caller, done, payload from transom.operations
+        where (%(caller)s::text is null or caller = %(caller)s) and (%(done)s::bool is null or done = %(done)s)
+          and (%(before)s = '' or id < %(before)s) and create_time > now() - %(kept)s
+        order by id desc limit %(limit)s + 1
+    ) as found window newest as (order by id desc)
+) as measured
+where place <= %(limit)s and (bytes <= %(bytes)s or place = 1) order by id desc
 """
 
 _DELETE = "delete from transom.operations where id = %s and done returning id, caller, done, payload"
@@ -45,6 +53,14 @@ class StoredOperation:
     """google.longrunning.Operation, serialized."""
 
 
+@dataclass(frozen=True, slots=True)
+class ListedOperation(StoredOperation):
+    """One of a page."""
+
+    more: bool
+    """Whether there are others after it."""
+
+
 class StoredOperations:
     """Operations in Postgres. One is found for so long after it began."""
 
@@ -62,12 +78,12 @@ class StoredOperations:
             await cursor.execute(_FIND, [id, self._kept])
             return await cursor.fetchone()
 
-    async def list(self, caller: str | None, done: bool | None, before: str, limit: int) -> list[StoredOperation]:
-        """Operations of `caller` (None: of all), `done` or not (None: either), that began before that of the id `before`
-        (empty: all), newest first."""
+    async def list(self, caller: str | None, done: bool | None, before: str, limit: int) -> list[ListedOperation]:
+        """At most `limit` operations of `caller` (None: of all), `done` or not (None: either), that began before that of the id
+        `before` (empty: all), newest first; of PAGE_BYTES_MAX at most, but for the first."""
         asked = {"caller": caller, "done": done, "before": before, "limit": limit, "kept": self._kept}
-        async with transaction(self._pool, StoredOperation) as cursor:
-            await cursor.execute(_LIST, asked)
+        async with transaction(self._pool, ListedOperation) as cursor:
+            await cursor.execute(_LIST, asked | {"bytes": PAGE_BYTES_MAX})
             return await cursor.fetchall()
 
     async def delete(self, id: str) -> bool:

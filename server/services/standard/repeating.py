@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from server.engine.bodies import Body
 from server.engine.operations import Operations
+from server.engine.packed import canonical
 from server.engine.requests import Requests
 from server.engine.resources import Resources
 from server.engine.retelling import Retelling
@@ -76,10 +77,10 @@ class Repeating:
 
                 async def shown(reply: bytes) -> bytes:
                     message = answer.FromString(reply)
-                    await retelling.shown(call, message, judged=method.kind.standard)
+                    await retelling.shown(call, message, judged=method.kind.standard, gone=_deleted(method, request))
                     return bytes(message.SerializeToString(deterministic=True))
 
-                asked = [method.path.encode(), request.SerializeToString(deterministic=True)]
+                asked = [method.path.encode(), canonical(schema, request)]
                 if method.kind is Kind.UPDATE and (told := current().body) is not None:
                     asked.append(body.known(told))  # that something is null is said nowhere else
                 return await requests.answer(
@@ -109,6 +110,15 @@ class Repeating:
             return behavior
 
         return made
+
+
+def _deleted(method: Method, request: Any) -> set[str]:
+    """Names of what a request is to delete."""
+    if method.kind is Kind.DELETE:
+        return {request.name}
+    if method.kind is Kind.BATCH_DELETE:
+        return {one if isinstance(one, str) else one.name for one in getattr(request, method.requests_field)}
+    return set()
 
 
 def _alone(behavior: Behavior) -> Make:
