@@ -263,8 +263,8 @@ async def opened(
             replica_query_lane = QueryLane(settings.replica.get_secret_value(), settings.instance)
             stack.push_async_callback(replica_query_lane.close)
         queries = Queries(rules, query_lane, replica_query_lane, freshness, slow_lists.note)
-        resources = Resources(schema, records, queries, access, micros, settings.page_size, settings.page_size_max)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
+        resources = Resources(schema, records, queries, access, micros, **sizes, replaced=app.methods)
         requests = Requests(StoredRequests(identity, timedelta(hours=settings.request_hours)))
         kept_operations = StoredOperations(identity, timedelta(days=settings.operation_days))
         operations = Operations(resources, kept_operations, micros, **sizes)
@@ -416,7 +416,7 @@ async def opened(
             settings=settings,
             schema=schema,
             resources=resources,
-            aggregates=Aggregates(schema, resources.lists, queries, access),
+            aggregates=Aggregates(schema, resources.lists, queries, access, resources.methods),
             people=people,
             identities=identities,
             passkeys=passkeys,
@@ -622,7 +622,7 @@ class ApiServer:
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         data_pb2_grpc.add_DataServiceServicer_to_server(
-            DataService(parts.aggregates, parts.resources, Commits(parts.resources, parts.app.methods), parts.requests),
+            DataService(parts.aggregates, parts.resources, Commits(parts.resources), parts.requests),
             server,
         )
         if any(service.name == OPERATIONS for service in parts.schema.services):

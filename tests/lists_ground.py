@@ -71,7 +71,8 @@ class Catalog:
     async def aggregated(self, by: Caller, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to an Aggregate, as JSON."""
         self._says(by)
-        aggregates = Aggregates(catalog(), self.on.resources.lists, self.on.queries, self.on.resources.access)
+        over = self.on.resources
+        aggregates = Aggregates(catalog(), over.lists, self.on.queries, over.access, over.methods)
         said = json_format.ParseDict(request, data_pb2.AggregateRequest())
         answer = await aggregates.page(calling(), aggregate_messages.question(said))
         return json_format.MessageToDict(aggregate_messages.response(answer))

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.engine.access import Access, Asked, refused
+from server.engine.access import Access, Asked
 from server.engine.lists import Lists, Wanted
-from server.errors import Invalid, Refusal
+from server.engine.method_rules import MethodRules
+from server.errors import Invalid
 from server.query import groups, pages
 from server.query.groups import Grouping
 from server.schema.model import Kind, Resource, Schema
@@ -56,11 +57,12 @@ class Answer:
 class Aggregates:
     """The aggregates of one schema."""
 
-    def __init__(self, schema: Schema, lists: Lists, queries: Queries, access: Access) -> None:
+    def __init__(self, schema: Schema, lists: Lists, queries: Queries, access: Access, methods: MethodRules) -> None:
         self._schema = schema
         self._lists = lists
         self._queries = queries
         self._access = access
+        self._methods = methods
 
     async def page(self, call: Asked, question: Question) -> Answer:
         """A page of the groups that are asked for.
@@ -82,7 +84,8 @@ class Aggregates:
         )
         bound = _bound(resource, question)
         skip = _skip(pages.opened(question.token, bound))
-        await self._check_listed(call, resource, question.parent)
+        # Nobody counts what nobody was meant to list.
+        await self._methods.check(self._access, call, Kind.LIST, resource, parent=question.parent)
         asking = await self._access.listing(call, resource)
         wanted = Wanted(question.parent, deleted=question.deleted)
         selection = self._lists.selection(resource, below, asking, wanted, filters)
@@ -102,26 +105,6 @@ class Aggregates:
             why = "is that of several messages; say the message's full name" if found else "is no type of this schema"
             raise Invalid.field("type", why, "UNKNOWN_TYPE")
         return found[0]
-
-    async def _check_listed(self, call: Asked, resource: Resource, parent: str) -> None:
-        """Raises the refusal of who could not call the method that lists the resources, or of all but trusted callers where
-        there is none: nobody counts what nobody was meant to list."""
-        if call.caller.trusted:
-            return
-        why: Refusal = refused(call.caller, resource, "list")
-        for method in self._schema.methods():
-            if method.kind is not Kind.LIST or method.resource is not resource:
-                continue
-            request = self._schema.message_class(method.request)()
-            if "parent" in method.fields:
-                request.parent = parent
-            try:
-                if self._access.rule_of(method) is not None:
-                    await self._access.call(call, method, request)
-                return
-            except Refusal as refusal:
-                why = refusal
-        raise why
 
 
 def _skip(token: str) -> int:

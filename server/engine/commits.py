@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 from server.engine.access import absent
 from server.engine.decisions import Asked
 from server.engine.identity import etag_of, version_of
-from server.engine.method_rules import MethodRules
 from server.engine.resources import Call, Resources, stale
 from server.engine.transforms import TRANSFORMS_MAX, Transform
 from server.engine.undeletion import undelete
@@ -86,11 +85,10 @@ class Written:
 class Commits:
     """Commits of one schema's resources."""
 
-    def __init__(self, resources: Resources, replaced: Collection[str] = ()) -> None:
-        """`replaced` are full names of methods in whose place the app has functions of its own."""
+    def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._schema: Schema = resources.schema
-        self._methods = MethodRules(resources.schema, replaced)
+        self._methods = resources.methods
 
     def over(self, resources: Resources) -> Commits:
         """The same by another engine."""
@@ -124,7 +122,7 @@ class Commits:
                 with unit.part("delete"):
                     resource = self._of(write.name)
                     await self._methods.check(
-                        unit.resources,
+                        unit.resources.access,
                         call,
                         Kind.DELETE,
                         resource,
@@ -148,7 +146,7 @@ class Commits:
                 with unit.part("undelete"):
                     resource = self._of(write.name)
                     await self._methods.check(
-                        unit.resources, call, Kind.UNDELETE, resource, name=write.name, etag=write.etag
+                        unit.resources.access, call, Kind.UNDELETE, resource, name=write.name, etag=write.etag
                     )
                     payload = await undelete(unit.resources, call, resource, write.name, etag=write.etag)
                 return self._written(unit, resource, write.name, payload)
@@ -160,7 +158,7 @@ class Commits:
         resource, message = self._typed(write.message), _copy(write.message)
         with unit.part("create"):
             await self._methods.check(
-                unit.resources, call, Kind.CREATE, resource, message, parent=write.parent, id=write.id
+                unit.resources.access, call, Kind.CREATE, resource, message, parent=write.parent, id=write.id
             )
             payload = await unit.resources.create(
                 call, resource, write.parent, write.id, message, asked=Asked(message, prefix="resource")
@@ -174,7 +172,7 @@ class Commits:
         with unit.part("update"):
             touched = [*(write.paths or ()), *(one.path for one in write.transforms)] if write.paths else ()
             await self._methods.check(
-                unit.resources,
+                unit.resources.access,
                 call,
                 Kind.UPDATE,
                 resource,
@@ -197,7 +195,7 @@ class Commits:
     async def _verify(self, call: Call, write: Verify, unit: Unit) -> Written:
         """Holds for what the caller may get; who may not is told the same as where there is nothing."""
         resource = self._of(write.name)
-        await self._methods.check(unit.resources, call, Kind.GET, resource, name=write.name)
+        await self._methods.check(unit.resources.access, call, Kind.GET, resource, name=write.name)
         row = await unit.rely(resource, write.name)
         try:
             shown = row and await unit.resources.access.get(call, resource, write.name)

@@ -14,11 +14,13 @@ from server.engine.lists import Wanted
 from server.engine.resources import Call, Resources
 from server.errors import Denied, Invalid, NotFound, Refusal, Unauthenticated
 from server.query.filters import Filter
-from server.schema.model import Resource
+from server.schema.model import Kind, Resource
 from server.store.changes import Change, Outcome, Row
 
 PURGE_MAX = 10_000
 """Resources that one call purges, or counts."""
+LOOKED_MAX = 50_000
+"""Resources that one call looks at, whether the caller may delete them or not."""
 SAMPLE = 100
 """Names that are answered of what would be purged: the first in their order."""
 BITE = 200
@@ -35,10 +37,18 @@ class Purged:
 
 
 async def purge(
-    resources: Resources, call: Call, resource: Resource, parent: str, filter: str, *, force: bool = False
+    resources: Resources,
+    call: Call,
+    resource: Resource,
+    parent: str,
+    filter: str,
+    *,
+    force: bool = False,
+    asking: bool = False,
 ) -> Purged:
-    """Purges what meets the filter (`*`: everything) below the parent, as far as the caller may list and delete it; without
-    `force` nothing, but answers how many that would be, and names.
+    """Purges what meets the filter (`*`: everything) below the parent, as far as the caller may list and delete it, and by the
+    rule of the method that deletes one where that is to be asked; without `force` nothing, but answers how many that would
+    be, and names.
 
     Raises Invalid, NotFound where there is no such parent or the caller may not get it, Denied, Unauthenticated.
     """
@@ -48,14 +58,14 @@ async def purge(
     text = "" if filter.strip() == EVERYTHING else filter
     wanted = Wanted(parent, filter=text, deleted=True)
     check = resources.lists.filter(resource, text) if text else None
-    done, after = Purged(), ""
-    while done.count < PURGE_MAX:
+    done, after, looked = Purged(), "", 0
+    while done.count < PURGE_MAX and looked < LOOKED_MAX:
         found = await resources.lists.some(call, resource, wanted, after, BITE)
         if not found:
             return done
-        after = found[-1].name
+        after, looked = found[-1].name, looked + len(found)
         rows = await resources.records.find([(resource, one.name) for one in found], None)
-        mine = [row for row in rows if row is not None and await _may_go(resources, call, resource, row, check)]
+        mine = [row for row in rows if row is not None and await _may_go(resources, call, resource, row, check, asking)]
         mine = mine[: PURGE_MAX - done.count]
         if force:
             done.count += await _removed(resources, call, resource, mine)
@@ -65,10 +75,15 @@ async def purge(
     return done
 
 
-async def _may_go(resources: Resources, call: Call, resource: Resource, row: Row, check: Filter | None) -> bool:
+async def _may_go(
+    resources: Resources, call: Call, resource: Resource, row: Row, check: Filter | None, asking: bool
+) -> bool:
     """Whether the caller may delete what is there now, and it still meets the filter, as the caller sees it."""
     try:
         await resources.access.delete(call, resource, row)
+        if asking:
+            # With all that is below it.
+            await resources.methods.check_each(resources.access, call, Kind.DELETE, resource, name=row.name, force=True)
     except (NotFound, Denied, Unauthenticated):
         return False
     if check is None:

@@ -7,7 +7,7 @@ drive it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from server.engine.access import Access, absent
 from server.engine.decisions import Asked, Clock, Decisions, deleted, unreferable
 from server.engine.identity import version_of
 from server.engine.lists import Lists, Queries
+from server.engine.method_rules import MethodRules
 from server.errors import (
     VALUE_TAKEN,
     AlreadyExists,
@@ -82,8 +83,11 @@ class Resources:
         clock: Clock,
         page_size: int,
         page_size_max: int,
+        replaced: Collection[str] = (),
     ) -> None:
+        """`replaced` are full names of methods in whose place the app has functions of its own."""
         self.schema = schema
+        self.methods = MethodRules(schema, replaced)
         self.decisions = Decisions(schema, clock)
         self.records = records
         self.access = access
@@ -182,9 +186,11 @@ class Resources:
                     result, change = await self._decided(call, resource, there, message, paths, etag, asked)
                     if change is None or validate_only:
                         return result
-                    change = self.decisions.made(
-                        resource, self.decisions.parse(resource, change.payload), there.owner, call.origin
-                    )
+                    made = self.decisions.parse(resource, change.payload)
+                    # What it newly refers to is held until it is written.
+                    refers = change.refers
+                    change = self.decisions.made(resource, made, there.owner, call.origin)
+                    change = replace(change, refers=refers)
                     outcome = await self.records.write(change)
                     if outcome is Outcome.DONE:
                         return await self._shown(call, resource, self.decisions.parse(resource, change.payload), change)

@@ -11,7 +11,7 @@ from server.engine.identity import version_of
 from server.engine.resources import ATTEMPTS, Call, Resources, refusal, stale
 from server.engine.revisions import revision_id, snapshot
 from server.errors import Invalid, Stale
-from server.schema.model import Resource
+from server.schema.model import Kind, Resource
 from server.store.changes import Change, Outcome, Row
 
 _OWN = frozenset({"expire_time", "ttl"})
@@ -26,9 +26,11 @@ async def roll_back(
     *,
     etag: str = "",
     validate_only: bool = False,
+    asking: bool = False,
 ) -> tuple[bytes, bytes]:
     """The resource called `name`, serialized, as the caller may see it, once it is again what it was in the revision of that
-    id; and, serialized so, the revision that says it now: the new one, or that one where nothing had to be changed.
+    id; and, serialized so, the revision that says it now: the new one, or that one where nothing had to be changed. The rule of
+    the method that updates it is asked, too, where that is said.
 
     Raises Invalid, NotFound where the caller may not get the one or the other, Denied, Unauthenticated, Precondition where it is
     deleted, and Stale where `etag` is given and another change came first.
@@ -56,6 +58,12 @@ async def roll_back(
             kept |= _OWN if resource.expires else frozenset()
             result, change = decisions.update(resource, row, then, ["*"], etag="", origin=call.origin, kept=kept)
             await changing.check(result)
+            if asking:
+                before = decisions.parse(resource, row.payload)
+                paths = [f.name for f in resource.fields if getattr(before, f.name) != getattr(result, f.name)]
+                await resources.methods.check_each(
+                    access, call, Kind.UPDATE, resource, message=result, update_mask=paths, etag=etag
+                )
             if etag and version_of(etag) != row.version:
                 raise stale(resource, name)
             outcome = Outcome.DONE if change is None or validate_only else await records.write(change)

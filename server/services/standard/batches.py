@@ -36,6 +36,7 @@ def batch_get(resources: Resources, method: Method) -> Behavior:
     parsed = parser(resources, method, {"parent", *shaped}, checked=True)
     answered = _answering(resources, method)
     with_parent = "parent" in method.fields
+    asking = resources.access.rule_of(method) is None
 
     async def behavior(data: bytes, _: Any) -> bytes:
         call = calling()
@@ -43,6 +44,9 @@ def batch_get(resources: Resources, method: Method) -> Behavior:
         shape = shaping(request) if shaped else None
         names = list(getattr(request, field))
         parent = request.parent if with_parent else ""
+        if asking:
+            for name in names:
+                await resources.methods.check_each(resources.access, call, Kind.GET, resource, name=name)
         found = await batches.get_all(resources, call, resource, parent, names, field)
         return answered([shape(payload) for payload in found] if shape else found)
 
@@ -68,7 +72,7 @@ def batch(resources: Resources, method: Method) -> Write:
     resource, field = method.resource, method.requests_field
     assert resource is not None
     answered = _answering(resources, method)
-    several = _names(method) if method.each is None else _requests(resources, method, method.each)
+    several = _names(resources, method) if method.each is None else _requests(resources, method, method.each)
     has = method.fields.__contains__
 
     async def write(resources: Resources, call: Call, request: Any) -> bytes:
@@ -91,7 +95,7 @@ def _requests(resources: Resources, method: Method, each: Method) -> Callable[[C
     """Of a batch of requests."""
     resource, field = each.resource, method.requests_field
     assert resource is not None
-    write = _WRITES[each.kind](each)
+    write = _asking(resources, method, each.kind, _WRITES[each.kind](each))
     descriptor = resources.schema.message_class(each.request).DESCRIPTOR
     refuse = refusing(descriptor, {*SERVED[each.kind], each.resource_field, each.id_field})
     shared = [
@@ -131,11 +135,11 @@ def _requests(resources: Resources, method: Method, each: Method) -> Callable[[C
     return several
 
 
-def _names(method: Method) -> Callable[[Call, Any], _Several]:
+def _names(resources: Resources, method: Method) -> Callable[[Call, Any], _Several]:
     """Of a batch of names to delete."""
     resource, field = method.resource, method.requests_field
     assert resource is not None
-    write = deletion(method, answered=bool(method.items_field))
+    write = _asking(resources, method, Kind.DELETE, deletion(method, answered=bool(method.items_field)))
     with_parent = "parent" in method.fields
 
     def several(call: Call, request: Any) -> _Several:
@@ -165,6 +169,23 @@ _WRITES: dict[Kind, Callable[[Method], Write]] = {
     Kind.UPDATE: lambda each: change(each, lambda request: _paths(each, request)),
     Kind.DELETE: deletion,
 }
+
+
+def _asking(resources: Resources, method: Method, kind: Kind, write: Write) -> Write:
+    """The write of a batch; where that has no rule of its own, by that of the method which does it to one alone."""
+    resource = method.resource
+    assert resource is not None
+    if resources.access.rule_of(method) is not None:
+        return write
+
+    async def asking(resources: Resources, call: Call, request: Any) -> bytes:
+        if isinstance(request, Message):
+            await resources.methods.check_each(resources.access, call, kind, resource, request)
+        else:
+            await resources.methods.check_each(resources.access, call, kind, resource, **vars(request))
+        return await write(resources, call, request)
+
+    return asking
 
 
 def _paths(each: Method, request: Any) -> list[str] | None:

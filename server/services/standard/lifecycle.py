@@ -9,7 +9,7 @@ from server.engine.resources import Resources
 from server.engine.rollbacks import roll_back
 from server.engine.undeletion import undelete as undeleted
 from server.errors import Invalid
-from server.schema.model import Method
+from server.schema.model import Kind, Method
 from server.services.standard.parsing import Behavior, calling, parser
 
 
@@ -19,10 +19,13 @@ def undelete(resources: Resources, method: Method) -> Behavior:
     resource = method.resource
     assert resource is not None
     has = method.fields.__contains__
+    asking = resources.access.rule_of(method) is None
 
     async def behavior(data: bytes, _: Any) -> bytes:
         call = calling()
         request = parsed(data)
+        if asking:
+            await resources.methods.check_each(resources.access, call, Kind.DELETE, resource, name=request.name)
         return await undeleted(
             resources,
             call,
@@ -41,6 +44,7 @@ def purge(resources: Resources, method: Method) -> Behavior:
     resource, answer = method.resource, resources.schema.message_class(method.answer)
     assert resource is not None
     has = method.fields.__contains__
+    asking = resources.access.rule_of(method) is None
     with_sample = "purge_sample" in answer.DESCRIPTOR.fields_by_name
 
     async def behavior(data: bytes, _: Any) -> bytes:
@@ -48,7 +52,7 @@ def purge(resources: Resources, method: Method) -> Behavior:
         request = parsed(data)
         force = request.force and not (has("validate_only") and request.validate_only)
         parent = request.parent if has("parent") else ""
-        found = await purged(resources, call, resource, parent, request.filter, force=force)
+        found = await purged(resources, call, resource, parent, request.filter, force=force, asking=asking)
         reply = answer(purge_count=found.count)
         if with_sample:
             reply.purge_sample.extend(found.sample)
@@ -65,6 +69,7 @@ def rollback(resources: Resources, method: Method) -> Behavior:
     has = method.fields.__contains__
     kind = next(r for r in resources.schema.resources.values() if r.snapshot_of == resource.message)
     named_by_id = "revision_id" in method.fields
+    asking = resources.access.rule_of(method) is None
 
     async def behavior(data: bytes, _: Any) -> bytes:
         call = calling()
@@ -83,6 +88,7 @@ def rollback(resources: Resources, method: Method) -> Behavior:
             revision,
             etag=request.etag if has("etag") else "",
             validate_only=has("validate_only") and request.validate_only,
+            asking=asking,
         )
         return shown if method.answer == resource.message else made
 

@@ -11,7 +11,7 @@ from server.engine import views
 from server.engine.lists import Listing, Wanted
 from server.engine.resources import Resources
 from server.query.pages import frame, varint
-from server.schema.model import Method
+from server.schema.model import Kind, Method
 from server.services.standard.parsing import Behavior, calling, parser
 
 _ASKED = {
@@ -62,6 +62,7 @@ def _paged(resources: Resources, method: Method, asked: tuple[str, ...], *, ever
     parsed = parser(resources, method, {*_PAGED, *shaped, *(name for name, _ in served)}, checked=True)
     answered = _answering(reply, method.items_field)
     with_parent = "parent" in method.fields
+    asking = method.kind is Kind.SEARCH and resources.access.rule_of(method) is None
     total = _total(reply) is not None
 
     async def behavior(data: bytes, _: Any) -> bytes:
@@ -78,6 +79,8 @@ def _paged(resources: Resources, method: Method, asked: tuple[str, ...], *, ever
             total=total,
             **more,
         )
+        if asking:
+            await resources.methods.check_each(resources.access, call, Kind.LIST, resource, parent=wanted.parent)
         page = await resources.lists.page(call, resource, wanted)
         return answered(page, shape)
 
