@@ -8,12 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from server.engine.resources import Records
+from server.errors import Invalid
 from server.schema.model import Resource
 from server.store.changes import Act, Became, Change, Outcome, Page, Row, Shown
 from server.store.transactions import Transaction
 
 Key = tuple[str, str]
 """Message and name."""
+
+BYTES_MAX = 96 << 20
+"""What is held of one unit, about: what is stored, and what it becomes."""
+
+BYTES_LEAST = 128 << 10
+"""What a name counts at least, whether something is stored there or not: only of what is larger could be told that it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,15 @@ class Staging:
         self._felled: list[str] = []
         self.staged: list[Staged] = []
         self.extra: list[tuple[str, Sequence[Any]]] = []
+        self._size = 0
         self.part = ""
         """The part of the request that is being decided."""
 
     def know(self, rows: Mapping[Key, Row | None]) -> None:
-        """What is stored, as it was read or is locked."""
+        """What is stored, as it was read or is locked. Raises Invalid where that is too much."""
         self._rows |= rows
+        for row in rows.values():
+            self._hold(max(BYTES_LEAST, len(row.payload) if row else 0))
 
     def row(self, resource: Resource, name: str) -> Row | None:
         """What is known of a resource that was read or changed here."""
@@ -93,6 +103,7 @@ class Staging:
                 self._rows |= dict.fromkeys([k for k in self._rows if k[1].startswith(f"{change.name}/")])
         else:
             self._rows[key] = replace(row, payload=change.payload, version=change.version)
+        self._hold(len(change.payload))
         self.staged.append(Staged(change, self.part))
         return Outcome.DONE
 
@@ -124,6 +135,11 @@ class Staging:
     def transaction(self, *, rehearsal: bool = False) -> AbstractAsyncContextManager[Transaction]:
         """There is none yet. Raises RuntimeError."""
         raise RuntimeError("what is gathered has no transaction yet")
+
+    def _hold(self, size: int) -> None:
+        self._size += size
+        if self._size > BYTES_MAX:
+            raise Invalid("All of it together is too large; ask for less at once.", reason="UNIT_TOO_LARGE")
 
     def _fell(self, name: str) -> bool:
         return any(name.startswith(prefix) for prefix in self._felled)

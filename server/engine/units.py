@@ -32,6 +32,9 @@ ATTEMPTS = 4
 """How often a unit is decided where others change at the same time what it changes: the first time on what was read, then on
 what is locked."""
 
+SLICE = 50
+"""Resources that are read at once: what is too much is noticed before all of it is in memory."""
+
 PATIENCE = 5.0
 """Seconds after which it is not decided again."""
 
@@ -72,9 +75,17 @@ class Unit:
             self._relied[resource.message, name] = resource, name, row, self._staging.part
         return row
 
-    def know(self, names: Sequence[Name], rows: Sequence[Row | None]) -> None:
-        """What is stored."""
-        self._staging.know({(resource.message, name): row for (resource, name), row in zip(names, rows, strict=True)})
+    async def know(
+        self, names: Sequence[Name], read: Callable[[Sequence[Name]], Awaitable[Sequence[Row | None]]]
+    ) -> None:
+        """Reads what is stored, in one order. Raises Invalid where that is too much."""
+        ordered = sorted(names, key=_order)
+        for start in range(0, len(ordered), SLICE):
+            some = ordered[start : start + SLICE]
+            rows = await read(some)
+            self._staging.know(
+                {(resource.message, name): row for (resource, name), row in zip(some, rows, strict=True)}
+            )
 
     async def carry_out(
         self, transaction: Transaction, extra: Sequence[Statement]
@@ -147,13 +158,13 @@ class Units:
 
         `names` are of what it is going to read and change, as far as that is known. It may be called again, with a new
         unit, where others changed that meanwhile. Raises what `act` raises, and what the store finds: NotFound,
-        AlreadyExists, Precondition, Stale.
+        AlreadyExists, Precondition, Stale; and Invalid where what is there, or what it becomes, is too much at once.
         """
         begun = self._clock()
         wanted = dict.fromkeys(names)
         async with AsyncExitStack() as turns:
             # Who changes one of them in this process waits here, where that is cheap; all take their turns in one order.
-            for resource, name in sorted(wanted, key=lambda n: (n[0].message, n[1])):
+            for resource, name in sorted(wanted, key=_order):
                 await turns.enter_async_context(self._records.turn(resource, name))
             for attempt in range(ATTEMPTS):
                 try:
@@ -180,11 +191,11 @@ class Units:
     ) -> tuple[T, Refusal | None, Name | None]:
         unit = Unit(self.resources)
         if not locked:
-            unit.know(names, await self._records.find(names, None) if names else ())
+            await unit.know(names, lambda some: self._records.find(some, None))
             answer = await act(unit)
         async with self._records.transaction(rehearsal=rehearsal) as transaction:
             if locked:
-                unit.know(names, await transaction.lock(names, Lock.CHANGE))
+                await unit.know(names, lambda some: transaction.lock(some, Lock.CHANGE))
                 answer = await act(unit)
             refused, again = await unit.carry_out(transaction, extra(answer))
             if refused is not None:
@@ -200,6 +211,10 @@ def too_large() -> Invalid:
     return Invalid(
         f"The answer would be larger than {PAGE_BYTES_MAX} bytes; ask for fewer at once.", reason="ANSWER_TOO_LARGE"
     )
+
+
+def _order(name: Name) -> tuple[str, str]:
+    return name[0].message, name[1]
 
 
 def _again(outcome: Became, resource: Resource, name: str) -> Name | None:
