@@ -99,12 +99,14 @@ def test_what_must_stay_stays(here: Depot, ada: Client, store: str, road: str) -
     items = [here.item(ada, store, supplier=supplier)["name"] for _ in range(2)]
     refused = here.ask(ada, road, "DeleteSupplier", name=supplier)
     assert refused == Refused("FAILED_PRECONDITION", "REFERRED_TO")
-    assert dict(refused.metadata) == {"name": supplier, "count": "2", "types": "depot.test/Item"}
-    assert not any(item in refused.message for item in items)
+    assert dict(refused.metadata) == {"name": supplier}, (
+        "what refers to it may be hidden, how much it is and of which type"
+    )
+    assert not any(told in refused.message for told in (*items, "Item", "2 "))
     batch = here.ask(ada, road, "BatchDeleteSuppliers", names=[here.supplier(ada), supplier])
     assert (batch.reason, dict(batch.metadata)["part"]) == ("REFERRED_TO", "names[1]")
     here.ask(ada, road, "UpdateItem", item={"name": items[0]}, updateMask="supplier")
-    assert dict(here.ask(ada, road, "DeleteSupplier", name=supplier).metadata)["count"] == "1"
+    assert here.ask(ada, road, "DeleteSupplier", name=supplier).reason == "REFERRED_TO"
     here.ask(ada, road, "DeleteItem", name=items[1])
     assert here.ask(ada, road, "DeleteSupplier", name=supplier) == {}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from server.engine.decisions import Decisions
 from server.engine.identity import etag_of
+from server.engine.referring import REFERRED_TO, Referring
 from server.engine.resources import Records
 from server.engine.trees import lower
 from server.errors import Refusal
@@ -37,6 +38,7 @@ class Endings:
     ) -> None:
         self._schema = schema
         self._decisions = decisions
+        self._referring = Referring(schema, decisions)
         self._records = records
         self._clock = clock
 
@@ -80,7 +82,10 @@ class Endings:
         return done
 
     async def _felled(self, change: Change, until: float) -> bool:
-        """Whether a resource is removed with what lives below it: first what lives lowest, so that nothing of it takes long."""
+        """Whether a resource is removed with what lives below it: first what lives lowest, so that nothing of it takes long.
+        What must stay, stays whole."""
+        if await self._kept(change):
+            return False
         for kind in reversed(lower(self._schema, change.resource)):
             after = True
             while after:
@@ -93,6 +98,15 @@ class Endings:
                 after = any(outcome is Outcome.DONE for outcome in outcomes)
         whole = self._removal(change.resource, change.name, change.expected or 0, change.verb, force=True)
         return await self._records.write(whole) is Outcome.DONE
+
+    async def _kept(self, change: Change) -> bool:
+        """Whether something elsewhere refers to it, or to what lives below it, and keeps it."""
+        if not self._referring.into(change.resource):
+            return False
+        whole = self._removal(change.resource, change.name, change.expected or 0, change.verb, force=True)
+        async with self._records.transaction(rehearsal=True) as transaction:
+            found = await self._referring.of(transaction, whole)
+        return isinstance(found, Refusal) and found.reason == REFERRED_TO
 
     async def _carried_out(self, transaction: Transaction, changes: Sequence[Change]) -> list[object]:
         """What became of each, whatever became of the others."""

@@ -9,7 +9,7 @@ RESTRICT keeps it from being deleted softly, all else happens when it goes for g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.engine.decisions import Decisions, deleted, unreferable
@@ -18,6 +18,7 @@ from server.errors import Precondition, Refusal
 from server.schema.model import Field, OnDelete, Resource, Schema
 from server.store import referring
 from server.store.changes import Act, Change, Row
+from server.store.statements import attached_to
 from server.store.transactions import Lock, Transaction
 
 AFFECTED_MAX = 2_000
@@ -25,6 +26,9 @@ AFFECTED_MAX = 2_000
 
 AFFECTED_MAX_REGARDLESS = 100_000
 """The same where there is nobody to be refused: when an account ends."""
+
+REFERRED_TO = "REFERRED_TO"
+"""Why something must stay: RESTRICT."""
 
 _SOFT = (Act.MARK, Act.MARK_TREE)
 _WHOLE = (Act.REMOVE_TREE, Act.MARK_TREE)
@@ -88,12 +92,19 @@ class Referring:
             for message, resource in schema.resources.items()
         }
         """Of each message: what may live below it and be referred to."""
+        self._attached = {
+            message: [r for r in attached_to(schema, resource) if r.message in self._into]
+            for message, resource in schema.resources.items()
+        }
+        """The same of what goes with it even without `force`."""
 
     def concerns(self) -> Iterable[tuple[str, Act]]:
         """Deletions of what may be referred to. Changes with references of their own say so themselves."""
         for message, below in self._below.items():
             if message in self._into:
-                yield from ((message, act) for act in (Act.REMOVE, Act.MARK))
+                yield message, Act.MARK
+            if message in self._into or self._attached[message]:
+                yield message, Act.REMOVE
             if message in self._into or below:
                 yield from ((message, act) for act in _WHOLE)
 
@@ -123,7 +134,9 @@ class Referring:
         fresh: list[tuple[Resource, list[str]]] = [(change.resource, [change.name])]
         fall.going[change.resource.message, change.name] = change.resource
         if whole:
-            fresh += await self._lower(transaction, change, fall, soft=soft)
+            fresh += await self._lower(transaction, change, fall, self._below, soft=soft)
+        elif not soft:
+            fresh += await self._lower(transaction, change, fall, self._attached, soft=False)
         while fresh and not fall.full:
             resource, names = fresh.pop()
             for referrer in self._into.get(resource.message, ()):
@@ -136,9 +149,8 @@ class Referring:
                 metadata={"name": change.name},
                 resource=(change.resource.type, change.name),
             )
-        kept = [resource for (_, name), resource in fall.kept.items() if not fall.goes(resource, name)]
-        if kept:
-            return _referred_to(change, kept)
+        if any(not fall.goes(resource, name) for (_, name), resource in fall.kept.items()):
+            return _referred_to(change)
         return [] if soft else self._changes(change, fall)
 
     async def _referred(
@@ -161,7 +173,7 @@ class Referring:
                     if self._schema.children_of(resource):
                         fall.roots.append(row.name)
                         whole = self._felled(resource, row.name, change)
-                        fresh += await self._lower(transaction, whole, fall, soft=False)
+                        fresh += await self._lower(transaction, whole, fall, self._below, soft=False)
             elif referrer.on_delete is OnDelete.RESTRICT and not change.regardless:
                 fall.kept[key] = resource
             else:
@@ -171,12 +183,19 @@ class Referring:
         return fresh
 
     async def _lower(
-        self, transaction: Transaction, change: Change, fall: _Fall, *, soft: bool
+        self,
+        transaction: Transaction,
+        change: Change,
+        fall: _Fall,
+        kinds: Mapping[str, Sequence[Resource]],
+        *,
+        soft: bool,
     ) -> list[tuple[Resource, list[str]]]:
-        """Notes what lives below one that goes and may be referred to."""
-        await transaction.lock_below(change)  # nobody adds to it from here on
+        """Notes what of these kinds lives below one that goes."""
+        if change.act in _WHOLE:
+            await transaction.lock_below(change)  # nobody adds to it from here on
         fresh: list[tuple[Resource, list[str]]] = []
-        for resource in self._below[change.resource.message]:
+        for resource in kinds[change.resource.message]:
             if soft and not resource.soft_delete:
                 continue  # it stays as it is
             names = await referring.below(transaction, resource, change.name, fall.most + 1, live=soft)
@@ -205,13 +224,11 @@ class Referring:
         return self._decisions.delete(resource, name, etag="", force=force, origin=change.origin)
 
 
-def _referred_to(change: Change, kept: Sequence[Resource]) -> Precondition:
-    """Says how many there are and of which types; not which, as the caller may not be allowed to see them."""
-    counts = {resource.type: sum(one is resource for one in kept) for resource in kept}
-    told = ", ".join(f"{count} of type {type}" for type, count in sorted(counts.items()))
+def _referred_to(change: Change) -> Precondition:
+    """Says neither what refers to it nor how much that is: the caller may not be allowed to see any of it."""
     return Precondition(
-        f"{change.name} is referred to by {len(kept)} resource{'s' if len(kept) > 1 else ''}: {told}.",
-        reason="REFERRED_TO",
-        metadata={"name": change.name, "count": str(len(kept)), "types": ",".join(sorted(counts))},
+        f"{change.name} is referred to by what keeps it.",
+        reason=REFERRED_TO,
+        metadata={"name": change.name},
         resource=(change.resource.type, change.name),
     )
