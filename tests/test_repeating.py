@@ -17,6 +17,7 @@ from server.engine.resources import Resources
 from server.errors import Invalid, Refusal, Stale
 from server.schema.model import Resource
 from server.store.changes import Outcome
+from server.store.operations import StoredOperations
 from server.store.requests import StoredRequests
 
 Do = Callable[[Resources], Awaitable[bytes]]
@@ -180,3 +181,26 @@ def test_what_fails_after_the_write_takes_it_back(at: Database) -> None:
             assert await on.records.latest(server.shelf, "shelves/large") is None
 
     run(test())
+
+
+def test_a_sweep_goes_on_until_all_is_gone_that_is_old(at: Database) -> None:
+    """Whatever comes a minute, as much goes."""
+    at.sql(
+        "insert into transom.requests (caller, id, digest, reply, create_time)"
+        " select 'users/old', i::text, '', '', now() - interval '25 hours' from generate_series(1, 25) as i"
+    )
+    at.sql(
+        "insert into transom.operations (id, caller, done, payload, create_time)"
+        " select lpad(i::text, 20, 'o'), 'users/old', i > 1, '', now() - interval '25 hours' from generate_series(1, 25) as i"
+    )
+    at.sql("insert into transom.requests (caller, id, digest, reply) values ('users/old', 'new', '', '')")
+
+    async def test() -> None:
+        async with engine(at) as on:
+            day = timedelta(hours=24)
+            assert await StoredRequests(on.pool, day).sweep(10) == 25
+            assert await StoredOperations(on.pool, day).sweep(10) == 24
+
+    run(test())
+    assert at.sql("select id from transom.requests where caller = 'users/old'") == [("new",)]
+    assert at.sql("select done from transom.operations where caller = 'users/old'") == [(False,)]

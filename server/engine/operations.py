@@ -132,7 +132,7 @@ class Operations:
         await self._mine(call.caller, name, "cancel")
 
     async def sweep(self) -> int:
-        """Deletes some of the operations that were done too long ago; how many it were."""
+        """Deletes the operations that were done too long ago; how many it were."""
         return await self._stored.sweep()
 
     async def _mine(self, caller: Caller, name: str, action: str = "get") -> StoredOperation:

@@ -104,7 +104,7 @@ class Requests:
         return reply
 
     async def sweep(self) -> int:
-        """Deletes some of the requests that are too old to count; how many it were."""
+        """Deletes the requests that are too old to count; how many it were."""
         return await self._stored.sweep()
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from psycopg import sql
 
 from server.store.changes import PAGE_BYTES_MAX
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, swept, transaction
 from server.store.transactions import Transaction
 
 _KEEP = sql.SQL(
@@ -92,8 +92,6 @@ class StoredOperations:
             await cursor.execute(_DELETE, [id])
             return await cursor.fetchone() is not None
 
-    async def sweep(self, limit: int = 1000) -> int:
-        """Deletes at most `limit` that were done too long ago; how many it were."""
-        async with transaction(self._pool, StoredOperation) as cursor:
-            await cursor.execute(_SWEEP, [self._kept, limit])
-            return cursor.rowcount
+    async def sweep(self, bite: int = 1000) -> int:
+        """Deletes those that were done too long ago, `bite` at once; how many it were."""
+        return await swept(self._pool, _SWEEP, self._kept, bite)

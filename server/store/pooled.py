@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, TypeVar
+from datetime import timedelta
+from typing import Any, TypeAlias, TypeVar, cast
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
@@ -21,6 +23,9 @@ Row = TypeVar("Row")
 
 PATIENCE = 3.0
 """Seconds to wait for a connection of the pool."""
+
+SWEEP_SECONDS = 30.0
+"""How long one sweep goes on: whoever sweeps has more to do."""
 
 
 @asynccontextmanager
@@ -51,3 +56,16 @@ async def all_of(cursor: AsyncCursor[Any], statements: Iterable[Statement]) -> N
     """Runs statements of somebody else's in the cursor's transaction."""
     for statement, parameters in statements:
         await cursor.execute(statement, parameters)
+
+
+async def swept(pool: Pool, delete: str, older: timedelta, bite: int) -> int:
+    """Deletes all that is older than so long by a statement that deletes so much of it (its parameters: `older`, `bite`), each
+    time in a transaction of its own; how many rows it were. What is left after SWEEP_SECONDS is for the next sweep."""
+    until, done = time.monotonic() + SWEEP_SECONDS, 0
+    while time.monotonic() < until:
+        async with transaction(pool, object) as cursor:
+            await cursor.execute(cast(Any, delete), [older, bite])
+            done += cursor.rowcount
+            if cursor.rowcount < bite:
+                break
+    return done

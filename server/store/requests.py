@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from prometheus_client import Counter
 from psycopg import sql
 
-from server.store.pooled import Pool, transaction
+from server.store.pooled import Pool, swept
 from server.store.transactions import Transaction
 
 REPEATED = Counter(
@@ -74,8 +74,6 @@ class StoredRequests:
         """Keeps what is answered, if the transaction is committed."""
         await within.rows(_KEEP, [caller, id, answered.digest, answered.reply])
 
-    async def sweep(self, limit: int = 1000) -> int:
-        """Deletes at most `limit` that are too old to count; how many it were."""
-        async with transaction(self._pool, Answered) as cursor:
-            await cursor.execute(_SWEEP, [self._kept, limit])
-            return cursor.rowcount
+    async def sweep(self, bite: int = 1000) -> int:
+        """Deletes those that are too old to count, `bite` at once; how many it were."""
+        return await swept(self._pool, _SWEEP, self._kept, bite)
