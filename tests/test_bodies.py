@@ -192,6 +192,16 @@ def test_names_in_bodies_of_transoms_own_methods_are_looked_at_too(here: Desk) -
     assert answer == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("pasword",))
 
 
+def test_names_that_no_message_has_are_told_in_what_may_be_of_any_type(here: Desk) -> None:
+    def committed(**more: Any) -> Any:
+        note = {"@type": "type.googleapis.com/desk.v1.Note", "title": "t", "longText": "l", **more}
+        return here.people.nobody.post("data:commit", writes=[{"create": {"resource": note}}])
+
+    answer = committed(titel="x", place={"city": "Ulm"})
+    assert answer == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("writes.create.resource.titel",))
+    assert committed(place={"city": "Ulm"}).code == "UNAUTHENTICATED"
+
+
 def test_a_mask_keeps_the_letters_of_keys(here: Desk, who: Client) -> None:
     name = note(here, who, labels={"Ein Wört": "1", "a,B": "2", "_ein": "3", "eins": "4"}, longText="t")
     mask = quote("labels.`Ein Wört`,labels.`a,B`,longText,labels.eins")

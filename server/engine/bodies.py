@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorSet
 
 from server.errors import VIOLATIONS_MAX, Invalid, Violation
 from server.schema.columns import is_map
@@ -42,6 +44,7 @@ class Body:
         self._request = schema.pool.FindMessageTypeByName(method.request)
         self._bodies = method.bodies
         self._resource_field = method.resource_field
+        self._names = _names(schema.image)
 
     def check(self, told: str) -> None:
         """Raises Invalid for names that the schema does not know, or knows as one and the same."""
@@ -102,7 +105,7 @@ class Body:
         """Which of the bodies of its bindings it is: the first that knows all the names. Raises Invalid where none does."""
         found: list[Violation] = []
         for body in self._bodies or ("",):
-            unknown = list(_unknown(tree, *self._root(body)))
+            unknown = list(_unknown(tree, *self._root(body), self._names))
             if not unknown:
                 return body
             found = found or unknown
@@ -152,8 +155,25 @@ def _fields(message: Descriptor) -> dict[str, FieldDescriptor]:
     return {name: field for field in message.fields for name in (field.json_name, field.name)}
 
 
-def _unknown(tree: Tree, message: Descriptor | None, path: str) -> Iterator[Violation]:
-    """Names that are not of the message's fields, or that are two names of one."""
+@lru_cache(maxsize=4)
+def _names(image: bytes) -> frozenset[str]:
+    """The names of all fields that any message of a schema's image has, by which an Any may have them."""
+
+    def of(messages: Iterable[DescriptorProto]) -> Iterator[str]:
+        for message in messages:
+            yield from (name for field in message.field for name in (field.name, field.json_name))
+            yield from of(message.nested_type)
+
+    return frozenset(name for file in FileDescriptorSet.FromString(image).file for name in of(file.message_type))
+
+
+def _unknown(tree: Tree, message: Descriptor | None, path: str, anywhere: frozenset[str]) -> Iterator[Violation]:
+    """Names that are not of the message's fields, or that are two names of one. Of an Any, whose type is not told, those that
+    no message has `anywhere`; it is not looked at further in."""
+    if message is not None and message.full_name == "google.protobuf.Any":
+        for name in tree.keys() - anywhere - {"@type", "value"}:
+            yield Violation(f"{path}{_shown(name)}", "is a field of no message", "UNKNOWN_FIELD")
+        return
     if message is not None and (message.full_name.startswith(_WHOLE) or message.full_name == "google.api.HttpBody"):
         return
     fields, seen = _fields(message) if message is not None else {}, set()
@@ -171,9 +191,9 @@ def _unknown(tree: Tree, message: Descriptor | None, path: str) -> Iterator[Viol
                 holder = field.message_type.fields_by_name["value"]
                 for key, value in below.items():
                     if isinstance(value, dict) and holder.message_type is not None:
-                        yield from _unknown(value, holder.message_type, f"{path}{field.name}[{_shown(key)}].")
+                        yield from _unknown(value, holder.message_type, f"{path}{field.name}[{_shown(key)}].", anywhere)
             elif isinstance(below, dict) and field.message_type is not None:
-                yield from _unknown(below, field.message_type, f"{path}{field.name}.")
+                yield from _unknown(below, field.message_type, f"{path}{field.name}.", anywhere)
 
 
 def _shown(name: str) -> str:
