@@ -252,6 +252,6 @@ def test_the_mail_catcher_keeps_the_newest(tmp_path: Path, monkeypatch: pytest.M
 def test_the_replica_streams_and_says_how_far_behind_it_is(components: Stack) -> None:
     found = health.examine(components)
     assert found.good
-    assert found.replica
-    assert found.replica.streaming
-    assert found.replica.lag_seconds is not None
+    assert found.replication is not None
+    assert (found.replication.primary, found.replication.streaming) == ("postgres-1", True)
+    assert not found.replication.synchronous
