@@ -102,7 +102,7 @@ def test_what_must_stay_stays(here: Depot, ada: Client, store: str, road: str) -
     assert dict(refused.metadata) == {"name": supplier}, (
         "what refers to it may be hidden, how much it is and of which type"
     )
-    assert not any(told in refused.message for told in (*items, "Item", "2 "))
+    assert not any(told in refused.message for told in (*items, "Item"))
     batch = here.ask(ada, road, "BatchDeleteSuppliers", names=[here.supplier(ada), supplier])
     assert (batch.reason, dict(batch.metadata)["part"]) == ("REFERRED_TO", "names[1]")
     here.ask(ada, road, "UpdateItem", item={"name": items[0]}, updateMask="supplier")

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import library_ground as ground
+import pytest
 from google.protobuf import json_format
 from library_ground import asynchronous, database, engine
 
 from deploy.native.stack import Stack
 from server.caller import Caller
+from server.engine import purges
 from server.engine.lists import Wanted
 from server.engine.method_rules import MethodRules
 from server.errors import Denied
@@ -144,6 +146,10 @@ async def test_what_one_method_denies_no_other_does(components: Stack) -> None:
         assert await notes.denied("SearchNotes")
         staff = replace(BOB, roles=frozenset({"staff"}))
         assert len((await notes.ask(staff, "SearchNotes"))["notes"]) == 4
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(purges, "BITE", 1)
+            patch.setattr(purges, "LOOKED_MAX", 2)
+            assert (await notes.ask(BOB, "PurgeNotes", filter="*"))["purgeCount"] == 1, "two were looked at"
         assert (await notes.ask(BOB, "PurgeNotes", filter="*", force=True))["purgeCount"] == 3, "all but the kept one"
         assert await notes.on.records.latest(notes.on.schema.resources["n.v1.Note"], "notes/kept") is not None
 
