@@ -27,9 +27,7 @@ class Site:
         self._root = key(people, "service")
         self.name = f"sites/s{secrets.token_hex(5)}"
         self.manager, self.inspector, self.stranger = (people.person(verified=True) for _ in range(3))
-        self.make(
-            f"sites?siteId={self.name[6:]}", {"displayName": "Pier 4", "timeZone": "UTC"}
-        )
+        self.make(f"sites?siteId={self.name[6:]}", {"displayName": "Pier 4", "timeZone": "UTC"})
         for who, role in ((self.manager, "MANAGER"), (self.inspector, "INSPECTOR")):
             self.make(f"{self.name}/members?memberId={who.id}", {"user": who.user, "role": role})
         made = self.make(

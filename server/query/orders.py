@@ -265,7 +265,11 @@ def _plain(kind: Kind, value: Any) -> str:
 
 
 def _is_form(kind: str, value: Any) -> bool:
-    if not isinstance(value, str) or len(value) > 4 * TEXT_MOST or not re.fullmatch(_FORMS[kind], value, re.DOTALL | re.ASCII):
+    if (
+        not isinstance(value, str)
+        or len(value) > 4 * TEXT_MOST
+        or not re.fullmatch(_FORMS[kind], value, re.DOTALL | re.ASCII)
+    ):
         return False
     if kind == "bigint":
         return -(2**63) <= int(value) < 2**63
