@@ -71,6 +71,7 @@ generate = $(BIN)/python -m grpc_tools.protoc -I proto -I .transom/third_party \
 
 .PHONY: third_party
 third_party:
+	@rm -rf .transom/third_party
 	@$(BIN)/python -c "from pathlib import Path; from server.schema.compilation import export_shared; \
 		export_shared(Path('.transom/third_party'))"
 
