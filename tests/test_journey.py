@@ -541,6 +541,35 @@ def streaming(stack: Stack) -> bool:
     return now is not None and now.streaming
 
 
+def test_writes_that_wait_for_a_replica_that_is_away_can_be_let_go(stack: Stack, web: Web, taken: str) -> None:
+    postgres = stack.topology.postgres
+    wait_for_replica(postgres, wanted=True)
+    until(lambda: replication(stack.env["TRANSOM_POSTGRES"]).synchronous)  # type: ignore[union-attr]
+    replica = next(name for name in NODES if name != postgres.leader)
+    with postgres.superuser(replica) as database:
+        receiver = database.execute("select pid from pg_stat_wal_receiver").fetchone()
+    assert receiver is not None
+    os.kill(receiver[0], signal.SIGSTOP)  # it receives nothing, and nobody starts it again
+    try:
+        with httpx.Client(base_url=stack.edge, headers=dict(web.http.headers), timeout=60) as http:
+            id, member = _member()
+            answers: list[int] = []
+            path = f"/v1/{taken}/members?memberId={id}"
+            writing = threading.Thread(target=lambda: answers.append(http.post(path, json=member).status_code))
+            writing.start()
+            with psycopg.connect(stack.env["TRANSOM_POSTGRES"], autocommit=True) as database:
+                waits = "select 1 from pg_stat_activity where wait_event = 'SyncRep'"
+                until(lambda: database.execute(waits).fetchone())
+            assert not answers
+            wait_for_replica(postgres, wanted=False)
+            writing.join(30)
+            assert answers == [200]
+    finally:
+        os.kill(receiver[0], signal.SIGCONT)
+        wait_for_replica(postgres, wanted=False)
+    until(lambda: streaming(stack))
+
+
 @pytest.mark.parametrize("harm", [killed, switched, lost], ids=lambda harm: harm.__name__)
 def test_acknowledged_writes_survive_the_primary(
     harm: Callable[[Stack], None], stack: Stack, web: Web, taken: str

@@ -8,6 +8,7 @@ stack finishes what was left undone (`Postgres._after`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -81,16 +82,9 @@ def _replayed(postgres: Postgres, name: str) -> None:
 
 
 def wait_for_replica(postgres: Postgres, *, wanted: bool) -> None:
-    """Makes commits wait until the replica has them on its disk, too; or no longer. Of both servers, whoever leads.
-
-    Raises FailoverError where one of them does not answer.
-    """
-    names = f"FIRST 1 ({', '.join(chr(34) + name + chr(34) for name in NODES)})" if wanted else ""
-    try:
-        for name in NODES:
-            with postgres.superuser(name) as db:
-                db.execute("set synchronous_commit = local")
-                db.execute(psycopg.sql.SQL("alter system set synchronous_standby_names = {}").format(names))
-                db.execute("select pg_reload_conf()")
-    except psycopg.Error as away:
-        raise FailoverError(f"{name} does not answer; both must be told: {away}") from away
+    """Makes commits wait until the replica has them on its disk, too; or no longer, also while the replica is away and they
+    wait for ever. It holds for both servers, whoever leads: for one that does not run, from when it starts."""
+    postgres.wait(wanted)
+    for name in NODES:
+        with contextlib.suppress(psycopg.Error), postgres.superuser(name) as db:
+            db.execute("select pg_reload_conf()")

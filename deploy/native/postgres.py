@@ -44,6 +44,7 @@ hot_standby = on
 hot_standby_feedback = on
 password_encryption = scram-sha-256
 log_min_messages = warning
+include_if_exists = '../synchronous.conf'
 """
 
 LEADER_SECONDS = 60.0
@@ -70,6 +71,12 @@ class Postgres:
     def lead(self, name: str) -> None:
         """Writes down who leads from now on."""
         replace(self.folder / "leader", name, mode=0o644)
+
+    def wait(self, wanted: bool) -> None:
+        """Writes down whether commits wait for the replica: read by either server when it starts or is told to look."""
+        names = ", ".join(f'"{name}"' for name in NODES)
+        text = f"synchronous_standby_names = 'FIRST 1 ({names})'\n" if wanted else ""
+        replace(self.folder / "synchronous.conf", text, mode=0o644)
 
     def data(self, name: str) -> Path:
         """The data folder of one of the two."""
