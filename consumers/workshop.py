@@ -29,7 +29,7 @@ class Workshop:
         """A unit of work by the system, whose events carry on the request and trace of `event`."""
         parts = self.parts
         call = Call(SYSTEM, event.request_id, event.traceparent)
-        return Work(call, parts.resources, parts.files, parts.people.accounts)
+        return Work(call, parts.resources, parts.files, parts.people.accounts, templates=parts.templates)
 
 
 @asynccontextmanager

@@ -30,6 +30,7 @@ from transom.data.v1 import data_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
+from server.apps.templates import Templates
 from server.engine.access import Access
 from server.engine.account_data import AccountData
 from server.engine.accounts import Accounts
@@ -195,6 +196,8 @@ class Parts:
     pool: Pool
     """Of units of work; what must be in one transaction with them uses it, too."""
     app: App
+    templates: Templates
+    """The app's mails."""
     sweeps: Mapping[str, Callable[[], Awaitable[int]]]
     """What removes some of what is left behind, by what it removes; how much it was."""
 
@@ -217,6 +220,7 @@ async def opened(
     rules = rules_of(schema)
     async with AsyncExitStack() as stack:
         app = load(settings.app, schema, functions)
+        templates = Templates.of(settings.app, app=settings.relying_party_name, url=settings.public_url).sound()
         dsn = settings.postgres.get_secret_value()
         primary = Lane(dsn, settings.instance, LANE_CONNECTIONS)
         stack.push_async_callback(primary.close)
@@ -437,6 +441,7 @@ async def opened(
             presence=presence,
             pool=pool,
             app=app,
+            templates=templates,
             sweeps={
                 "sessions": sessions.sweep,
                 "words": words.sweep,
@@ -646,7 +651,7 @@ class ApiServer:
     def _add_app(self, parts: Parts) -> None:
         repeating = Repeating(parts.resources, parts.requests, parts.operations)
         standard = StandardMethods(parts.resources, repeating)
-        custom = CustomMethods(parts.resources, parts.files, parts.people.accounts, repeating)
+        custom = CustomMethods(parts.resources, parts.files, parts.people.accounts, repeating, templates=parts.templates)
         for service in parts.schema.services:
             if service.own:
                 continue

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from server.apps.templates import Templates
 from server.caller import Caller
 from server.engine.access import absent
 from server.engine.identity import fresh_id
@@ -33,7 +34,7 @@ CHANGES_MAX = 500
 """Changes of one unit of work."""
 
 RECIPIENT_CHARS, SUBJECT_CHARS, TEXT_CHARS, ATTACHMENTS_MAX = 254, 500, 1 << 20, 10
-"""Bounds of a mail."""
+"""Bounds of a mail. Its HTML may be as long as its text."""
 
 
 class Files(Protocol):
@@ -93,8 +94,18 @@ class Event:
 class Work:
     """One unit of work. Not for use after `commit`."""
 
-    def __init__(self, call: Calling, resources: Resources, files: Files, accounts: Accounts) -> None:
+    def __init__(
+        self,
+        call: Calling,
+        resources: Resources,
+        files: Files,
+        accounts: Accounts,
+        *,
+        templates: Templates | None = None,
+    ) -> None:
+        """Without `templates` there are none that a mail could be made of."""
         self._call = call
+        self._templates = templates or Templates()
         self._resources = resources
         self._files = files
         self._accounts = accounts
@@ -216,20 +227,41 @@ class Work:
         self._gather(change)
         return self._resources.decisions.parse(resource, change.payload)
 
-    def mail(self, to: str, subject: str, text: str, attachments: Sequence[str] = ()) -> None:
-        """Queues a mail; it is sent once this work is committed. `attachments` are names of files. Raises Invalid."""
-        for field, value, most in (
-            ("to", to, RECIPIENT_CHARS),
-            ("subject", subject, SUBJECT_CHARS),
-            ("text", text, TEXT_CHARS),
+    def mail(
+        self,
+        to: str,
+        subject: str = "",
+        text: str = "",
+        attachments: Sequence[str] = (),
+        *,
+        html: str = "",
+        template: str = "",
+        data: Mapping[str, Any] | None = None,
+        language: str = "",
+        reply_to: str = "",
+    ) -> None:
+        """Queues a mail; it is sent once this work is committed. `attachments` are names of files.
+
+        Its subject, text and, where there shall be some, HTML are given, or made of the app's `template`, filled in with
+        `data`, in the `language` if the app has it (docs/mail.md). Raises Invalid; TemplateFault where the template cannot
+        be filled in.
+        """
+        if template:
+            if subject or text or html:
+                raise Invalid.field("template", "takes the place of subject, text and html")
+            written = self._templates.write(template, data or {}, language)
+            subject, text, html = written.subject, written.text, written.html
+        for field, value, most, least in (
+            ("to", to, RECIPIENT_CHARS, 1),
+            ("subject", subject, SUBJECT_CHARS, 1),
+            ("text", text, TEXT_CHARS, 1),
+            ("html", html, TEXT_CHARS, 0),
+            ("reply_to", reply_to, RECIPIENT_CHARS, 0),
         ):
-            if (
-                not value
-                or len(value) > most
-                or "\0" in value
-                or (field != "text" and ("\n" in value or "\r" in value))
-            ):
-                raise Invalid.field(field, f"must be 1 to {most} characters, on one line but for the text")
+            if not least <= len(value) <= most or "\0" in value:
+                raise Invalid.field(field, f"must be {least} to {most} characters, none of them NUL")
+            if field not in ("text", "html") and ("\n" in value or "\r" in value):
+                raise Invalid.field(field, "must be on one line")
         if len(attachments) > ATTACHMENTS_MAX:
             raise Invalid.field("attachments", f"must be at most {ATTACHMENTS_MAX}")
         id = fresh_id(int(self.now.timestamp() * 1e6))
@@ -238,6 +270,8 @@ class Work:
             to,
             subject,
             text,
+            html=html,
+            reply_to=reply_to,
             attachments=attachments,
             caller=self.caller.name,
             request_id=self._call.request_id,
@@ -367,9 +401,17 @@ class Call(Work):
     """One call of a custom method: a unit of work with the request that asks for it."""
 
     def __init__(
-        self, call: Calling, resources: Resources, files: Files, accounts: Accounts, request: Any, response: type[Any]
+        self,
+        call: Calling,
+        resources: Resources,
+        files: Files,
+        accounts: Accounts,
+        request: Any,
+        response: type[Any],
+        *,
+        templates: Templates | None = None,
     ) -> None:
-        super().__init__(call, resources, files, accounts)
+        super().__init__(call, resources, files, accounts, templates=templates)
         self.request = request
         """The request message; what is REQUIRED is there, and its constraints hold."""
         self.response = response

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from server.apps.declarations import Implements
+from server.apps.templates import Templates
 from server.apps.work import Accounts, Call, Files
 from server.engine import bounds
 from server.engine.bodies import Body
@@ -31,13 +32,20 @@ class CustomMethods:
     """The behaviours of an app's custom methods."""
 
     def __init__(
-        self, resources: Resources, files: Files, accounts: Accounts, repeating: Repeating | None = None
+        self,
+        resources: Resources,
+        files: Files,
+        accounts: Accounts,
+        repeating: Repeating | None = None,
+        *,
+        templates: Templates | None = None,
     ) -> None:
         """Without `repeating`, requests have no ids."""
         self._resources = resources
         self._repeating = repeating
         self._files = files
         self._accounts = accounts
+        self._templates = templates
 
     def behavior(self, method: Method, implements: Implements) -> Behavior:
         """Runs the function, commits what it gathered, answers what it returned. Where the request has `validate_only`
@@ -63,7 +71,15 @@ class CustomMethods:
                 rehearsal = "validate_only" in method.fields and request.validate_only
                 begun = time.monotonic()
                 for attempt in range(ATTEMPTS):
-                    call = Call(calls, resources, self._files, self._accounts, request, response_class)
+                    call = Call(
+                        calls,
+                        resources,
+                        self._files,
+                        self._accounts,
+                        request,
+                        response_class,
+                        templates=self._templates,
+                    )
                     answer = await implements.function(call)
                     reply = _reply(method, answer, response_class)
                     for message in veils.within(reply):

@@ -10,8 +10,8 @@ import orjson
 Statement = tuple[LiteralString, Sequence[object]]
 
 _MAIL: LiteralString = """
-insert into transom.mails (id, recipient, subject, body, attachments, fleeting, sent_time)
-values (%s, %s, %s, %s, %s::jsonb, %s, case when %s then clock_timestamp() end)
+insert into transom.mails (id, recipient, subject, body, html, reply_to, attachments, fleeting, sent_time)
+values (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, case when %s then clock_timestamp() end)
 """
 
 _EVENT: LiteralString = """
@@ -34,6 +34,8 @@ def queued(
     subject: str,
     body: str,
     *,
+    html: str = "",
+    reply_to: str = "",
     attachments: Sequence[str] = (),
     caller: str = "",
     request_id: str = "",
@@ -49,6 +51,10 @@ def queued(
     if withheld:
         recipient, subject, body = "", "", " " * len(body)
     return [
-        (_MAIL, [id, recipient, subject, body, orjson.dumps(list(attachments)).decode(), fleeting, withheld]),
+        (_MAIL, [id, recipient, subject, body, html, reply_to, _json(attachments), fleeting, withheld]),
         (_EVENT, [f"mails/{id}", caller, request_id, traceparent]),
     ]
+
+
+def _json(names: Sequence[str]) -> str:
+    return orjson.dumps(list(names)).decode()
