@@ -109,7 +109,7 @@ def _check_seed(folder: Path, schema: Schema) -> None:
 
 def _served_by(method: Method, app: App) -> str:
     """What serves the method; empty where nothing does."""
-    if method.client_streaming or method.server_streaming:
+    if method.client_streaming or (method.server_streaming and not method.kind.standard):
         return ""
     implemented = app.methods.get(method.full_name)
     if implemented:

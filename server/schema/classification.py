@@ -2,7 +2,8 @@
 
 A method is standard when both its name and its shape are those of AIP-131
 (Get), 132 (List), 133 (Create), 134 (Update), 135 (Delete), 136's Search,
-162 (Rollback), 164 (Undelete), 165 (Purge) or 231 to 235 (batches). The name
+162 (Rollback), 164 (Undelete), 165 (Purge) or 231 to 235 (batches), or those
+of Watch, for which there is no AIP: docs/events.md says them. The name
 counts in full: `ListUsableThings` answers things, but hardly all of them, and
 `DeleteStatefile` may be told a deployment without wanting it deleted. What
 writes may answer a google.longrunning.Operation of its answer (AIP-151). A
@@ -36,9 +37,13 @@ _VERBS = {
     "Purge": Kind.PURGE,
     "Search": Kind.SEARCH,
     "Rollback": Kind.ROLLBACK,
+    "Watch": Kind.WATCH,
 }
 
-_READS = (Kind.GET, Kind.LIST, Kind.SEARCH, Kind.BATCH_GET)
+_READS = (Kind.GET, Kind.LIST, Kind.SEARCH, Kind.BATCH_GET, Kind.WATCH)
+
+CHANGES = ("CURRENT", "CREATED", "UPDATED", "DELETED", "REMOVED", "RESET")
+"""What a watcher can be told has become of a resource: names of the values of transom.events.v1.Change, in their order from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def classified(
     verb = next((v for v in _VERBS if method.name.startswith(v) and method.name[len(v) :][:1].isupper()), "")
     if not verb:
         return Classified(Kind.CUSTOM)
-    if method.client_streaming or method.server_streaming:
+    if method.client_streaming or (method.server_streaming and _VERBS[verb] is not Kind.WATCH):
         return Classified(Kind.CUSTOM, why_custom="it streams")
     if operation is not None and _VERBS[verb] in _READS:
         return Classified(Kind.CUSTOM, why_custom="it reads, and answers a google.longrunning.Operation")
@@ -205,6 +210,48 @@ def _rollback(method: _Method) -> Classified:
     return Classified(Kind.ROLLBACK, resource)
 
 
+def _watch(method: _Method) -> Classified:
+    if not method.descriptor.server_streaming or method.answer is None:
+        raise _Differs("it does not answer a stream")
+    items = [
+        f
+        for f in method.answer.fields
+        if f.message_type and f.message_type.full_name in method.resources and not f.is_repeated
+    ]
+    if len(items) != 1:
+        raise _Differs(f"what it answers, {_said(method)}, does not have exactly one field of a resource")
+    resource = method.resources[items[0].message_type.full_name]
+    _named(method.noun, resource, _plurals(resource), "tells of", "as a List or a Get is")
+    if "name" in method.request.fields_by_name:
+        _string(method.request, "name", "of the one to watch")
+    elif any(p.parent for p in resource.patterns):
+        _string(method.request, "parent", "AIP-132")
+    _string(method.request, "resume_token", "where to go on")
+    for name in ("name", "resume_token"):
+        field = method.answer.fields_by_name.get(name)
+        if field is None or field.type != FieldDescriptor.TYPE_STRING or field.is_repeated:
+            raise _Differs(f"what it answers, {_said(method)}, has no string field {name!r}")
+    change = method.answer.fields_by_name.get("change")
+    if change is None or change.is_repeated or changes_of(change) is None:
+        raise _Differs(
+            f"what it answers, {_said(method)}, has no field 'change' that is a transom.events.v1.Change, an enum with values "
+            f"named {', '.join(CHANGES)}, or a string"
+        )
+    return Classified(Kind.WATCH, resource, items_field=items[0].name)
+
+
+def changes_of(field: FieldDescriptor) -> tuple[int, ...] | tuple[str, ...] | None:
+    """How a field says each of CHANGES, in their order: by the number of an enum's value of that name, which may have words
+    before it (`BOOK_CHANGE_CREATED`), or by the name itself. None where it cannot."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return CHANGES
+    if field.enum_type is None:
+        return None
+    numbers = {value.name.rpartition("_")[2]: value.number for value in field.enum_type.values}
+    found = tuple(numbers.get(name, 0) for name in CHANGES)
+    return found if all(found) else None
+
+
 def _batch_get(method: _Method) -> Classified:
     resource, items = _several(method, "AIP-231")
     _named(method.noun, resource, _plurals(resource), "answers", "AIP-231")
@@ -260,6 +307,7 @@ _SHAPES: Mapping[Kind, Callable[[_Method], Classified]] = {
     Kind.UNDELETE: _undelete,
     Kind.PURGE: _purge,
     Kind.ROLLBACK: _rollback,
+    Kind.WATCH: _watch,
     Kind.BATCH_GET: _batch_get,
     Kind.BATCH_CREATE: _batch_create,
     Kind.BATCH_UPDATE: _batch_update,

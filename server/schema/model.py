@@ -162,6 +162,7 @@ class Kind(StrEnum):
     BATCH_DELETE = auto()
     SEARCH = auto()
     ROLLBACK = auto()
+    WATCH = auto()
     CUSTOM = auto()
     BUILT_IN = auto()
 
@@ -220,7 +221,8 @@ class Method:
     resource_field: str = ""
     id_field: str = ""
     items_field: str = ""
-    """Of the response of a List, a Search or a batch: the repeated field, of resources. Empty where there is none."""
+    """Of the response of a List, a Search or a batch: the repeated field, of resources; of that of a Watch: the field of the
+    resource. Empty where there is none."""
     requests_field: str = ""
     """Of a batch: the repeated field of requests, or of names."""
     each: Method | None = None

@@ -3,9 +3,11 @@ import datetime
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import client_pb2 as _client_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from transom.data.v1 import commit_pb2 as _commit_pb2
+from transom.events.v1 import change_pb2 as _change_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -14,6 +16,40 @@ from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class WatchRequest(_message.Message):
+    __slots__ = ("type", "parent", "name", "filter", "show_deleted", "resume_token")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    SHOW_DELETED_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    parent: str
+    name: str
+    filter: str
+    show_deleted: bool
+    resume_token: str
+    def __init__(self, type: _Optional[str] = ..., parent: _Optional[str] = ..., name: _Optional[str] = ..., filter: _Optional[str] = ..., show_deleted: _Optional[bool] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ("change", "name", "resource", "resume_token", "synced", "verb", "change_time")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SYNCED_FIELD_NUMBER: _ClassVar[int]
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    change: _change_pb2.Change
+    name: str
+    resource: _any_pb2.Any
+    resume_token: str
+    synced: bool
+    verb: str
+    change_time: _timestamp_pb2.Timestamp
+    def __init__(self, change: _Optional[_Union[_change_pb2.Change, str]] = ..., name: _Optional[str] = ..., resource: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., resume_token: _Optional[str] = ..., synced: _Optional[bool] = ..., verb: _Optional[str] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class AggregateRequest(_message.Message):
     __slots__ = ("type", "parent", "filter", "group_by", "aggregations", "order_by", "page_size", "page_token", "show_deleted")

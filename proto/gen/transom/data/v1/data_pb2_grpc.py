@@ -46,6 +46,11 @@ class DataServiceStub:
                 request_serializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitRequest.SerializeToString,
                 response_deserializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/transom.data.v1.DataService/Watch',
+                request_serializer=transom_dot_data_dot_v1_dot_data__pb2.WatchRequest.SerializeToString,
+                response_deserializer=transom_dot_data_dot_v1_dot_data__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class DataServiceServicer:
@@ -79,6 +84,23 @@ class DataServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Tells what there is, and then what changes, until the caller ends it.
+
+        First each resource that is asked for, as CURRENT, then a message with `synced`, then each change in the order of its
+        commit: none is left out, none is told twice. Whoever loses the stream goes on with the last `resume_token`, at any server.
+        Who may watch is said by the resource's rule for `watch`; the method of the schema that lists them (that gets one, where a
+        `name` is given) must let the caller in; where there is none, only keys and admins are.
+
+        INVALID_ARGUMENT for a filter that cannot be read; NOT_FOUND where there is no such resource or parent; OUT_OF_RANGE, reason
+        RESUME_TOKEN_EXPIRED, where what came after the token is kept no more: watch without it; RESOURCE_EXHAUSTED, reason
+        WATCH_TOO_SLOW, where changes come faster than they are read, and reason WATCHES_EXCEEDED where the caller or the server has
+        too many; UNAVAILABLE where the server goes away: resume at another; UNAUTHENTICATED where the caller's token has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DataServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +113,11 @@ def add_DataServiceServicer_to_server(servicer, server):
                     servicer.Commit,
                     request_deserializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitRequest.FromString,
                     response_serializer=transom_dot_data_dot_v1_dot_commit__pb2.CommitResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=transom_dot_data_dot_v1_dot_data__pb2.WatchRequest.FromString,
+                    response_serializer=transom_dot_data_dot_v1_dot_data__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -148,6 +175,33 @@ class DataService:
             '/transom.data.v1.DataService/Commit',
             transom_dot_data_dot_v1_dot_commit__pb2.CommitRequest.SerializeToString,
             transom_dot_data_dot_v1_dot_commit__pb2.CommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/transom.data.v1.DataService/Watch',
+            transom_dot_data_dot_v1_dot_data__pb2.WatchRequest.SerializeToString,
+            transom_dot_data_dot_v1_dot_data__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
