@@ -19,10 +19,15 @@ INSERT_LEAD = ("name", "parent", "owner", "uid", "version", "at", "payload", *_O
 REPLACE_LEAD = ("name", "expected", "version", "at", "payload", *_ORIGIN)
 REMOVE_LEAD = ("name", "expected", *_ORIGIN)
 
-_NOTED = """noted as (
-  insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
-  select {message}, a.verb, a.name, {payload}, a.caller, a.request_id, a.traceparent
+_EVENT = "insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent, owner, before, gone)"
+_NOTED = (
+    """noted as (
+  """
+    + _EVENT
+    + """
+  select {message}, a.verb, a.name, {payload}, a.caller, a.request_id, a.traceparent, {owner}, {before}, {gone}
   from asked a join {rows} r using (name) {more} order by a.i)"""
+)
 
 
 def columns(resource: Resource) -> list[tuple[str, str]]:
@@ -74,9 +79,16 @@ class Statements:
             sql.SQL("a.{}::{}").format(sql.Identifier(f"c{i}"), sql.SQL(t)) for i, (_, t) in enumerate(self._columns)
         ]
 
-    def _noted(self, rows: str, payload: str, more: str = "") -> sql.Composable:
+    def _noted(self, rows: str, payload: str, *, owner: str, before: str, more: str = "") -> sql.Composable:
+        """`before` is NULL, too, where there is nothing after the change, and the payload is that."""
         return sql.SQL(_NOTED).format(
-            message=sql.Literal(self.resource.message), rows=sql.SQL(rows), payload=sql.SQL(payload), more=sql.SQL(more)
+            message=sql.Literal(self.resource.message),
+            rows=sql.SQL(rows),
+            payload=sql.SQL(payload),
+            owner=sql.SQL(owner),
+            before=sql.SQL(before),
+            gone=sql.SQL(str(rows == "gone")),
+            more=sql.SQL(more),
         )
 
     def _insert(self, parent: Resource | None) -> bytes:
@@ -107,7 +119,7 @@ class Statements:
             orphan=orphan,
             names=sql.SQL("").join(sql.SQL(", {}").format(sql.Identifier(c)) for c, _ in self._columns),
             values=sql.SQL("").join(sql.SQL(", {}").format(v) for v in self._values()),
-            noted=self._noted("made", "a.payload"),
+            noted=self._noted("made", "a.payload", owner="a.owner", before="null"),
         )
 
     def _sets(self) -> sql.Composable:
@@ -119,7 +131,8 @@ class Statements:
     def _replace(self) -> bytes:
         return self._text(
             """with {asked}, locked as materialized (
-              select t.name, t._version from {table} t where t.name = any($1::text[]) order by t.name for no key update),
+              select t.name, t._version, t._owner, t._payload from {table} t where t.name = any($1::text[]) order by t.name
+              for no key update),
             changed as (
               update {table} t set _version = a.version::bigint, _update_time = a.at::timestamptz, _payload = a.payload{sets}
               from asked a join locked l using (name)
@@ -128,14 +141,17 @@ class Statements:
             from asked a left join changed c using (name) left join locked l using (name) order by a.i""",
             asked=self._asked(REPLACE_LEAD, fields=True),
             sets=self._sets(),
-            noted=self._noted("changed", "a.payload"),
+            noted=self._noted(
+                "changed", "a.payload", owner="l._owner", before="l._payload", more="join locked l using (name)"
+            ),
         )
 
     def _mark(self) -> bytes:
         """As a replacement; what has something below it that is not deleted softly stays. To be locked before."""
         return self._text(
             """with {asked}, found as materialized (
-              select t.name, t._version, {occupied} as occupied from {table} t where t.name = any($1::text[])),
+              select t.name, t._version, t._owner, t._payload, {occupied} as occupied from {table} t
+              where t.name = any($1::text[])),
             changed as (
               update {table} t set _version = a.version::bigint, _update_time = a.at::timestamptz, _payload = a.payload{sets}
               from asked a join found f using (name)
@@ -147,7 +163,9 @@ class Statements:
             asked=self._asked(REPLACE_LEAD, fields=True),
             occupied=self._occupied(" and c._delete_time is null"),
             sets=self._sets(),
-            noted=self._noted("changed", "a.payload"),
+            noted=self._noted(
+                "changed", "a.payload", owner="f._owner", before="f._payload", more="join found f using (name)"
+            ),
         )
 
     def _occupied(self, unless_marked: str) -> sql.Composable:
@@ -168,11 +186,13 @@ class Statements:
             """detached_{i} as (
               delete from {child} b using asked a join found f using (name)
               where b._parent = a.name and not f.occupied and (a.expected is null or f._version = a.expected::bigint)
-              returning b.name, b._payload, a.caller, a.request_id, a.traceparent),
+              returning b.name, b._payload, b._owner, a.caller, a.request_id, a.traceparent),
             noted_{i} as (
-              insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
-              select {message}, 'deleted', name, _payload, caller, request_id, traceparent from detached_{i} order by name), """
+              {event}
+              select {message}, 'deleted', name, _payload, caller, request_id, traceparent, _owner, null, true
+              from detached_{i} order by name), """
         ).format(
+            event=sql.SQL(_EVENT),
             i=sql.SQL(str(i)),
             child=sql.Identifier(child.table_schema, child.table_name),
             message=sql.Literal(child.message),
@@ -182,7 +202,8 @@ class Statements:
         attached = attached_to(self._schema, self.resource)
         return self._text(
             """with {asked}, found as materialized (
-              select t.name, t._version, t._payload, {occupied} as occupied from {table} t where t.name = any($1::text[])),
+              select t.name, t._version, t._owner, t._payload, {occupied} as occupied from {table} t
+              where t.name = any($1::text[])),
             {attached}gone as (
               delete from {table} t using asked a join found f using (name)
               where t.name = a.name and not f.occupied and (a.expected is null or f._version = a.expected::bigint)
@@ -193,7 +214,7 @@ class Statements:
             asked=self._asked(REMOVE_LEAD, fields=False),
             occupied=self._occupied(""),
             attached=sql.SQL("").join(self._detached(i, child) for i, child in enumerate(attached)),
-            noted=self._noted("gone", "f._payload", "join found f using (name)"),
+            noted=self._noted("gone", "f._payload", owner="f._owner", before="null", more="join found f using (name)"),
         )
 
     def _remove_tree(self) -> list[tuple[bytes, bool]]:
@@ -220,9 +241,11 @@ class Statements:
               delete from {below} b using asked a join {table} t using (name)
               where b.name >= a.name || '/' and b.name < a.name || '0'
                 and (a.expected is null or t._version = a.expected::bigint)
-              returning b.name, b._payload, a.caller, a.request_id, a.traceparent)
-            insert into transom.events (resource_type, verb, name, payload, caller, request_id, traceparent)
-            select {message}, 'deleted', name, _payload, caller, request_id, traceparent from gone order by name""",
+              returning b.name, b._payload, b._owner, a.caller, a.request_id, a.traceparent)
+            {event}
+            select {message}, 'deleted', name, _payload, caller, request_id, traceparent, _owner, null, true
+            from gone order by name""",
+            event=sql.SQL(_EVENT),
             asked=self._asked(REMOVE_LEAD, fields=False),
             below=sql.Identifier(resource.table_schema, resource.table_name),
             message=sql.Literal(resource.message),
