@@ -12,13 +12,14 @@ What holds, whatever is killed and whenever:
   tell by the event's id.
 - One relay is active: it holds an advisory lock on the very connection its statements go through. If that connection
   is lost, so is the lock and the ability to move `published`; the batch under way may still arrive, as second copies.
+  One that was killed loses it at once; one that hangs, or whose machine is gone, HUNG seconds after it was last heard:
+  Postgres ends the session. Whoever stands by is active at most STANDBY later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -30,6 +31,7 @@ from psycopg.rows import TupleRow
 from transom.events.v1.event_pb2 import Event
 
 from consumers import topology
+from consumers.keeping import ROW_BYTES, Keeping, forget
 from consumers.waiting import Backoff, either
 from server.store.broker import BrokerLost, Channel, Connection, PublishRefused, connect
 
@@ -56,14 +58,18 @@ CONFIRM = 30.0
 """Seconds the broker may take to confirm a batch before it is taken for lost."""
 SWEEP = 60.0
 """Seconds between two deletions of what is past its time."""
-SWEEP_ROWS = 1000
-"""Rows of one deletion."""
+BEAT = 1.0
+"""Seconds between two signs of life to Postgres, whatever else is waited for."""
+HUNG = 5.0
+"""Seconds without one after which Postgres takes the relay for lost and gives the lock to another."""
+POSITIONS = "transom_positions"
+"""Where Postgres tells whoever follows the log (LISTEN) that positions were given; the last of them is what is said."""
 DEPTH_MAX = 100_000
 """The outbox's depth is counted up to here."""
 
-# The server, too, must notice a relay whose machine is gone: only then does it give the lock to another.
+# The server, too, must notice a relay that hangs or whose machine is gone: only then does it give the lock to another.
 _NOTICE_ITS_LOSS: LiteralString = (
-    "set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3"
+    "select set_config('idle_session_timeout', %s, false), set_config('tcp_user_timeout', %s, false)"
 )
 
 # Numbering: one statement, so that positions and the place they were taken from move together or not at all.
@@ -74,23 +80,25 @@ _NUMBER: LiteralString = """
     ), given as (
         update transom.events set position = relay.numbered + next.step
         from next, transom.relay where events.id = next.id
+        returning octet_length(payload) + coalesce(octet_length(before), 0) + %(row)s as bytes
     ), moved as (
-        update transom.relay set numbered = numbered + (select count(*) from next)
-        where exists (select from next)
+        update transom.relay
+        set numbered = numbered + (select count(*) from next), kept_bytes = kept_bytes + (select sum(bytes) from given)
+        where exists (select from next) returning numbered
     )
-    select count(*) from next"""
+    select count(*), (select pg_notify(%(told)s, numbered::text) from moved) from next"""
 
 # octet_length reads a stored size, not the bytes.
 _READ: LiteralString = """
     select id, position, resource_type, verb, name, payload, caller, request_id, traceparent, create_time
     from (
-        select *, sum(octet_length(payload)) over (order by position) - octet_length(payload) as before
+        select *, sum(octet_length(payload)) over (order by position) - octet_length(payload) as ahead
         from (
             select * from transom.events
             where position > (select published from transom.relay) order by position limit %(batch)s
         ) as next
     ) as sized
-    where before < %(bytes)s order by position"""
+    where ahead < %(bytes)s order by position"""
 
 # Only from where the batch began: somebody may have set it back meanwhile (`replay`).
 _PUBLISHED: LiteralString = """
@@ -110,32 +118,9 @@ _MEASURE: LiteralString = """
                select count(*) from (select from transom.events where position is null limit %s) as waiting),
            coalesce(extract(epoch from clock_timestamp() - least(
                (select create_time from transom.events where position is null order by id limit 1),
-               (select create_time from transom.events where position > published order by position limit 1))), 0)
+               (select create_time from transom.events where position > published order by position limit 1))), 0),
+           numbered - trimmed, kept_bytes
     from transom.relay"""
-
-# Only the lowest positions are looked at: they are the oldest, and a look that finds nothing stays cheap.
-_FORGET_EVENTS: LiteralString = """
-    delete from transom.events where id in (
-        select id from (
-            select id, create_time from transom.events
-            where position <= (select published from transom.relay) order by position limit %s
-        ) as oldest
-        where create_time < clock_timestamp() - make_interval(days => %s))"""
-
-_FORGET_INBOX: LiteralString = """
-    delete from transom.inbox where (handler, event_id) in (
-        select handler, event_id from transom.inbox
-        where done_time < clock_timestamp() - make_interval(days => %s) order by done_time limit %s)"""
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """How long what is done is kept, in days."""
-
-    events: int = 7
-    """Published events, for whoever follows the log."""
-    inbox: int = 30
-    """What consumers have done: longer than any message may lie in the broker and come again."""
 
 
 class RelayMetrics:
@@ -147,6 +132,8 @@ class RelayMetrics:
         self.connected = Gauge("transom_relay_broker_connected", "1 while there is a connection to the broker.", **to)
         self.depth = Gauge("transom_outbox_events", f"Events not yet confirmed by the broker, up to {DEPTH_MAX}.", **to)
         self.age = Gauge("transom_outbox_oldest_seconds", "Age of the oldest of them.", **to)
+        self.kept = Gauge("transom_event_log_events", "Events in the log that have a position.", **to)
+        self.kept_bytes = Gauge("transom_event_log_bytes", "Bytes of them, about.", **to)
         self.published = Counter("transom_relay_published", "Events confirmed by the broker.", **to)
         self.refused = Counter("transom_relay_refused", "Batches in which the broker refused an event.", **to)
         self.confirm = Histogram(
@@ -194,7 +181,12 @@ class Relay:
                         log.info("relay is active")
                         self._metrics.active.set(1)
                         backoff.reset()
-                        await self._relay(database)
+                        beating = asyncio.create_task(_beat(database))
+                        try:
+                            await self._relay(database)
+                        finally:
+                            beating.cancel()
+                            await asyncio.gather(beating, return_exceptions=True)
             except psycopg.Error as error:
                 log.warning("the database is away", error=type(error).__name__, sqlstate=error.sqlstate)
                 await either(self.stop, backoff.next())
@@ -205,9 +197,10 @@ class Relay:
     async def _database(self) -> psycopg.AsyncConnection[TupleRow]:
         connection = await psycopg.AsyncConnection.connect(
             self._postgres, autocommit=True, application_name=f"transom-{self._instance}"[:63], connect_timeout=5,
-            keepalives_idle=10, keepalives_interval=5, keepalives_count=3,
+            tcp_user_timeout=5000, keepalives_idle=2, keepalives_interval=1, keepalives_count=3,
         )  # fmt: skip
-        await connection.execute(_NOTICE_ITS_LOSS)
+        silence = f"{HUNG * 1000:.0f}"
+        await connection.execute(_NOTICE_ITS_LOSS, [silence, silence])
         return connection
 
     async def _elected(self, database: psycopg.AsyncConnection[TupleRow]) -> bool:
@@ -239,7 +232,7 @@ class Relay:
                     self._behind = True  # what was published may have been set back, too (`replay`)
 
     async def _number(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
-        row = await (await database.execute(_NUMBER, {"batch": BATCH})).fetchone()
+        row = await (await database.execute(_NUMBER, {"batch": BATCH, "row": ROW_BYTES, "told": POSITIONS})).fetchone()
         return row[0] if row else 0
 
     async def _publish(self, database: psycopg.AsyncConnection[TupleRow]) -> bool:
@@ -249,7 +242,7 @@ class Relay:
         if not events or self._channel is None:
             return False
         start = time.monotonic()
-        waiting, lost = _send(self._channel, events)
+        waiting, lost = send(self._channel, events)
         await self._settled(database, waiting)
         self._metrics.confirm.observe(time.monotonic() - start)
         last, trouble = _confirmed(events, waiting)
@@ -319,14 +312,21 @@ class Relay:
         if row:
             self._metrics.depth.set(row[0])
             self._metrics.age.set(float(row[1]))
+            self._metrics.kept.set(row[2])
+            self._metrics.kept_bytes.set(row[3])
 
     async def _sweep(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
         if time.monotonic() - self._swept < SWEEP:
             return
-        events = await database.execute(_FORGET_EVENTS, [SWEEP_ROWS, self._keeping.events])
-        inbox = await database.execute(_FORGET_INBOX, [self._keeping.inbox, SWEEP_ROWS])
-        if max(events.rowcount, inbox.rowcount) < SWEEP_ROWS:  # else there is more: go on at the next turn
+        if not await forget(database, self._keeping):  # else there is more: go on at the next turn
             self._swept = time.monotonic()
+
+
+async def _beat(database: psycopg.AsyncConnection[TupleRow]) -> None:
+    """Says that this process lives, as long as it does. Whatever is wrong with the connection, its user learns, too."""
+    while True:
+        await asyncio.sleep(BEAT)
+        await database.execute("select 1")
 
 
 def replay(postgres: str, since: timedelta) -> int:
@@ -356,7 +356,7 @@ def _event(row: TupleRow) -> Event:
     return event
 
 
-def _send(channel: Channel, events: list[Event]) -> tuple[list[asyncio.Future[None]], BrokerLost | None]:
+def send(channel: Channel, events: list[Event]) -> tuple[list[asyncio.Future[None]], BrokerLost | None]:
     """Publishes the events in their order, as far as there is a connection."""
     waiting: list[asyncio.Future[None]] = []
     for event in events:

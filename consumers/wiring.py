@@ -10,6 +10,7 @@ from prometheus_client import start_http_server
 
 from consumers import account_data, mail, tasks
 from consumers.inbox import Inbox
+from consumers.keeping import Keeping
 from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
 from consumers.sweeping import sweep
@@ -31,6 +32,7 @@ async def relay(settings: Settings) -> None:
         [mail.ADDRESS, *account_data.ADDRESSES, *((handler.name, handler.key) for handler in handlers)],
         RelayMetrics(),
         instance=settings.instance,
+        keeping=Keeping(events=settings.event_days, bytes=settings.event_bytes_max),
     )
     _prepare(settings, relay.stop)
     await relay.run()

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.providers import Provider
@@ -35,6 +35,12 @@ Limit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
 MethodLimits = Annotated[dict[str, Rate], NoDecode, BeforeValidator(_rates)]
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
+def _tls(given: object) -> object:
+    """`true` and `false` were said before there was a choice."""
+    return {"true": "starttls", "1": "starttls", "false": "off", "0": "off"}.get(str(given).lower(), given)
+
+
+SmtpTls = Annotated[Literal["off", "starttls", "tls"], BeforeValidator(_tls)]
 Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 
@@ -51,6 +57,9 @@ class Settings(BaseSettings):
     # Where this process listens.
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(50051, description="gRPC port of an API server.")
+    wire: Literal["loop", "aio"] = Field(
+        "loop", description="Who serves gRPC: grpcio's core on the event loop (loop), or grpc.aio."
+    )
     metrics_port: int = Field(0, description="Port of the Prometheus metrics; 0 turns them off.")
     metrics_host: str = Field("127.0.0.1", description="Address of the Prometheus metrics.")
     instance: str = Field("api", description="Name of this process in logs and metrics.")
@@ -71,10 +80,24 @@ class Settings(BaseSettings):
     s3_access_key: str = "transom"
     s3_secret_key: SecretStr = SecretStr("transom-secret")
     smtp: str = Field("127.0.0.1:1025", description="host:port of the SMTP server.")
-    smtp_user: str | None = None
+    smtp_user: str | None = Field(None, description="Who signs in to it; not without TLS, but on this machine.")
     smtp_password: SecretStr | None = None
-    smtp_tls: bool = Field(False, description="STARTTLS before anything is said.")
+    smtp_tls: SmtpTls = Field(
+        "off", description="starttls: from a plain beginning, before anything is said; tls: from the first byte; off."
+    )
+    smtp_ca: Path | None = Field(
+        None, description="Certificates (PEM) that its TLS is checked against, in place of the well-known ones."
+    )
     mail_from: str = "Transom <transom@localhost>"
+    mail_bounces: str = Field(
+        "",
+        max_length=200,
+        pattern=r"^$|^[A-Za-z0-9._-]{1,30}@[A-Za-z0-9.-]+$",
+        description="Where bounces shall go, as bounces+<word>@<domain>; pipe what comes there into `transom mail bounce`. "
+        "Empty: to mail_from.",
+    )
+    mail_days: int = Field(90, ge=1, le=3650, description="Days that mails, and what became of them, are kept.")
+    mailbox: str | None = Field(None, description="Where the mail catcher shows what it caught, in development.")
 
     # Who signs up, and what mails say.
     public_url: str = Field(
@@ -202,6 +225,14 @@ class Settings(BaseSettings):
     )
     operation_days: float = Field(30.0, gt=0, le=365, description="Days that operations can be asked for.")
 
+    # How long what was done can be followed (docs/events.md, The event log).
+    event_days: float = Field(7.0, gt=0, le=365, description="Days that events are kept once they were published.")
+    event_bytes_max: int = Field(
+        10 << 30,
+        ge=0,
+        description="Bytes that the event log may have, about; beyond it the oldest published events go sooner. 0: no bound.",
+    )
+
     # What becomes of accounts (docs/identity.md, Deletion and export).
     account_delete_after: float = Field(
         0.0,
@@ -221,6 +252,15 @@ class Settings(BaseSettings):
     drain_notice: float = Field(1.5, description="Seconds between health NOT_SERVING and the listener closing.")
     drain_grace: float = Field(10.0, description="Seconds calls in flight may take to finish.")
     log_level: str = "info"
+
+    @model_validator(mode="after")
+    def _not_overheard(self) -> "Settings":
+        host, _, port = self.smtp.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError("smtp is host:port")
+        if self.smtp_user and self.smtp_tls == "off" and host not in ("127.0.0.1", "::1", "[::1]", "localhost"):
+            raise ValueError("smtp_user needs smtp_tls: a password is not sent in the clear")
+        return self
 
     @field_validator("secret")
     @classmethod
