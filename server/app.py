@@ -105,6 +105,7 @@ from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.services.standard.repeating import Repeating
 from server.settings import Settings
+from server.store import mails
 from server.store.account_data import StoredAccountData
 from server.store.accounts import StoredAccounts
 from server.store.announcements import Announcements
@@ -446,6 +447,7 @@ async def opened(
                 "sessions": sessions.sweep,
                 "words": words.sweep,
                 "mails": people.sign_ups.sweep,
+                "old mails": partial(mails.sweep, identity, settings.mail_days),
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
                 "audit": audit.sweep,

@@ -2,7 +2,8 @@
 
     python -m deploy.native.mailbox FOLDER SMTP_PORT HTTP_PORT
 
-`GET /` is a page to read, `GET /mails` the same as JSON (newest first), `GET /mails/<id>` the mail as it came.
+`GET /` is a page to read, `GET /mails` the same as JSON (newest first), `GET /mails/<id>` the mail as it came,
+`GET /mails/<id>.html` its HTML; `DELETE /mails` throws all away. server/apps/catcher.py reads it from an app's tests.
 """
 
 from __future__ import annotations
@@ -73,12 +74,26 @@ class Mailbox:
                 self._read[file.stem] = _told(file.stem, email.message_from_bytes(content, policy=email.policy.default))
             yield self._read[file.stem]
 
+    def html(self, name: str) -> str | None:
+        """The HTML of the mail of that id; None if there is none."""
+        content = self.raw(name)
+        if content is None:
+            return None
+        body = email.message_from_bytes(content, policy=email.policy.default).get_body(("html",))
+        return _text(body) if body else None
+
+    def clear(self) -> None:
+        """Throws all away."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        self._read.clear()
+
     def _files(self) -> Iterator[Path]:
         yield from sorted(self.folder.glob("*.eml"), reverse=True)
 
 
 def _told(name: str, mail: EmailMessage) -> dict[str, Any]:
-    body = mail.get_body(("plain", "html"))
+    body, page = mail.get_body(("plain", "html")), mail.get_body(("html",))
     attachments = []
     for part in mail.iter_attachments():
         content = part.get_payload(decode=True)
@@ -91,6 +106,8 @@ def _told(name: str, mail: EmailMessage) -> dict[str, Any]:
         "from": str(mail.get("From", "")),
         "subject": str(mail.get("Subject", "")),
         "text": _text(body) if body else "",
+        "html": _text(page) if page else "",
+        "sender": str(mail.get("X-Envelope-From", "")),
         "attachments": attachments,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
     }
@@ -124,22 +141,47 @@ class Pages(BaseHTTPRequestHandler):
     server: Shown
 
     def do_GET(self) -> None:
-        host = self.headers.get("Host", "").rpartition(":")[0]
-        if host not in ("127.0.0.1", "localhost"):  # a page elsewhere that points its own name at this machine
-            self.send_error(403)
+        if not self._local():
             return
         mailbox = self.server.mailbox
         if self.path == "/":
             self._reply("text/html; charset=utf-8", _page(mailbox).encode())
         elif self.path == "/mails":
             self._reply("application/json", json.dumps(list(mailbox.mails())).encode())
+        elif self.path.endswith(".html"):
+            page = mailbox.html(self.path.removeprefix("/mails/").removesuffix(".html"))
+            if page is None:
+                self.send_error(404)
+            else:
+                self._reply("text/html; charset=utf-8", page.encode(errors="replace"))
         elif content := mailbox.raw(self.path.removeprefix("/mails/")):
             self._reply("message/rfc822", content)
         else:
             self.send_error(404)
 
+    def do_DELETE(self) -> None:
+        if not self._local():
+            return
+        if self.path == "/mails":
+            self.server.mailbox.clear()
+            self._reply("application/json", b"{}")
+        else:
+            self.send_error(404)
+
+    def _local(self) -> bool:
+        """Whether it is asked by its own name; else it is refused: a page elsewhere may point its name at this machine."""
+        if self.headers.get("Host", "").rpartition(":")[0] in ("127.0.0.1", "localhost"):
+            return True
+        self.send_error(403)
+        return False
+
     def _reply(self, kind: str, content: bytes) -> None:
         self.send_response(200)
+        # The HTML of a mail is somebody else's: it runs nothing here and asks for nothing.
+        self.send_header(
+            "Content-Security-Policy",
+            "sandbox allow-popups; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+        )
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -175,9 +217,11 @@ def _page(mailbox: Mailbox) -> str:
             f"<p>{html.escape(str(a['filename']))}, {html.escape(a['content_type'])}, {a['size']:,} bytes</p>"
             for a in mail["attachments"]
         )
+        page = f", <a href='/mails/{told['id']}.html'>as HTML</a>" if mail["html"] else ""
         parts.append(
             f"<article><h2>{told['subject']}</h2><p>{told['time']}, from {told['from']} to {to}</p>"
-            f"<pre>{told['text']}</pre>{files}<p><a href='/mails/{told['id']}'>as it came</a></p></article>"
+            f"<pre>{told['text']}</pre>{files}<p><a href='/mails/{told['id']}'>as it came</a>"
+            f"{page}</p></article>"
         )
     nothing = "<p>No mail has come yet.</p>"
     return (

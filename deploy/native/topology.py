@@ -90,6 +90,7 @@ class Topology:
             "TRANSOM_S3_ACCESS_KEY": secrets.s3_access_key,
             "TRANSOM_S3_SECRET_KEY": secrets.s3_secret_key,
             "TRANSOM_SMTP": Mail(self.place, self.ports).smtp,
+            "TRANSOM_MAILBOX": Mail(self.place, self.ports).url,
             "TRANSOM_SECRET": secrets.secret,
         }
         usual = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from ._chosen import app_options, named
 
 if TYPE_CHECKING:
     from server.apps.loading import App
+    from server.apps.templates import Template
     from server.query.rules.checking import Rules
     from server.schema.model import Method, Schema
 
@@ -44,6 +46,7 @@ def command(app: Path | None, strict: bool, port: int | None) -> None:
     transom check ../my-app --port 8080
     """
     from server.apps.loading import load
+    from server.apps.templates import Templates
     from server.query.rules.checking import rules_of
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
@@ -53,10 +56,12 @@ def command(app: Path | None, strict: bool, port: int | None) -> None:
         schema = read(compile_app(app))
         rules = rules_of(schema)
         loaded = load(app, schema)
+        mails = Templates.of(app).sound().mails
     except SchemaError as error:
         raise click.ClickException(f"the app is refused:\n{error}") from error
     warnings = [*schema.warnings, *_slow(schema, port)]
     _print(schema, rules, loaded)
+    _print_mails(mails)
     left = [m.full_name for s in schema.services if not s.own for m in s.methods if _served_by(m, loaded) == ""]
     for warning in warnings:
         click.secho(f"warning: {warning}", fg="yellow")
@@ -166,3 +171,16 @@ def _print(schema: Schema, rules: Rules, app: App) -> None:
         for task in app.tasks:
             tasks.add_row(task.name, f"{task.resource_type} {task.verb}", str(task.retries))
         console.print(tasks)
+
+
+def _print_mails(mails: Sequence[Template]) -> None:
+    if not mails:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("mail", "language", "as", "needs", title="Mails", title_justify="left")
+    for mail in mails:
+        kinds = "text, HTML" if mail.html else "text"
+        table.add_row(mail.name, mail.language or "any", kinds, " ".join(mail.needs) or "-")
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)

@@ -69,6 +69,8 @@ where id = %s and delete_time is not null and purge_time is null
 
 _WORDS: LiteralString = "delete from transom.words where user_id = %s or (email_key = %s and email_key <> '')"
 _MAILS: LiteralString = "delete from transom.mails where lower(recipient) = any(%s)"
+_RECIPIENTS: LiteralString = "delete from transom.mail_recipients where lower(address) = any(%s)"
+_SUPPRESSIONS: LiteralString = "delete from transom.mail_suppressions where address = any(%s)"
 _REQUESTS: LiteralString = "delete from transom.requests where caller = %s"
 _OPERATIONS: LiteralString = "delete from transom.operations where caller = %s"
 _GONE: LiteralString = "delete from transom.users where id = %s and delete_time is not null"
@@ -243,6 +245,8 @@ def _cleaned(account: Condemned) -> list[Statement]:
     return [
         (_WORDS, [account.id, account.email_key or ""]),
         (_MAILS, [sorted(spellings)]),
+        (_RECIPIENTS, [sorted(spellings)]),
+        (_SUPPRESSIONS, [sorted(spellings)]),
         (_REQUESTS, [account.name]),
         (_OPERATIONS, [account.name]),
     ]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import LiteralString
 
 import orjson
+
+from server.store.pooled import Pool, swept, transaction
 
 Statement = tuple[LiteralString, Sequence[object]]
 
@@ -26,6 +30,49 @@ delete from transom.mails where id in (
     limit %s for update skip locked
 )
 """
+
+_OLD = """
+delete from transom.mails where id in (
+    select id from transom.mails where create_time < now() - %s order by create_time limit %s for update skip locked
+)
+"""
+
+# A mail that no worker has looked at yet has no recipients written down.
+_NEWEST = """
+select m.id as mail, m.create_time, m.subject, coalesce(r.address, m.recipient) as address,
+       coalesce(r.state, case when m.sent_time is null then 'waiting' else 'sent' end) as state,
+       coalesce(r.status, '') as status, coalesce(nullif(r.said, ''), m.last_error) as said
+from transom.mails m left join transom.mail_recipients r on r.mail = m.id
+where m.recipient <> '' and (%(to)s = '' or lower(r.address) = lower(%(to)s) or lower(m.recipient) = lower(%(to)s))
+  and (not %(failed)s or r.state in ('refused', 'bounced', 'suppressed') or (m.sent_time is null and m.last_error <> ''))
+order by m.create_time desc, r.address limit %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A mail to one recipient, and what became of it."""
+
+    mail: str
+    create_time: datetime
+    subject: str
+    address: str
+    state: str
+    status: str
+    said: str
+
+
+async def sent(pool: Pool, limit: int, *, to: str = "", failed: bool = False) -> list[Sending]:
+    """What was queued and what became of it, newest first; with `to`, to that address; with `failed`, what somebody did not
+    get."""
+    async with transaction(pool, Sending) as cursor:
+        await cursor.execute(_NEWEST, {"to": to, "failed": failed, "limit": limit})
+        return await cursor.fetchall()
+
+
+async def sweep(pool: Pool, days: int, bite: int = 1000) -> int:
+    """Deletes the mails that are older than so many days, and what became of them; how many it were."""
+    return await swept(pool, _OLD, timedelta(days=days), bite)
 
 
 def queued(

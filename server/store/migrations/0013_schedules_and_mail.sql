@@ -13,8 +13,7 @@ create table transom.mail_recipients (
     update_time timestamptz not null default clock_timestamp(),
     primary key (mail, address)
 );
-create index mail_recipients_failed on transom.mail_recipients (lower(address), update_time)
-    where state in ('refused', 'bounced');
+create index mail_recipients_of_address on transom.mail_recipients (lower(address), update_time);
 
 create table transom.mail_suppressions (
     address     text primary key,               -- in lower case
