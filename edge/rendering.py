@@ -32,6 +32,11 @@ DEFAULT_SERVERS = (("127.0.0.1", 50051), ("127.0.0.1", 50052), ("127.0.0.1", 500
 IGNORED_PARAMETERS = ("alt", "fields", "key", "prettyPrint", "quotaUser", "xgafv")
 """System parameters that Google's clients append to any REST call; known as `$alt` and as `alt`."""
 
+HTTP_BODY = "google.api.HttpBody"
+"""What is sent as it is, in messages or whole."""
+
+_TOLD = "  response_headers_to_add: *told"
+
 _PART = re.compile(r"^( *)# >>> (\w+)\n(?:.*\n)*?^ *# <<<$", re.MULTILINE)
 
 
@@ -93,13 +98,25 @@ def _filled(template: str, parts: Mapping[str, str]) -> str:
 
 
 def _routes(schema: Schema) -> str:
-    """For each service a route of its streams and one of its safe methods; what is left over changes something."""
+    """For each service routes of its streams and one of its safe methods; what is left over changes something."""
     lines = []
     for service in schema.services:
         streams = [m for m in service.methods if m.client_streaming or m.server_streaming]
+        told = [m for m in streams if m.server_streaming and m.response != HTTP_BODY]
+        watched = [m for m in told if m.safe and not m.client_streaming]
         safe = [m for m in service.methods if m.safe and m not in streams]
-        if streams:
-            lines += [_match(service.name, streams), "  route: *stream", "  typed_per_filter_config: *unbuffered"]
+        for methods, route, more in (
+            (watched, "watch", [_TOLD]),
+            ([m for m in told if m not in watched], "stream", [_TOLD]),
+            ([m for m in streams if m not in told], "stream", []),
+        ):
+            if methods:
+                lines += [
+                    _match(service.name, methods),
+                    f"  route: *{route}",
+                    "  typed_per_filter_config: *unbuffered",
+                    *more,
+                ]
         if safe:
             lines += [_match(service.name, safe), "  route: *safe"]
     return "".join(f"{line}\n" for line in lines)

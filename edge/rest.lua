@@ -114,8 +114,20 @@ local function told(tree)
   return table.concat(out)
 end
 
+-- How whoever calls wants to read a stream, where it says so.
+local OWN = "envoy.filters.http.lua" -- what a script notes of a call is noted under the filter's name
+local EVENTS, LINES = "text/event-stream", "application/x-ndjson"
+
+local function wished(accept)
+  if find(accept, EVENTS, 1, true) then return EVENTS end
+  if find(accept, "application/x-ndjson", 1, true) or find(accept, "application/jsonl", 1, true) then return LINES end
+end
+
 function envoy_on_request(call)
   local headers = call:headers()
+  local accept = headers:get("accept")
+  local wish = accept and wished(accept)
+  if wish then call:streamInfo():dynamicMetadata():set(OWN, "wish", wish) end
   local method = headers:get(":method")
   if method ~= "POST" and method ~= "PATCH" and method ~= "PUT" then return end
   local kind = headers:get("content-type")
@@ -145,15 +157,109 @@ local CODES = { -- of google.rpc.Code, from 1
   "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }
 
+local NUMBERS = {}
+for number, name in ipairs(CODES) do NUMBERS[name] = number end
+
+-- ── Streams ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+-- The translation leaves a line of JSON for each message. For who reads server-sent events each becomes one event, whose id is
+-- the message's `resumeToken`: a browser sends the last one along by itself when it connects again (Last-Event-ID).
+local STREAM = "x-edge-stream" -- a route of streams puts it on their answers, for this script alone
+local RETRY = 1000 -- milliseconds until a browser that lost its stream connects again; its own default is some seconds
+
+-- The text that the message in `line` has as its resumeToken, if it has one: not what is deeper in it, or in one of its texts.
+local function token_of(line)
+  local level, at = 0, 1
+  while true do
+    at = find(line, '["{}%[%]]', at)
+    if not at then return end
+    local mark = byte(line, at)
+    if mark == QUOTE then
+      if level == 1 then
+        local token = match(line, '^"resumeToken":"([^"\\\r\n]*)"', at)
+        if token then return token ~= "" and token or nil end
+      end
+      repeat -- to where the text ends
+        at = find(line, '["\\]', at + 1)
+        if not at then return end
+        local quote = byte(line, at) == QUOTE
+        if not quote then at = at + 1 end
+      until quote
+    else
+      level = level + ((mark == OPEN or mark == 91) and 1 or -1)
+    end
+    at = at + 1
+  end
+end
+
+local function as_event(line)
+  local token = token_of(line)
+  return (token and "id: " .. token .. "\n" or "") .. "data: " .. line .. "\n\n"
+end
+
+local function stream(answer, wish)
+  local headers = answer:headers()
+  headers:replace("content-type", wish)
+  headers:replace("cache-control", "no-cache, no-transform")
+  headers:replace("x-accel-buffering", "no") -- proxies in front of this one, that hold answers back
+  if wish == LINES then return end
+  local rest, retry = "", "retry: " .. RETRY .. "\n\n"
+  for chunk in answer:bodyChunks() do
+    local out = {retry}
+    retry = ""
+    local text = rest .. chunk:getBytes(0, chunk:length())
+    local at = 1
+    while true do
+      local stop = find(text, "\n", at, true)
+      if not stop then break end
+      if stop > at then out[#out + 1] = as_event(sub(text, at, stop - 1)) end
+      at = stop + 1
+    end
+    rest = sub(text, at)
+    chunk:setBytes(table.concat(out))
+  end
+end
+
+-- A browser gives up for good where its stream is answered by anything but 200. So what it may try again is told as an event,
+-- with the time to wait, and with the code of a google.rpc.Status, as a stream says why it ends.
+local AGAIN = { ["429"] = true, ["502"] = true, ["503"] = true, ["504"] = true }
+
+local function as_last_event(headers, refusal)
+  local wait = 1000 * (tonumber(headers:get("retry-after") or "") or RETRY / 1000)
+  local number = NUMBERS[match(refusal, '"status":%s*"([A-Z_]+)"')] or 2
+  headers:replace(":status", "200")
+  headers:replace("content-type", EVENTS)
+  headers:replace("cache-control", "no-cache, no-transform")
+  return "retry: " .. wait .. "\ndata: " .. refusal:gsub('"code":%s*%d+', '"code":' .. number, 1):gsub("%s+$", "") .. "\n\n"
+end
+
+local function wish_of(answer)
+  local noted = answer:streamInfo():dynamicMetadata():get(OWN)
+  return noted and noted.wish
+end
+
 function envoy_on_response(answer)
   local headers = answer:headers()
   local http = headers:get(":status")
+  if headers:get(STREAM) then
+    headers:remove(STREAM)
+    if http == "200" and headers:get("content-type") == "application/json" then
+      return stream(answer, wish_of(answer) or EVENTS)
+    end
+  end
   if http < "400" or headers:get("content-type") ~= "application/json" then return end
+  local again = AGAIN[http] and wish_of(answer) == EVENTS
   local body = answer:body()
   if not body then return end
-  local code, rest = body:getBytes(0, body:length()):match('^{"code":(%-?%d+)(.*)}%s*$')
-  if not code then return end
-  local name = CODES[tonumber(code)] or "UNKNOWN"
-  local length = body:setBytes('{"error":{"code":' .. http .. ',"status":"' .. name .. '"' .. rest .. "}}")
-  headers:replace("content-length", tostring(length))
+  headers = answer:headers() -- what was got before the body came is good no more
+  local refusal = body:getBytes(0, body:length())
+  local code, rest = refusal:match('^{"code":(%-?%d+)(.*)}%s*$')
+  if code then
+    refusal = '{"error":{"code":' .. http .. ',"status":"' .. (CODES[tonumber(code)] or "UNKNOWN") .. '"' .. rest .. "}}"
+  end
+  if again then
+    refusal = as_last_event(headers, refusal)
+  elseif not code then
+    return
+  end
+  headers:replace("content-length", tostring(body:setBytes(refusal)))
 end

@@ -14,6 +14,9 @@ attempts. What a name asks for is its first word:
     things/slow         an answer after 2 s
     things/never        no answer
     things/long         an answer of 100 kB that compresses well
+    things/tricky       where it is followed, messages of 300 kB with what looks like their tokens
+
+FollowThing counts up to `count`; the header last-event-id says which was the last that somebody has.
 
 SIGUSR1 makes the server report NOT_SERVING and go on serving, as a draining one does.
 """
@@ -153,10 +156,16 @@ class Things:
 
     async def follow(self, request: Any, context: Any) -> Any:
         await self.behave("FollowThing", request.name, context)
-        for number in range(request.count):
-            if number:
+        last = dict(context.invocation_metadata()).get("last-event-id")
+        begin = int(last) + 1 if last else 0
+        for number in range(begin, request.count):
+            if number > begin:
                 await asyncio.sleep(request.pause_ms / 1000)
-            yield self.kind("Thing")(name=request.name, text=str(number), server=self.port)
+            thing = self.kind("Thing")(name=request.name, text=str(number), server=self.port, resume_token=str(number))
+            if request.name == "things/tricky":
+                thing.text = '"resumeToken":"in a text" \\"\n\n' + "x" * 300_000
+                thing.metadata["resumeToken"] = "deeper"
+            yield thing
 
     async def collect(self, requests: Any, context: Any) -> Any:
         answer = self.kind("CollectThingsResponse")()
