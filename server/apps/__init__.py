@@ -8,6 +8,8 @@ The folder of the app is imported as one package, so its files reach each other 
 
 from server.apps.declarations import method, on
 from server.apps.outcomes import Discard
+from server.apps.schedules import every
 from server.apps.work import Call, Event, Work
+from server.engine.schedules import Tick
 
-__all__ = ["Call", "Discard", "Event", "Work", "method", "on"]
+__all__ = ["Call", "Discard", "Event", "Tick", "Work", "every", "method", "on"]

@@ -44,7 +44,7 @@ def method(name: str) -> Callable[[F], F]:
     effects of its own.
     """
 
-    return lambda function: _marked(function, Implements(name, function))
+    return lambda function: marked(function, Implements(name, function))
 
 
 def on(resource_type: str, verb: str, *, retries: int = 8, time_limit: float = 300.0) -> Callable[[F], F]:
@@ -60,12 +60,13 @@ def on(resource_type: str, verb: str, *, retries: int = 8, time_limit: float = 3
     if not 0 <= retries <= RETRIES_MAX or not 0 < time_limit <= TIME_LIMIT_MAX:
         raise ValueError(f"retries go from 0 to {RETRIES_MAX}, time_limit up to {TIME_LIMIT_MAX:.0f} s")
 
-    return lambda function: _marked(
+    return lambda function: marked(
         function, Task(function.__name__, resource_type, verb, retries, time_limit, function)
     )
 
 
-def _marked(function: F, mark: Implements | Task) -> F:
+def marked(function: F, mark: object) -> F:
+    """The function, with what it is for written on it. Raises TypeError where it is for something already."""
     if isinstance(mark, Implements) and not inspect.iscoroutinefunction(cast(object, function)):
         raise TypeError(f"{function.__qualname__} must be an `async def`")
     if hasattr(function, MARK):

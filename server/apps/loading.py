@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.apps.declarations import MARK, Implements, Task
+from server.apps.schedules import Scheduled
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
 
@@ -29,6 +30,7 @@ class App:
     methods: dict[str, Implements]
     """By full name of the method."""
     tasks: tuple[Task, ...]
+    schedules: tuple[Scheduled, ...] = ()
 
 
 def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
@@ -45,6 +47,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     own = {m.full_name for s in schema.services if not s.own for m in s.methods}
     methods: dict[str, Implements] = {}
     tasks: dict[str, Task] = {}
+    schedules: dict[str, Scheduled] = {}
     for one in declared:
         if isinstance(one, Implements):
             if one.method not in own:
@@ -52,6 +55,10 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
             elif one.method in methods:
                 faults.append(f"methods.py: {one.method} is implemented twice")
             methods[one.method] = one
+        elif isinstance(one, Scheduled):
+            if one.name in schedules:
+                faults.append(f"tasks.py: there are two schedules called {one.name}")
+            schedules[one.name] = one
         else:
             if one.resource_type not in schema.resources:
                 faults.append(f"tasks.py: {one.name}: {one.resource_type} is not a resource of the schema")
@@ -60,7 +67,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
             tasks[one.name] = one
     if faults:
         raise SchemaError("\n".join(faults))
-    return App(methods, tuple(tasks.values()))
+    return App(methods, tuple(tasks.values()), tuple(schedules.values()))
 
 
 def _package(folder: Path) -> None:
@@ -71,7 +78,7 @@ def _package(folder: Path) -> None:
     sys.modules[PACKAGE] = package
 
 
-def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable[Implements | Task]:
+def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable[Implements | Task | Scheduled]:
     for file in files:
         if (folder / f"{file}.py").exists():
             try:
@@ -81,8 +88,17 @@ def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable
                 continue
             for value in vars(module).values():
                 mark = getattr(value, MARK, None)
-                if isinstance(mark, Implements | Task) and mark.function.__module__ == module.__name__:
+                if isinstance(mark, Implements | Task | Scheduled) and _belongs(
+                    mark.function.__module__, module.__name__
+                ):
                     yield mark
+
+
+def _belongs(defined: str, file: str) -> bool:
+    """Whether a function that stands in one of FILES is declared there: it is defined in it, or in a further file of the app that
+    it imports from, but for the other of FILES, which declares its own."""
+    others = {f"{PACKAGE}.{name}" for name in FILES}
+    return defined == file or (defined.startswith(f"{PACKAGE}.") and defined not in others)
 
 
 def _told(error: Exception, folder: Path, file: str) -> str:
