@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -27,6 +27,9 @@ LEVELS = 100
 
 MANY = "*"
 """Of a body that has more names than are sent along."""
+
+KEPT, KEPT_CHARACTERS = 512, 256
+"""How many tellings are remembered, of all methods, and how long they may be: a client says the same names again and again."""
 
 _PARTS = re.compile(r"([\w%]*)(!?)([,()]|$)", re.ASCII)
 _KEY = "`(?:[^`]|``)*`"
@@ -48,9 +51,8 @@ class Body:
 
     def check(self, told: str) -> None:
         """Raises Invalid for names that the schema does not know, or knows as one and the same."""
-        if told in ("", MANY):
-            return
-        self._body(_tree(told))
+        if told not in ("", MANY):
+            self._looked_at(told)
 
     def known(self, told: str) -> bytes:
         """The same for bodies with the same names: what is told has them in any order."""
@@ -68,7 +70,7 @@ class Body:
             return given or None
         resource = self._request.fields_by_name[self._resource_field]
         assert resource.message_type is not None
-        tree = self._resource(_tree(told), resource) if told != MANY else None
+        tree = self._resource(told, resource) if told != MANY else None
         if tree is not None:
             _strip(tree, getattr(request, resource.name))
         if given:
@@ -93,9 +95,18 @@ class Body:
             )
         return given
 
-    def _resource(self, tree: Tree, resource: FieldDescriptor) -> Tree:
+    def _looked_at(self, told: str) -> tuple[Tree, str]:
+        """The names that are told, not to be changed, and which of the bodies they are. Raises Invalid."""
+        return _kept(self, told) if len(told) <= KEPT_CHARACTERS else self.look(told)
+
+    def look(self, told: str) -> tuple[Tree, str]:
+        """The names that are told, and to which field of the request the body that has them goes. Raises Invalid."""
+        tree = _tree(told)
+        return tree, self._body(tree)
+
+    def _resource(self, told: str, resource: FieldDescriptor) -> Tree:
         """Of the names in a body those in the resource."""
-        body = self._body(tree)
+        tree, body = self._looked_at(told)
         if body == "*":
             found = next((tree[name] for name in (resource.json_name, resource.name) if name in tree), {})
             return found if isinstance(found, dict) else {}
@@ -119,6 +130,11 @@ class Body:
         return (field.message_type, f"{body}.") if field is not None else (None, "")
 
 
+@lru_cache(maxsize=KEPT)
+def _kept(body: Body, told: str) -> tuple[Tree, str]:
+    return body.look(told)  # what is refused is not kept
+
+
 def _tree(told: str) -> Tree:
     """Raises Invalid for what the edge does not write."""
     tree: Tree = {}
@@ -126,7 +142,7 @@ def _tree(told: str) -> Tree:
     while found := _PARTS.match(told, at):
         written, null, mark = found.groups()
         if written:
-            name = "" if written == "%" else _name(written)
+            name = written if "%" not in written else "" if written == "%" else _name(written)
             if name in levels[-1]:
                 raise Invalid("The body has an object with two values for one name.", reason="MALFORMED_REQUEST")
             levels[-1][name] = not null
@@ -151,7 +167,8 @@ def _name(written: str) -> str:
         raise Invalid("A name in the body is not text.", reason="MALFORMED_REQUEST") from fault
 
 
-def _fields(message: Descriptor) -> dict[str, FieldDescriptor]:
+@lru_cache(maxsize=4096)
+def _fields(message: Descriptor) -> Mapping[str, FieldDescriptor]:
     return {name: field for field in message.fields for name in (field.json_name, field.name)}
 
 
