@@ -8,6 +8,7 @@ Refusal
 ├── AlreadyExists      ALREADY_EXISTS       the name is taken
 ├── Precondition       FAILED_PRECONDITION  right request, wrong state of the world
 ├── Stale              ABORTED              the resource changed since it was read
+├── Expired            OUT_OF_RANGE         asks for what is kept no more
 ├── Exhausted          RESOURCE_EXHAUSTED   a limit was reached; later it may work
 ├── Unimplemented      UNIMPLEMENTED        declared in the schema, but nobody wrote it
 ├── Unavailable        UNAVAILABLE          a part of the system is away; retry
@@ -139,6 +140,12 @@ class Stale(Refusal):
     """The resource changed since the caller read it; read again and retry."""
 
     code, reason = StatusCode.ABORTED, "STALE_ETAG"
+
+
+class Expired(Refusal):
+    """Asks to go on where what came next is kept no more; begin anew."""
+
+    code, reason = StatusCode.OUT_OF_RANGE, "EXPIRED"
 
 
 class Exhausted(Refusal):

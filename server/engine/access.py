@@ -67,9 +67,9 @@ class Access:
 
     def veils(self, resource: Resource) -> bool:
         """Whether there are fields that not everybody sees who may get it."""
-        return bool(self.rules(resource).reads or self._original(resource))
+        return bool(self.rules(resource).reads or self.original(resource))
 
-    def _original(self, resource: Resource) -> Resource | None:
+    def original(self, resource: Resource) -> Resource | None:
         """The resource that it is a revision of, where that has fields that not everybody sees."""
         if not resource.snapshot_of or not self._rules.resources[resource.snapshot_of].reads:
             return None
@@ -136,7 +136,7 @@ class Access:
             else row
             for row, scene, fields in zip(rows, scenes, hidden, strict=True)
         ]
-        if self._original(resource) is None:
+        if self.original(resource) is None:
             return shown
         return [
             row
@@ -147,14 +147,14 @@ class Access:
             for row in shown
         ]
 
-    async def listing(self, call: Asked, resource: Resource) -> bytes | None:
+    async def listing(self, call: Asked, resource: Resource, action: str = "list") -> bytes | None:
         """Who asks, as the store's conditions need it (`rules.sql.ASKING`, a JSON object); None where they are not needed:
         every row, whole, may be seen. Raises Denied and Unauthenticated where no row could be seen."""
         caller = call.caller
         if caller.trusted:
-            self._in_scope(caller, resource, "list")
+            self._in_scope(caller, resource, action)
             return None
-        rule = self._rule(caller, resource, "list")
+        rule = self._rule(caller, resource, action)
         asking = self._asking(caller)
         if not rule.of_row:
             await self._open(caller, resource, rule, asking, caller.name)
@@ -171,7 +171,7 @@ class Access:
 
     async def snapshots(self, call: Asked, resource: Resource, rows: Sequence[Shown]) -> list[Shown]:
         """Listed revisions, their snapshots as the caller may see the resource itself."""
-        caller, original = call.caller, self._original(resource)
+        caller, original = call.caller, self.original(resource)
         if caller.trusted or original is None:
             return list(rows)
         names = {row.name: _above(resource, row.name) for row in rows}
@@ -196,6 +196,22 @@ class Access:
             return None
         return await self._seen(resource, scene, row.payload, caller.name)
 
+    # Watching: one event is judged for many at once, who each keep what they have looked up.
+
+    async def held(self, resource: Resource, action: str, scenes: Sequence[Scene | None]) -> list[bool]:
+        """Whether the rule for the action holds in each scene that there is, as the primary has what it looks up."""
+        rule = self.rules(resource).actions.get(action)
+        return [False] * len(scenes) if rule is None else await self._all(rule, scenes, None)
+
+    async def unseen(self, resource: Resource, scene: Scene) -> frozenset[str]:
+        """The fields that nothing may be found by in a scene: those that who asks does not see, wholly."""
+        unreadable = await self._unreadable(resource, scene, None)
+        return self.rules(resource).copies | {field.name for field in unreadable}
+
+    async def shown_in(self, resource: Resource, scene: Scene, payload: bytes) -> bytes:
+        """A resource as who asks sees it, in a scene in which they may."""
+        return await self._seen(resource, scene, payload, None)
+
     async def visible(self, caller: Caller, resource: Resource, rows: Sequence[Row]) -> list[bool]:
         """Which of the rows the caller may get, for an app's own methods."""
         if caller.trusted:
@@ -218,7 +234,7 @@ class Access:
             scene = Scene(asking, _name(resource, message), read=lambda: message, owner=owner)
             for field in await self._unreadable(resource, scene, caller.name):
                 message.ClearField(field.name)
-        if not caller.trusted and self._original(resource) is not None:
+        if not caller.trusted and self.original(resource) is not None:
             asking = self._asking(caller)
             for field in await self._hidden_of_snapshot(resource, asking, message, caller.name):
                 message.snapshot.ClearField(field.name)
@@ -419,7 +435,9 @@ class Access:
             if not again:
                 break
             look = [(resource, name) for (_, name), resource in wanted.items()]
-            self._keep(again[0][1].asking, look, await self._records.find(look, reader))
+            found = await self._records.find(look, reader)
+            for asking in {id(scene.asking): scene.asking for _, scene in again}.values():
+                self._keep(asking, look, found)
             left = again
         return held
 
@@ -441,7 +459,7 @@ class Access:
         return [field for field, rule in reads if not await self._holds(rule, scene, reader)]
 
     async def _seen(self, resource: Resource, scene: Scene, payload: bytes, reader: str | None) -> bytes:
-        if self._original(resource) is not None:
+        if self.original(resource) is not None:
             payload = await self._with_snapshot(resource, scene.asking, payload, reader)
         reads = self.rules(resource).reads
         if not reads:
@@ -477,7 +495,7 @@ class Access:
         """The fields of a revision's snapshot that the one who asks may not see, by the rules of the resource that it was
         taken of, judged on it as it was then. `owner` is that resource's, whoever made the revision; None where it is to be
         read."""
-        original = self._original(resource)
+        original = self.original(resource)
         if original is None or not message.HasField("snapshot"):
             return []
         snapshot, name = message.snapshot, _above(resource, _name(resource, message))

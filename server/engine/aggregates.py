@@ -70,7 +70,7 @@ class Aggregates:
         Raises Invalid, NotFound where there is no such parent or the caller may not get it, Denied, Unauthenticated,
         Precondition (QUERY_TOO_EXPENSIVE).
         """
-        resource = self._resource(question.type)
+        resource = typed(self._schema, question.type)
         below = self._lists.below(resource, question.parent)
         size = pages.size_of(question.size, ROWS, ROWS_MAX)
         filters = [self._lists.filter(resource, question.filter)] if question.filter else []
@@ -96,15 +96,16 @@ class Aggregates:
         more = len(found) > len(rows) and skip + len(rows) < GROUPS_MAX
         return Answer(grouping, rows, pages.sealed(bound, str(skip + len(rows))) if more else "")
 
-    def _resource(self, type: str) -> Resource:
-        """The resource of a type, or of a message."""
-        if not type:
-            raise Invalid.field("type", "is required", "REQUIRED")
-        found = [r for r in self._schema.resources.values() if type in (r.type, r.message)]
-        if len(found) != 1:
-            why = "is that of several messages; say the message's full name" if found else "is no type of this schema"
-            raise Invalid.field("type", why, "UNKNOWN_TYPE")
-        return found[0]
+
+def typed(schema: Schema, type: str) -> Resource:
+    """The resource of a type, or of a message. Raises Invalid of the field `type`."""
+    if not type:
+        raise Invalid.field("type", "is required", "REQUIRED")
+    found = [r for r in schema.resources.values() if type in (r.type, r.message)]
+    if len(found) != 1:
+        why = "is that of several messages; say the message's full name" if found else "is no type of this schema"
+        raise Invalid.field("type", why, "UNKNOWN_TYPE")
+    return found[0]
 
 
 def _skip(token: str) -> int:

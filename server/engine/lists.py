@@ -122,7 +122,7 @@ class Lists:
         rows = await self._records.page(resource, page, call.caller.name)
         if not rows and not wanted.token:
             await self.check_parent(call, resource, wanted.parent)
-        shown = self._shown(resource, rows[:size], asking)
+        shown = self.shown(resource, rows[:size], asking)
         more = len(rows) > len(shown)
         total = None
         if wanted.total:
@@ -146,7 +146,7 @@ class Lists:
         rows = await self._queries.page(selection, cut, call.caller.name)
         if not rows and not wanted.token and below.parent is not None:
             await self.check_parent(call, resource, below.parent)
-        shown = self._shown(resource, rows[:size], asking)
+        shown = self.shown(resource, rows[:size], asking)
         more = len(rows) > len(shown)
         token = ""
         if more and not order.keys:
@@ -210,7 +210,7 @@ class Lists:
         """The resources that are meant."""
         return Selection(resource, below, tuple(filters), asking, wanted.deleted, self._clock())
 
-    def _shown(self, resource: Resource, rows: Sequence[Shown], asking: bytes | None) -> list[Shown]:
+    def shown(self, resource: Resource, rows: Sequence[Shown], asking: bytes | None) -> list[Shown]:
         """As many of the first rows as a reply may hold, as the caller may see them."""
         fitting = _fitting(rows)
         if asking is None:

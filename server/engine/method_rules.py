@@ -24,6 +24,7 @@ _ACTIONS = {
     Kind.UPDATE: "update",
     Kind.DELETE: "delete",
     Kind.UNDELETE: "delete",
+    Kind.WATCH: "watch",
 }
 """What refusals call what the methods do."""
 
@@ -42,6 +43,10 @@ class MethodRules:
         for method in schema.methods():
             if method.kind in _ACTIONS and method.resource is not None:
                 self._methods.setdefault((method.resource.message, method.kind), []).append(method)
+
+    def has(self, kind: Kind, resource: Resource) -> bool:
+        """Whether the schema has a method of that kind for the resource."""
+        return (resource.message, kind) in self._methods
 
     async def check(
         self,

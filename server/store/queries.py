@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import orjson
 from prometheus_client import Histogram
 
 from server.errors import Exhausted, Precondition, Unavailable
 from server.query.groups import Grouping
 from server.query.orders import Order
 from server.query.rules.checking import Rules
-from server.store import selections
+from server.store import selections, watch_pages
 from server.store.binary import int8
 from server.store.changes import PAGE_BYTES_MAX, Shown
 from server.store.freshness import Freshness
@@ -23,6 +24,7 @@ from server.store.pipeline import Result, Step
 from server.store.positions import REPLAYED
 from server.store.query_lane import QueryLane
 from server.store.selections import Cut, Selection, Text
+from server.store.watch_pages import WatchPage
 
 COUNT_SECONDS = 1
 """How long a count may take that a page is answered with."""
@@ -71,6 +73,26 @@ class Queries:
             if len(out) >= cut.size or sum(len(row.payload) for row in out) > PAGE_BYTES_MAX:
                 break
         return out
+
+    async def watched(
+        self, selection: Selection, name: str, after: str, size: int, types: Sequence[str], reader: str | None
+    ) -> WatchPage:
+        """The rows after a name, or the one called `name`, in order of names, and which events of these messages they show. As
+        fresh as for a page, and cut as one.
+
+        Raises Precondition (QUERY_TOO_EXPENSIVE) where it takes too long.
+        """
+        rules = self._rules.resources[selection.resource.message]
+        text = watch_pages.page(selection, name, after, size, list(types), rules)
+        result = await self._read(selection, None, text, reader)
+        value = result.get_value
+        rows = [
+            Shown(_text(value(i, 0)), value(i, 1) or b"", int8(value(i, 2)), _text(value(i, 3)))
+            for i in range(result.ntuples)
+            if value(i, 0) is not None
+        ]
+        waiting = [tuple(one) for one in orjson.loads(value(0, 5) or b"[]")]
+        return WatchPage(rows, int8(value(0, 4)), waiting)
 
     async def count(self, selection: Selection, most: int, reader: str) -> int | None:
         """How many resources it has, `most` where there are more; None where counting takes longer than COUNT_SECONDS, or others

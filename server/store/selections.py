@@ -44,6 +44,8 @@ class Selection:
     """Whether those are meant as well that are deleted and can be undeleted."""
     now: int
     """Microseconds since 1970."""
+    action: str = "list"
+    """Whose rule says which of them may be seen."""
 
     @property
     def fields(self) -> list[str]:
@@ -93,7 +95,7 @@ class Parts:
 
     def conditions(self) -> str:
         """The conditions of all rows that are meant."""
-        selection, rule = self.selection, self.rules.actions.get("list")
+        selection, rule = self.selection, self.rules.actions.get(self.selection.action)
         parts = [selection.below.condition(self.parameters)]
         if selection.resource.soft_delete and not selection.deleted:
             parts.append("t._delete_time is null")

@@ -46,6 +46,11 @@ class Predicates:
         make: Callable[[Any], Value] = getattr(self, f"_{type(node).__name__.lower()}")
         return make(node)
 
+    @property
+    def segments(self) -> Mapping[str, int]:
+        """Where in the name a `path.<variable>` stands."""
+        return self._segments
+
     def elements(self, variable: str) -> list[Any]:
         """What a quantifier's variable stands for, the last for the innermost: what is put there is what its test sees."""
         return self._elements[variable]

@@ -1,0 +1,323 @@
+"""One watch, from its first message to its last.
+
+A round begins with what there is, read page by page. Each page says which events it shows: all up to a position, and of those
+that have no position yet, which ones. So the changes that follow are exactly those that it does not show. The stream reads
+them from the log until it has come to where all watchers are, joins these, and says that it is in step (`synced`). From then
+on every message has a resume token, which begins a later stream with its second half.
+
+Where what was told may be wrong, because rights have changed or the log has, the stream says RESET and begins a new round.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from server.caller import Caller
+from server.engine.access import absent
+from server.engine.resources import Call, Resources
+from server.engine.watch_views import CURRENT, NOTHING, RESET, Asked, Group, Moment, Told, View
+from server.engine.watching import RESETS, Tail, Watcher, Watching, draining
+from server.errors import Exhausted, Invalid, NotFound, Unavailable
+from server.query import resume_tokens
+from server.query.resume_tokens import Place
+from server.store.event_log import Ends, Stretch
+from server.store.selections import Selection
+from server.store.watch_pages import WAITING_MAX, WatchPage
+
+PAGE = 500
+"""Resources that are read at a time of what there is."""
+
+BOOKMARK_SECONDS = 15
+"""After so long without anything to tell, a watcher is told how far it is: its token stays fresh, and so does its connection."""
+
+
+class Log(Protocol):
+    """The event log; see server/store/event_log.py."""
+
+    def after(self, position: int, types: frozenset[str]) -> Awaitable[Stretch]: ...
+    def ends(self) -> Awaitable[Ends]: ...
+
+
+class Pages(Protocol):
+    """What there is; see server/store/queries.py."""
+
+    def watched(
+        self, selection: Selection, name: str, after: str, size: int, types: Sequence[str], reader: str | None
+    ) -> Awaitable[WatchPage]: ...
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What streams are made of."""
+
+    resources: Resources
+    watching: Watching
+    tail: Tail
+    log: Log
+    pages: Pages
+    turns: AbstractAsyncContextManager[None]
+    """Of those who read what there is: lists share their connections."""
+
+    def open(self, asked: Asked, watcher: Watcher, bound: str, token: str) -> Stream:
+        """A new stream. Raises Invalid for what cannot be asked for."""
+        if asked.name and asked.parent:
+            raise Invalid.field("parent", "a name is given; leave one of them empty", "PARENT_WITH_NAME")
+        if asked.name:
+            self.resources.decisions.check_name(asked.resource, asked.name)
+        return Stream(self, self.watching.view(asked), watcher, resume_tokens.digest(bound), token)
+
+
+class Stream:
+    """One watcher's messages."""
+
+    def __init__(self, streams: Streams, view: View, watcher: Watcher, bound: bytes, token: str) -> None:
+        self._on = streams
+        self._view = view
+        self._watcher = watcher
+        self._bound = bound
+        self._token = token
+        self._position = 0
+        self._pages: list[tuple[str, int]] = []
+        self._standing = view.kind.standing(watcher.caller)
+        self._synced = False
+        self._due = 0
+        self._types = frozenset({view.resource.message, *view.kind.depends})
+
+    @property
+    def message(self) -> str:
+        """The resource's message."""
+        return self._view.resource.message
+
+    @property
+    def token(self) -> str:
+        """Where to go on after what was told last; empty where that cannot be said yet."""
+        if not self._synced:
+            return ""
+        history = self._on.watching.history
+        place = (history.fingerprint, history.timeline)
+        return resume_tokens.sealed(self._bound, self._standing.digest, place, self._position, self._watcher.skip)
+
+    @property
+    def sharing(self) -> tuple[bytes, bytes] | None:
+        """What a token depends on beside the position: those for whom it is the same have the same tokens. None where nobody
+        else has."""
+        return None if self._watcher.skip or not self._synced else (self._bound, self._standing.digest)
+
+    async def told(self) -> AsyncGenerator[Told, None]:
+        """What is told, until who reads goes or is refused.
+
+        Raises Invalid, NotFound, Denied, Unauthenticated, Precondition (QUERY_TOO_EXPENSIVE); Expired (RESUME_TOKEN_EXPIRED);
+        Exhausted (WATCH_TOO_SLOW, WATCHES_EXCEEDED); Unavailable.
+        """
+        watching, watcher, resource = self._on.watching, self._watcher, self._view.resource
+        watching.admit(watcher, resource)
+        try:
+            await self._on.tail.followed()
+            place = await self._resumed() if self._token else None
+            fresh = True
+            if place is not None:
+                # Whether the caller may watch at all is asked as it is of who begins anew.
+                await self._asking()
+                if place.standing != self._standing.digest:
+                    place, fresh = None, False
+            while True:
+                watcher.reset = False
+                self._synced = False
+                watcher.skip.clear()
+                self._pages = []
+                if not fresh:
+                    RESETS.inc()
+                    yield Told(RESET)
+                if place is None:
+                    async for told in self._state(watcher.caller.name if fresh else None):
+                        yield told
+                else:
+                    self._position = place.position
+                    watcher.skip.update(place.told)
+                async for told in self._changes():
+                    yield told
+                place, fresh = None, False
+        finally:
+            watching.dismiss(watcher, resource)
+
+    async def _resumed(self) -> Place:
+        trimmed, numbered, history = await self._on.log.ends()
+        place = resume_tokens.opened(self._token, self._bound, (history.fingerprint, history.timeline))
+        if not trimmed <= place.position <= numbered:
+            raise resume_tokens.expired()
+        return place
+
+    async def _asking(self) -> bytes | None:
+        """Who asks, for the store. Raises Denied, Unauthenticated."""
+        return await self._on.resources.access.listing(Call(self._watcher.caller), self._view.resource, "watch")
+
+    # What there is.
+
+    async def _state(self, reader: str | None) -> AsyncGenerator[Told, None]:
+        resources, view, watcher = self._on.resources, self._view, self._watcher
+        resource, asked, now = view.resource, view.asked, self._on.watching.now
+        after, first = "", True
+        while True:
+            asking = await self._asking()
+            filters = (view.filter,) if view.filter else ()
+            selection = Selection(resource, view.below, filters, asking, asked.deleted, now(), "watch")
+            async with self._on.turns:
+                page = await self._on.pages.watched(selection, asked.name, after, PAGE, sorted(self._types), reader)
+            if len(page.waiting) > WAITING_MAX:
+                raise Unavailable("The event log is far behind.", reason="EVENTS_BEHIND", retry_after=5.0)
+            rows = resources.lists.shown(resource, page.rows, asking)
+            more = not asked.name and (len(page.rows) >= PAGE or len(page.rows) > len(rows))
+            if first:
+                self._position = page.numbered
+                if not rows:
+                    async for told in self._nothing():
+                        yield told
+            last = rows[-1].name if more else ""
+            self._pages.append((last, page.numbered))
+            for id, message, name in page.waiting:
+                # What rules look up is shown by all of the page, and by none before it.
+                if (name > after and (not more or name <= last)) if message == resource.message else first and not more:
+                    watcher.skip.add(id)
+            if resource.snapshot_of:
+                rows = await resources.access.snapshots(Call(watcher.caller), resource, rows)
+            for row in rows:
+                yield Told(CURRENT, row.name, row.payload)
+                if watcher.drained:
+                    raise draining()
+            if not more:
+                return
+            after, first = last, False
+            await self._look()
+
+    async def _nothing(self) -> AsyncGenerator[Told, None]:
+        """Where nothing was found, there may be nobody to ask it of."""
+        resources, asked, call = self._on.resources, self._view.asked, Call(self._watcher.caller)
+        resource = asked.resource
+        if asked.name:
+            # A filter may hide it from the watch, and is no reason to refuse it.
+            try:
+                payload = await resources.get(call, resource, asked.name)
+            except NotFound:
+                raise absent(resource, asked.name) from None
+            if resource.singleton(asked.name) and not asked.filter:
+                [stored] = await resources.records.find([(resource, asked.name)], call.caller.name)
+                if stored is None:
+                    yield Told(CURRENT, asked.name, payload)
+        elif self._view.below.parent is not None:
+            await resources.lists.check_parent(call, resource, asked.parent)
+
+    # What changes.
+
+    async def _changes(self) -> AsyncGenerator[Told, None]:
+        """Returns where all must begin anew."""
+        watching, watcher, view = self._on.watching, self._watcher, self._view
+        alone = Group(view, self._standing)
+        while watcher.group is None or self._position < watcher.since:
+            found = await self._on.log.after(self._position, self._types)
+            if found.trimmed > self._position or found.timeline != watching.history.timeline:
+                raise resume_tokens.expired()
+            for entry in found.entries:
+                if self._knows(
+                    entry.id, entry.position, entry.name if entry.resource_type == view.resource.message else ""
+                ):
+                    continue
+                moment = Moment(entry, self._parse(entry.resource_type))
+                if entry.owner is None or alone.concerned(moment):
+                    return
+                if entry.resource_type == view.resource.message and self._takes(entry.name):
+                    [told] = await view.judge(moment, [alone], watching.now())
+                    self._position = entry.position
+                    if told is not None:
+                        yield told
+            self._position = found.reached
+            await self._look()
+            if watcher.reset:
+                return
+            if watcher.group is None and found.reached >= found.numbered:
+                watching.join(watcher, view, self._standing)
+        self._pages = []
+        self._synced = True
+        yield Told(NOTHING, synced=True)
+        async for told in self._live():
+            yield told
+
+    async def _live(self) -> AsyncGenerator[Told, None]:
+        watching, watcher = self._on.watching, self._watcher
+        self._put_off()
+        while True:
+            one = await watcher.box.get()
+            if one is not None:
+                if one.position <= self._position and one.id:
+                    watcher.skip.discard(one.id)
+                    continue
+                self._position = one.position
+                if one.id in watcher.skip:
+                    watcher.skip.discard(one.id)
+                    continue
+                yield one
+                self._put_off()
+                continue
+            if watcher.slow:
+                raise Exhausted(
+                    "Changes come faster than you read them; go on with the last resume token.",
+                    reason="WATCH_TOO_SLOW",
+                    metadata={"resume_token": self.token},
+                )
+            await self._look()
+            if watcher.reset:
+                return
+            if not watcher.box and watching.now() >= self._due:
+                await self._look(anew=True)
+                if watcher.reset:
+                    return
+                if not watcher.box:
+                    self._position = max(self._position, watching.told)
+                    yield Told(NOTHING)
+                self._put_off()
+
+    def _put_off(self) -> None:
+        self._due = self._on.watching.now() + BOOKMARK_SECONDS * 1_000_000
+
+    async def _look(self, *, anew: bool = False) -> None:
+        """Looks whether the server goes away and whether the caller is still who it was: asked where there was something to
+        hear of it, or `anew`. Where its rights are others, the watcher is reset."""
+        watcher = self._watcher
+        if watcher.drained:
+            raise draining()
+        if not (watcher.suspect or anew):
+            return
+        watcher.suspect = False
+        try:
+            caller: Caller = await watcher.again()
+        except Unavailable:
+            watcher.suspect = True  # nobody can say: it is asked again at the next look
+            return
+        if caller == watcher.caller:
+            return
+        watcher.caller = caller
+        await self._asking()
+        standing = self._view.kind.standing(caller)
+        if standing.digest != self._standing.digest:
+            self._on.watching.part(watcher)
+            self._standing, watcher.reset = standing, True
+
+    def _knows(self, id: int, position: int, name: str) -> bool:
+        """Whether what it began with shows the event; of a resource that is not of its own kind, no `name` is given."""
+        if id in self._watcher.skip:
+            self._watcher.skip.discard(id)
+            return True
+        if not self._pages or not name:
+            return False
+        at = bisect_left(self._pages, name, hi=len(self._pages) - 1, key=lambda page: page[0])
+        return position <= self._pages[at][1]
+
+    def _takes(self, name: str) -> bool:
+        pattern = self._view.resource.pattern_of(name)
+        return pattern is not None and self._view.takes(name, pattern.parent_of(name))
+
+    def _parse(self, message: str) -> object:
+        return self._on.resources.schema.message_class(message).FromString

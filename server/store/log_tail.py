@@ -1,0 +1,171 @@
+"""Follows the event log as it grows, for all watchers of this process: one reader, whoever watches what."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+import psycopg
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from server.errors import Refusal, Unavailable
+from server.store.consistency import History
+from server.store.event_log import Entry, EventLog
+
+CHANNEL = "transom_positions"
+"""Where the relay says that there is more."""
+
+POLL = 1.0
+"""Seconds after which the log is looked at without having been told to."""
+
+PULSE = 1.0
+"""Seconds between two looks at which watchers have something to do that is no event."""
+
+PAUSE = 0.1, 2.0
+"""Seconds before a connection that was lost is made anew, the first time and after many."""
+
+START_SECONDS = 5.0
+"""How long who wants to watch waits for the log to be followed."""
+
+FOLLOWED = Counter("transom_watch_events_total", "Events that were read for watchers.")
+LAG = Histogram(
+    "transom_watch_lag_seconds",
+    "From the writing of an event to its being told to the watchers of this process.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+POSITION = Gauge(
+    "transom_watch_position", "The last position of the event log that watchers of this process were told."
+)
+
+log = structlog.get_logger("watch")
+
+
+class Hearer(Protocol):
+    """Who tells watchers."""
+
+    def types(self) -> frozenset[str]:
+        """The messages of the resources whose events are wanted, all of them."""
+
+    def begin(self, position: int, history: History) -> None:
+        """From now on all events after the position are told; some before may not have been: what was told may be wrong."""
+
+    def tell(self, entry: Entry) -> Awaitable[None]:
+        """The next event. Raises Refusal where it cannot be told now: then it comes again, and nobody was told of it."""
+
+    def fail(self, entry: Entry) -> None:
+        """This event cannot be told at all."""
+
+    def reach(self, position: int) -> None:
+        """All that was wanted was told, up to the position."""
+
+    def pulse(self) -> None:
+        """Time goes by."""
+
+
+class LogTail:
+    """Follows the log, woken by the relay."""
+
+    def __init__(self, dsn: str, name: str, event_log: EventLog, hearer: Hearer) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._log = event_log
+        self._hearer = hearer
+        self._position = -1
+        self._timeline = 0
+        self._begun = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begins to follow."""
+        self._tasks = [asyncio.create_task(self._keep_following()), asyncio.create_task(self._beat())]
+
+    async def aclose(self) -> None:
+        """Follows no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def followed(self) -> None:
+        """Returns once the log is followed. Raises Unavailable where that takes too long."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._begun.wait()
+        except TimeoutError:
+            raise Unavailable("The database cannot be reached.", reason="DATABASE_AWAY") from None
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE)
+            self._hearer.pulse()
+
+    async def _keep_following(self) -> None:
+        pause, longest = PAUSE
+        while True:
+            try:
+                async with await self._connected() as connection:
+                    await connection.execute(f"listen {CHANNEL}")
+                    while True:
+                        more = await self._step()
+                        pause = PAUSE[0]
+                        if not more:
+                            async for _ in connection.notifies(timeout=POLL, stop_after=1):
+                                pass
+            except (psycopg.Error, OSError, Refusal) as lost:
+                log.warning("not following", cause=f"{type(lost).__name__}: {str(lost).partition(chr(10))[0][:200]}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    async def _step(self) -> bool:
+        """Reads on; whether there is more."""
+        if self._position < 0:
+            await self._begin()
+        types = self._hearer.types()
+        found = await self._log.after(self._position, types)
+        if found.timeline != self._timeline or found.trimmed > self._position or found.numbered < self._position:
+            log.warning("the event log is not the one that was followed", position=self._position, found=found[1:])
+            await self._begin()
+            return True
+        for entry in found.entries:
+            # Who has just begun to watch what was not asked for is told all the same: it is read again.
+            if not self._hearer.types() <= types:
+                return True
+            try:
+                await self._hearer.tell(entry)
+            except Refusal:
+                raise
+            except Exception:
+                log.exception("an event cannot be told", position=entry.position, type=entry.resource_type)
+                self._hearer.fail(entry)
+            self._reached(entry.position)
+            FOLLOWED.inc()
+            LAG.observe(max(0.0, time.time() - entry.time / 1e6))
+            await asyncio.sleep(0)
+        if not self._hearer.types() <= types:
+            return True
+        self._reached(found.reached)
+        return found.reached < found.numbered
+
+    def _reached(self, position: int) -> None:
+        self._position = position
+        self._hearer.reach(position)
+        POSITION.set(position)
+
+    async def _begin(self) -> None:
+        _, numbered, history = await self._log.ends()
+        self._position, self._timeline = numbered, history.timeline
+        self._hearer.begin(numbered, history)
+        self._begun.set()
+
+    async def _connected(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(
+            self._dsn,
+            autocommit=True,
+            application_name=f"{self._name} watch"[:63],
+            connect_timeout=2,
+            # A primary whose machine is gone closes no connection: it is lost when it has not confirmed for so long.
+            tcp_user_timeout=math.ceil(3 * POLL * 1000),
+        )
