@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -256,7 +257,7 @@ def test_env_is_for_a_shell(components: Stack, tmp_path: Path) -> None:
 def test_replay_tells_how_many(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ground.env.items():
         monkeypatch.setenv(name, value)
-    assert run("replay", "--hours", "0").exit_code == 2 and run("replay", "--hours", "169").exit_code == 2
+    assert run("replay", "--hours", "0").exit_code == 2 and run("replay", "--hours", "8761").exit_code == 2
     ground.events(3)
     relay = ground.start("relay")
     until = time.monotonic() + 30
@@ -264,6 +265,46 @@ def test_replay_tells_how_many(ground: Ground, monkeypatch: pytest.MonkeyPatch) 
         assert time.monotonic() < until and relay.poll() is None, ground.log("relay")
         time.sleep(0.05)
     assert "3 events will be published again" in run("replay", "--hours", "1").output
+
+
+def test_events_are_shown_and_followed_also_past_a_lost_connection(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ground.env.items():
+        monkeypatch.setenv(name, value)
+    ground.start("relay")
+    words = [sys.executable, "-m", "server.cli", "events", "tail", "-f", "--json", "-n", "2", "--name", "things/*"]
+    ground.events(3)
+    follow = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert follow.stdout is not None
+    try:
+
+        def next_position() -> int:
+            assert follow.stdout is not None
+            return int(json.loads(follow.stdout.readline())["position"])
+
+        assert next_position() in (1, 2)
+        while next_position() != 3:
+            pass
+        ground.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'transom events'"
+        )
+        ground.execute(
+            "insert into transom.events (resource_type, verb, name, payload) values ('t', 'v', 'other/1', '')"
+        )
+        ground.events(1)
+        assert next_position() == 5, "what is not wanted is left out, nothing is told twice"
+        follow.send_signal(signal.SIGINT)
+        assert follow.wait(20) == 0
+    finally:
+        follow.kill()
+    shown = run("events", "tail", "--after", "1", "--type", "test.v1.Thing", "--verb", "created").output.splitlines()
+    assert [line.split()[0] for line in shown] == ["2", "3", "5"]
+    [line] = run(
+        "events", "tail", "-n", "1", "--json", "--resource", "--since", "1h", "--name", "things/3"
+    ).output.splitlines()
+    assert json.loads(line)["resource"] == {} and json.loads(line)["type"] == "test.v1.Thing"
+    assert run("events", "tail", "--resource").exit_code == 2
 
 
 @pytest.mark.parametrize("process", ["relay", "work"])

@@ -17,8 +17,10 @@ import pytest
 from consumers_ground import Ground, Tap, asynchronous, cut_off, eventually
 from prometheus_client import CollectorRegistry
 
+from consumers import relay as relays
 from consumers import topology
-from consumers.relay import Keeping, Relay, RelayMetrics, replay
+from consumers.keeping import ROW_BYTES, Keeping
+from consumers.relay import Relay, RelayMetrics, replay
 from deploy.native.stack import Stack
 
 
@@ -191,6 +193,52 @@ async def test_published_events_past_their_time_are_deleted_and_no_others(ground
         await eventually(lambda: ground.value("select count(*) from transom.events") == 10)
         await eventually(lambda: ground.value("select count(*) from transom.inbox") == 1)
     assert ground.value("select min(position) from transom.events") == 11
+    assert ground.rows("select trimmed, kept_bytes from transom.relay") == [(10, 10 * ROW_BYTES)]
+
+
+@asynchronous
+async def test_the_oldest_go_where_the_log_is_larger_than_it_may_be_and_no_unpublished_ones(ground: Ground) -> None:
+    ground.events(20)
+    async with cut_off(ground.amqp) as (amqp, line):
+        await line.cut()
+        async with relaying(ground, amqp, keeping=Keeping(bytes=5 * ROW_BYTES)):
+            await eventually(lambda: ground.value("select numbered from transom.relay") == 20)
+        assert ground.value("select count(*) from transom.events") == 20, "the broker has none of them"
+        await line.mend()
+        async with relaying(ground, amqp, keeping=Keeping(bytes=5 * ROW_BYTES)):
+            await eventually(lambda: ground.value("select published from transom.relay") == 20)
+        async with relaying(ground, amqp, keeping=Keeping(bytes=5 * ROW_BYTES)):
+            await eventually(lambda: ground.value("select count(*) from transom.events") == 5)
+    assert ground.rows("select trimmed, kept_bytes from transom.relay") == [(15, 5 * ROW_BYTES)]
+    assert ground.value("select min(position) from transom.events") == 16
+
+
+@asynchronous
+async def test_a_relay_that_hangs_is_taken_over_from(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relays, "HUNG", 1.0)
+    monkeypatch.setattr(relays, "BEAT", 0.2)
+    active, goes_on = threading.Event(), threading.Event()
+
+    async def hang() -> None:
+        async with relaying(ground):
+            await eventually(lambda: ground.value("select numbered from transom.relay") == 1)
+            active.set()
+            goes_on.wait(60)  # nothing of this loop runs
+
+    tap = await Tap.on(ground.amqp)
+    ground.events(1)
+    hung = threading.Thread(target=asyncio.run, args=[hang()])
+    hung.start()
+    await asyncio.to_thread(active.wait)
+    try:
+        async with relaying(ground):
+            ground.events(2)
+            await tap.until(3)
+    finally:
+        goes_on.set()
+        await asyncio.to_thread(hung.join)
+    await tap.close()
+    assert in_order_of_first_copies([event.position for event in tap.events])
 
 
 @asynchronous

@@ -12,7 +12,19 @@ SECTIONS = {
     "A system on this machine": ("up", "status", "logs", "down", "clean"),
     "An app": ("check", "plan", "apply", "build", "migrate", "seed"),
     "Using it": ("call", "key"),
-    "Looking after it": ("user", "audit", "explain", "mail", "dead", "replay", "psql", "env", "failover", "replication"),
+    "Looking after it": (
+        "user",
+        "audit",
+        "events",
+        "explain",
+        "mail",
+        "dead",
+        "replay",
+        "psql",
+        "env",
+        "failover",
+        "replication",
+    ),
 }
 """Commands in the order somebody meets them; one that is not named here is listed last."""
 

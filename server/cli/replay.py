@@ -13,8 +13,8 @@ from ._chosen import port_option, settings_of
 @click.option(
     "--hours",
     required=True,
-    type=click.FloatRange(min=0, max=168, min_open=True),
-    help="How far back; events are kept for seven days.",
+    type=click.FloatRange(min=0, max=8760, min_open=True),
+    help="How far back, as far as events are kept (TRANSOM_EVENT_DAYS).",
 )
 @port_option
 def command(hours: float, port: int | None) -> None:
