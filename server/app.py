@@ -74,6 +74,8 @@ from server.engine.sign_ins import SignIns
 from server.engine.sign_up_policy import Policy, SignUpPolicy
 from server.engine.sign_ups import SignUps
 from server.engine.throttle import Attempts, Throttle
+from server.engine.watch_streams import Streams
+from server.engine.watching import Watching
 from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
@@ -85,7 +87,7 @@ from server.interceptors.limits import Limits
 from server.interceptors.lines import Lines
 from server.interceptors.observe import Observe
 from server.query.rules.checking import rules_of
-from server.schema.model import Schema
+from server.schema.model import Kind, Schema
 from server.schema.reading import read
 from server.services.account_data import AccountDataService
 from server.services.accounts import AccountsService, People
@@ -94,7 +96,9 @@ from server.services.cookie_rules import CookieRules
 from server.services.current import CurrentCarried
 from server.services.custom import CustomMethods, unimplemented
 from server.services.data import DataService
+from server.services.data_watch import DataWatch
 from server.services.files import FilesService
+from server.services.hearing import Hearing
 from server.services.identities import IdentitiesService
 from server.services.operations import SERVICE as OPERATIONS
 from server.services.operations import OperationsService
@@ -104,6 +108,7 @@ from server.services.said import said
 from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.services.standard.repeating import Repeating
+from server.services.watching import Watches
 from server.settings import Settings
 from server.store import mails
 from server.store.account_data import StoredAccountData
@@ -115,6 +120,7 @@ from server.store.attempts import StoredAttempts
 from server.store.audit import StoredAudit
 from server.store.bars import Bars
 from server.store.deeds import Deeds
+from server.store.event_log import EventLog
 from server.store.files import StoredFiles
 from server.store.freshness import Freshness
 from server.store.hot import Hot
@@ -125,6 +131,8 @@ from server.store.known_networks import KnownNetworks
 from server.store.lane import Lane
 from server.store.last_seen import LastSeen
 from server.store.limits import Buckets
+from server.store.log_tail import LogTail
+from server.store.mailboxes import Turns
 from server.store.marks import RedisMarks
 from server.store.objects import Objects
 from server.store.operations import StoredOperations
@@ -155,6 +163,8 @@ POOL_CONNECTIONS = 4
 locked row keeps nobody from signing in."""
 POOL_WAITING = 200
 """Requests that may wait for a connection of one pool; more are refused."""
+WATCH_TURNS = 3
+"""Watches that read what there is at one time: they share connections with lists that ask for more than a plain page."""
 START_SECONDS = 60
 """How long a start waits for Postgres."""
 
@@ -187,6 +197,8 @@ class Parts:
     explanations: Explanations
     requests: Requests
     operations: Operations
+    queries: Queries
+    event_log: EventLog
     sessions: Sessions
     callers: Callers
     """Remembers only while an Announcements tells it what has changed: ApiServer has one."""
@@ -435,6 +447,8 @@ async def opened(
             explanations=explanations,
             requests=requests,
             operations=operations,
+            queries=queries,
+            event_log=EventLog(primary),
             sessions=sessions,
             callers=callers,
             limits=limits,
@@ -608,7 +622,14 @@ class ApiServer:
             maximum_concurrent_rpcs=10_000,
         )
         self._server.add_generic_rpc_handlers((self._handlers,))
-        self._announcements = Announcements(settings.postgres.get_secret_value(), settings.instance, parts.callers)
+        dsn = settings.postgres.get_secret_value()
+        self._watching = Watching(parts.schema, parts.resources.access, parts.resources.lists, micros)
+        self._tail = LogTail(dsn, settings.instance, parts.event_log, self._watching)
+        streams = Streams(
+            parts.resources, self._watching, self._tail, parts.event_log, parts.queries, Turns(WATCH_TURNS)
+        )
+        self._watches = Watches(streams, parts.callers)
+        self._announcements = Announcements(dsn, settings.instance, Hearing(parts.callers, self._watching))
         self._health = health.aio.HealthServicer()
         self._services: list[str] = []
 
@@ -616,6 +637,7 @@ class ApiServer:
         """Serves; the port is answered."""
         parts, server = self._parts, self._handlers
         self._announcements.open()
+        self._tail.open()
         self._add_app(parts)
         accounts_pb2_grpc.add_AccountsServiceServicer_to_server(AccountsService(parts.people), server)
         identities_pb2_grpc.add_IdentitiesServiceServicer_to_server(IdentitiesService(parts.identities), server)
@@ -628,6 +650,7 @@ class ApiServer:
             AdminService(parts.admins, parts.keys, parts.explanations), server
         )
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
+        server.add_generic_rpc_handlers((DataWatch(self._watches).handlers(),))
         data_pb2_grpc.add_DataServiceServicer_to_server(
             DataService(parts.aggregates, parts.resources, Commits(parts.resources), parts.requests),
             server,
@@ -660,6 +683,10 @@ class ApiServer:
             handlers = {}
             for method in service.methods:
                 implements = parts.app.methods.get(method.full_name)
+                if method.kind is Kind.WATCH:
+                    watch = self._watches.behavior(method)
+                    handlers[method.name] = grpc.unary_stream_rpc_method_handler(watch)
+                    continue
                 if method.client_streaming or method.server_streaming:
                     behavior = unimplemented(method)
                 elif implements:  # also in place of a standard method, where the app wants it otherwise
@@ -677,8 +704,10 @@ class ApiServer:
         await self._health.enter_graceful_shutdown()
         log.info("draining")
         await asyncio.sleep(settings.drain_notice)
+        self._watching.drain()
         await self._server.stop(settings.drain_grace)
         await self._announcements.aclose()
+        await self._tail.aclose()
         self._lines.flush()
 
 
