@@ -10,6 +10,7 @@ import structlog
 import uvloop
 from prometheus_client import start_http_server
 
+import server.wire.experiments  # noqa: F401 - before grpc is imported
 from server.app import serve
 from server.errors import Unavailable
 from server.logs import configure

@@ -155,6 +155,11 @@ from server.store.slow_lists import SlowLists
 from server.store.tokens import Tokens
 from server.store.users import StoredUsers
 from server.store.words import StoredWords
+from server.wire.queue import Unpollable
+from server.wire.server import Server
+
+CALLS_MAX = 10_000
+"""Calls under way at one time in one server; beyond it they are refused with RESOURCE_EXHAUSTED."""
 
 LANE_CONNECTIONS = 2
 """Pipelined connections to each Postgres server: while one batch is under way, the next one forms."""
@@ -607,8 +612,9 @@ class ApiServer:
             Bodies(parts.schema),  # what a JSON body says and the request does not
         ]
         self._handlers = Chain(layers)
-        self._server = grpc.aio.server(
-            options=[
+        self._server = _server(
+            settings,
+            [
                 ("grpc.max_receive_message_length", settings.message_bytes_max + 65_536),
                 ("grpc.so_reuseport", 0),
                 # The edge takes 16 KiB of headers and adds some; gRPC would refuse some calls, at random, from 8 KiB on.
@@ -619,7 +625,6 @@ class ApiServer:
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
-            maximum_concurrent_rpcs=10_000,
         )
         self._server.add_generic_rpc_handlers((self._handlers,))
         dsn = settings.postgres.get_secret_value()
@@ -709,6 +714,16 @@ class ApiServer:
         await self._announcements.aclose()
         await self._tail.aclose()
         self._lines.flush()
+
+
+def _server(settings: Settings, options: Sequence[tuple[str, int]]) -> Server | grpc.aio.Server:
+    """Who takes calls from grpc's core: the event loop itself, where it can."""
+    if settings.wire == "loop":
+        try:
+            return Server(options, CALLS_MAX)
+        except Unpollable as reason:
+            log.warning("grpc.aio serves", reason=str(reason))
+    return grpc.aio.server(options=options, maximum_concurrent_rpcs=CALLS_MAX)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
