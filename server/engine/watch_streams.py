@@ -21,7 +21,7 @@ from server.engine.access import absent
 from server.engine.resources import Call, Resources
 from server.engine.watch_views import CURRENT, NOTHING, RESET, Asked, Group, Moment, Told, View
 from server.engine.watching import RESETS, Tail, Watcher, Watching, draining
-from server.errors import Exhausted, Invalid, NotFound, Unavailable
+from server.errors import Exhausted, Expired, Invalid, NotFound, Unavailable
 from server.query import resume_tokens
 from server.query.resume_tokens import Place
 from server.store.event_log import Ends, Stretch
@@ -62,24 +62,28 @@ class Streams:
     turns: AbstractAsyncContextManager[None]
     """Of those who read what there is: lists share their connections."""
 
-    def open(self, asked: Asked, watcher: Watcher, bound: str, token: str) -> Stream:
-        """A new stream. Raises Invalid for what cannot be asked for."""
+    def open(self, asked: Asked, watcher: Watcher, bound: str, token: str, *, anew: bool = False) -> Stream:
+        """A new stream. `anew`: where the token is too old, it says RESET and begins anew. Raises Invalid for what cannot be
+        asked for."""
         if asked.name and asked.parent:
             raise Invalid.field("parent", "a name is given; leave one of them empty", "PARENT_WITH_NAME")
         if asked.name:
             self.resources.decisions.check_name(asked.resource, asked.name)
-        return Stream(self, self.watching.view(asked), watcher, resume_tokens.digest(bound), token)
+        return Stream(self, self.watching.view(asked), watcher, resume_tokens.digest(bound), token, anew=anew)
 
 
 class Stream:
     """One watcher's messages."""
 
-    def __init__(self, streams: Streams, view: View, watcher: Watcher, bound: bytes, token: str) -> None:
+    def __init__(
+        self, streams: Streams, view: View, watcher: Watcher, bound: bytes, token: str, *, anew: bool = False
+    ) -> None:
         self._on = streams
         self._view = view
         self._watcher = watcher
         self._bound = bound
         self._token = token
+        self._anew = anew
         self._position = 0
         self._pages: list[tuple[str, int]] = []
         self._standing = view.kind.standing(watcher.caller)
@@ -117,8 +121,13 @@ class Stream:
         watching.admit(watcher, resource)
         try:
             await self._on.tail.followed()
-            place = await self._resumed() if self._token else None
-            fresh = True
+            place, fresh = None, True
+            try:
+                place = await self._resumed() if self._token else None
+            except Expired:
+                if not self._anew:
+                    raise
+                fresh = False
             if place is not None:
                 # Whether the caller may watch at all is asked as it is of who begins anew.
                 await self._asking()

@@ -48,6 +48,8 @@ class DataWatch:
         said = {"parent": request.parent, "name": request.name, "filter": request.filter}
         await resources.methods.check(resources.access, call, kind, resource, **said)
         asked = Asked(resource, request.parent, request.name, request.filter, request.show_deleted)
-        async with aclosing(self._watches.messages(asked, METHOD, request.resume_token, self._form)) as messages:
+        async with aclosing(
+            self._watches.messages(context, asked, METHOD, request.resume_token, self._form)
+        ) as messages:
             async for message in messages:
                 yield message

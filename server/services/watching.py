@@ -23,6 +23,7 @@ from server.query.pages import frame, varint
 from server.schema.classification import changes_of
 from server.schema.model import Method
 from server.services.current import current
+from server.services.rest_streams import ended_in_band, last_event
 from server.services.standard.parsing import calling, parser
 
 Behavior = Callable[[bytes, Any], AsyncGenerator[bytes, None]]
@@ -46,15 +47,24 @@ class Watches:
         self._callers = callers
 
     async def messages(
-        self, asked: Asked, bound: str, token: str, form: Form, shape: views.Shape | None = None
+        self, context: Any, asked: Asked, bound: str, token: str, form: Form, shape: views.Shape | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The messages of a watch. `bound` is what its tokens are good for, beside the resources that are asked for."""
         watcher = self._watcher()
         parts = (bound, asked.resource.message, asked.parent, asked.name, asked.filter, str(asked.deleted))
-        stream = self._streams.open(asked, watcher, "\n".join(f"{len(p)}:{p}" for p in parts), token)
-        async with aclosing(stream.told()) as told:
-            async for one in told:
-                yield form.rendered(one, stream, shape)
+        last = last_event(context)
+        stream = self._streams.open(
+            asked, watcher, "\n".join(f"{len(p)}:{p}" for p in parts), last or token, anew=bool(last)
+        )
+
+        async def rendered() -> AsyncGenerator[bytes, None]:
+            async with aclosing(stream.told()) as told:
+                async for one in told:
+                    yield form.rendered(one, stream, shape)
+
+        async with aclosing(ended_in_band(rendered(), form.refused)) as messages:
+            async for message in messages:
+                yield message
 
     def _watcher(self) -> Watcher:
         call, callers = current(), self._callers
@@ -81,7 +91,7 @@ class Watches:
         access = resources.access
         ruled = access.rule_of(method) is not None
 
-        async def watch(data: bytes, _: Any) -> AsyncGenerator[bytes, None]:
+        async def watch(data: bytes, context: Any) -> AsyncGenerator[bytes, None]:
             call = calling()
             request = parsed(data)
             shape = shaping(request) if shaped else None
@@ -96,7 +106,7 @@ class Watches:
                 said.get("show_deleted", False),
             )
             async with aclosing(
-                self.messages(asked, method.path, said.get("resume_token", ""), form, shape)
+                self.messages(context, asked, method.path, said.get("resume_token", ""), form, shape)
             ) as messages:
                 async for message in messages:
                     yield message
@@ -116,6 +126,7 @@ class Form:
         self._token = fields["resume_token"].number
         self._synced = _number(message, "synced", FieldDescriptor.TYPE_BOOL)
         self._verb = _number(message, "verb", FieldDescriptor.TYPE_STRING)
+        self._error = _status(message)
         time = fields.get("change_time")
         kind = time.message_type if time is not None and not time.is_repeated else None
         stamped = kind is not None and kind.full_name == "google.protobuf.Timestamp"
@@ -127,6 +138,10 @@ class Form:
             else frame(change.number, value.encode())
             for value in changes_of(change) or ()
         ]
+
+    def refused(self, status: bytes) -> bytes | None:
+        """The message that says why the stream ends; None where there is no place for it."""
+        return frame(self._error, status) if self._error else None
 
     def rendered(self, told: Told, stream: Stream, shape: views.Shape | None) -> bytes:
         """The message. `shape` makes of a resource what is shown of it."""
@@ -168,6 +183,14 @@ class Form:
 
 def _number(message: Descriptor, name: str, kind: int) -> int:
     return int(message.fields_by_name[name].number) if _is(message, name, kind) else 0
+
+
+def _status(message: Descriptor) -> int:
+    """The number of the field that says why a stream ends: `error`, a google.rpc.Status. 0 where there is none."""
+    field = message.fields_by_name.get("error")
+    if field is None or field.is_repeated or field.message_type is None:
+        return 0
+    return int(field.number) if field.message_type.full_name == "google.rpc.Status" else 0
 
 
 def _is(message: Descriptor, name: str, kind: int) -> bool:

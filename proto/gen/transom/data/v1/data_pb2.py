@@ -28,11 +28,12 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from transom.data.v1 import commit_pb2 as transom_dot_data_dot_v1_dot_commit__pb2
 from transom.events.v1 import change_pb2 as transom_dot_events_dot_v1_dot_change__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atransom/data/v1/data.proto\x12\x0ftransom.data.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctransom/data/v1/commit.proto\x1a\x1etransom/events/v1/change.proto\"|\n\x0cWatchRequest\x12\x12\n\x04type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\"\xd5\x01\n\rWatchResponse\x12)\n\x06\x63hange\x18\x01 \x01(\x0e\x32\x19.transom.events.v1.Change\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x08resource\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\x0e\n\x06synced\x18\x05 \x01(\x08\x12\x0c\n\x04verb\x18\x06 \x01(\t\x12/\n\x0b\x63hange_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdb\x01\n\x10\x41ggregateRequest\x12\x12\n\x04type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08group_by\x18\x04 \x03(\t\x12\x32\n\x0c\x61ggregations\x18\x05 \x03(\x0b\x32\x1c.transom.data.v1.Aggregation\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x14\n\x0cshow_deleted\x18\t \x01(\x08\"\xbe\x01\n\x0b\x41ggregation\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12=\n\x08\x66unction\x18\x02 \x01(\x0e\x32%.transom.data.v1.Aggregation.FunctionB\x04\xe2\x41\x01\x02\x12\x0c\n\x04path\x18\x03 \x01(\t\"S\n\x08\x46unction\x12\x18\n\x14\x46UNCTION_UNSPECIFIED\x10\x00\x12\t\n\x05\x43OUNT\x10\x01\x12\x07\n\x03SUM\x10\x02\x12\x07\n\x03\x41VG\x10\x03\x12\x07\n\x03MIN\x10\x04\x12\x07\n\x03MAX\x10\x05\"Y\n\x11\x41ggregateResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.transom.data.v1.AggregateRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x02\n\x0c\x41ggregateRow\x12\x37\n\x05group\x18\x01 \x03(\x0b\x32(.transom.data.v1.AggregateRow.GroupEntry\x12\x39\n\x06values\x18\x02 \x03(\x0b\x32).transom.data.v1.AggregateRow.ValuesEntry\x1aM\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.transom.data.v1.AggregateValue:\x02\x38\x01\x1aN\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.transom.data.v1.AggregateValue:\x02\x38\x01\"\xfa\x01\n\x0e\x41ggregateValue\x12\x14\n\nbool_value\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12\x35\n\x0ftimestamp_value\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x33\n\x0e\x64uration_value\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x17\n\rdecimal_value\x18\x07 \x01(\tH\x00\x42\x06\n\x04kind2\xa2\x03\n\x0b\x44\x61taService\x12\x97\x01\n\tAggregate\x12!.transom.data.v1.AggregateRequest\x1a\".transom.data.v1.AggregateResponse\"C\x90\x02\x01\xda\x41\x18type,parent,aggregations\x82\xd3\xe4\x93\x02\x1f\"\x1a/transom/v1/data:aggregate:\x01*\x12v\n\x06\x43ommit\x12\x1e.transom.data.v1.CommitRequest\x1a\x1f.transom.data.v1.CommitResponse\"+\xda\x41\x06writes\x82\xd3\xe4\x93\x02\x1c\"\x17/transom/v1/data:commit:\x01*\x12\x80\x01\n\x05Watch\x12\x1d.transom.data.v1.WatchRequest\x1a\x1e.transom.data.v1.WatchResponse\"6\x90\x02\x01\xda\x41\x12type,parent,filter\x82\xd3\xe4\x93\x02\x18\x12\x16/transom/v1/data:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atransom/data/v1/data.proto\x12\x0ftransom.data.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1ctransom/data/v1/commit.proto\x1a\x1etransom/events/v1/change.proto\"|\n\x0cWatchRequest\x12\x12\n\x04type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x14\n\x0cshow_deleted\x18\x05 \x01(\x08\x12\x14\n\x0cresume_token\x18\x06 \x01(\t\"\xf8\x01\n\rWatchResponse\x12)\n\x06\x63hange\x18\x01 \x01(\x0e\x32\x19.transom.events.v1.Change\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x08resource\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\x0e\n\x06synced\x18\x05 \x01(\x08\x12\x0c\n\x04verb\x18\x06 \x01(\t\x12/\n\x0b\x63hange_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x12.google.rpc.Status\"\xdb\x01\n\x10\x41ggregateRequest\x12\x12\n\x04type\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08group_by\x18\x04 \x03(\t\x12\x32\n\x0c\x61ggregations\x18\x05 \x03(\x0b\x32\x1c.transom.data.v1.Aggregation\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\x12\x14\n\x0cshow_deleted\x18\t \x01(\x08\"\xbe\x01\n\x0b\x41ggregation\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12=\n\x08\x66unction\x18\x02 \x01(\x0e\x32%.transom.data.v1.Aggregation.FunctionB\x04\xe2\x41\x01\x02\x12\x0c\n\x04path\x18\x03 \x01(\t\"S\n\x08\x46unction\x12\x18\n\x14\x46UNCTION_UNSPECIFIED\x10\x00\x12\t\n\x05\x43OUNT\x10\x01\x12\x07\n\x03SUM\x10\x02\x12\x07\n\x03\x41VG\x10\x03\x12\x07\n\x03MIN\x10\x04\x12\x07\n\x03MAX\x10\x05\"Y\n\x11\x41ggregateResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.transom.data.v1.AggregateRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x02\n\x0c\x41ggregateRow\x12\x37\n\x05group\x18\x01 \x03(\x0b\x32(.transom.data.v1.AggregateRow.GroupEntry\x12\x39\n\x06values\x18\x02 \x03(\x0b\x32).transom.data.v1.AggregateRow.ValuesEntry\x1aM\n\nGroupEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.transom.data.v1.AggregateValue:\x02\x38\x01\x1aN\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.transom.data.v1.AggregateValue:\x02\x38\x01\"\xfa\x01\n\x0e\x41ggregateValue\x12\x14\n\nbool_value\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_value\x18\x02 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x03 \x01(\x01H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12\x35\n\x0ftimestamp_value\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x33\n\x0e\x64uration_value\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x17\n\rdecimal_value\x18\x07 \x01(\tH\x00\x42\x06\n\x04kind2\xa2\x03\n\x0b\x44\x61taService\x12\x97\x01\n\tAggregate\x12!.transom.data.v1.AggregateRequest\x1a\".transom.data.v1.AggregateResponse\"C\x90\x02\x01\xda\x41\x18type,parent,aggregations\x82\xd3\xe4\x93\x02\x1f\"\x1a/transom/v1/data:aggregate:\x01*\x12v\n\x06\x43ommit\x12\x1e.transom.data.v1.CommitRequest\x1a\x1f.transom.data.v1.CommitResponse\"+\xda\x41\x06writes\x82\xd3\xe4\x93\x02\x1c\"\x17/transom/v1/data:commit:\x01*\x12\x80\x01\n\x05Watch\x12\x1d.transom.data.v1.WatchRequest\x1a\x1e.transom.data.v1.WatchResponse\"6\x90\x02\x01\xda\x41\x12type,parent,filter\x82\xd3\xe4\x93\x02\x18\x12\x16/transom/v1/data:watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,26 +56,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASERVICE'].methods_by_name['Commit']._serialized_options = b'\332A\006writes\202\323\344\223\002\034\"\027/transom/v1/data:commit:\001*'
   _globals['_DATASERVICE'].methods_by_name['Watch']._loaded_options = None
   _globals['_DATASERVICE'].methods_by_name['Watch']._serialized_options = b'\220\002\001\332A\022type,parent,filter\202\323\344\223\002\030\022\026/transom/v1/data:watch'
-  _globals['_WATCHREQUEST']._serialized_start=289
-  _globals['_WATCHREQUEST']._serialized_end=413
-  _globals['_WATCHRESPONSE']._serialized_start=416
-  _globals['_WATCHRESPONSE']._serialized_end=629
-  _globals['_AGGREGATEREQUEST']._serialized_start=632
-  _globals['_AGGREGATEREQUEST']._serialized_end=851
-  _globals['_AGGREGATION']._serialized_start=854
-  _globals['_AGGREGATION']._serialized_end=1044
-  _globals['_AGGREGATION_FUNCTION']._serialized_start=961
-  _globals['_AGGREGATION_FUNCTION']._serialized_end=1044
-  _globals['_AGGREGATERESPONSE']._serialized_start=1046
-  _globals['_AGGREGATERESPONSE']._serialized_end=1135
-  _globals['_AGGREGATEROW']._serialized_start=1138
-  _globals['_AGGREGATEROW']._serialized_end=1427
-  _globals['_AGGREGATEROW_GROUPENTRY']._serialized_start=1270
-  _globals['_AGGREGATEROW_GROUPENTRY']._serialized_end=1347
-  _globals['_AGGREGATEROW_VALUESENTRY']._serialized_start=1349
-  _globals['_AGGREGATEROW_VALUESENTRY']._serialized_end=1427
-  _globals['_AGGREGATEVALUE']._serialized_start=1430
-  _globals['_AGGREGATEVALUE']._serialized_end=1680
-  _globals['_DATASERVICE']._serialized_start=1683
-  _globals['_DATASERVICE']._serialized_end=2101
+  _globals['_WATCHREQUEST']._serialized_start=314
+  _globals['_WATCHREQUEST']._serialized_end=438
+  _globals['_WATCHRESPONSE']._serialized_start=441
+  _globals['_WATCHRESPONSE']._serialized_end=689
+  _globals['_AGGREGATEREQUEST']._serialized_start=692
+  _globals['_AGGREGATEREQUEST']._serialized_end=911
+  _globals['_AGGREGATION']._serialized_start=914
+  _globals['_AGGREGATION']._serialized_end=1104
+  _globals['_AGGREGATION_FUNCTION']._serialized_start=1021
+  _globals['_AGGREGATION_FUNCTION']._serialized_end=1104
+  _globals['_AGGREGATERESPONSE']._serialized_start=1106
+  _globals['_AGGREGATERESPONSE']._serialized_end=1195
+  _globals['_AGGREGATEROW']._serialized_start=1198
+  _globals['_AGGREGATEROW']._serialized_end=1487
+  _globals['_AGGREGATEROW_GROUPENTRY']._serialized_start=1330
+  _globals['_AGGREGATEROW_GROUPENTRY']._serialized_end=1407
+  _globals['_AGGREGATEROW_VALUESENTRY']._serialized_start=1409
+  _globals['_AGGREGATEROW_VALUESENTRY']._serialized_end=1487
+  _globals['_AGGREGATEVALUE']._serialized_start=1490
+  _globals['_AGGREGATEVALUE']._serialized_end=1740
+  _globals['_DATASERVICE']._serialized_start=1743
+  _globals['_DATASERVICE']._serialized_end=2161
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
 from transom.data.v1 import commit_pb2 as _commit_pb2
 from transom.events.v1 import change_pb2 as _change_pb2
 from google.protobuf.internal import containers as _containers
@@ -34,7 +35,7 @@ class WatchRequest(_message.Message):
     def __init__(self, type: _Optional[str] = ..., parent: _Optional[str] = ..., name: _Optional[str] = ..., filter: _Optional[str] = ..., show_deleted: _Optional[bool] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
-    __slots__ = ("change", "name", "resource", "resume_token", "synced", "verb", "change_time")
+    __slots__ = ("change", "name", "resource", "resume_token", "synced", "verb", "change_time", "error")
     CHANGE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +43,7 @@ class WatchResponse(_message.Message):
     SYNCED_FIELD_NUMBER: _ClassVar[int]
     VERB_FIELD_NUMBER: _ClassVar[int]
     CHANGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     change: _change_pb2.Change
     name: str
     resource: _any_pb2.Any
@@ -49,7 +51,8 @@ class WatchResponse(_message.Message):
     synced: bool
     verb: str
     change_time: _timestamp_pb2.Timestamp
-    def __init__(self, change: _Optional[_Union[_change_pb2.Change, str]] = ..., name: _Optional[str] = ..., resource: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., resume_token: _Optional[str] = ..., synced: _Optional[bool] = ..., verb: _Optional[str] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    error: _status_pb2.Status
+    def __init__(self, change: _Optional[_Union[_change_pb2.Change, str]] = ..., name: _Optional[str] = ..., resource: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., resume_token: _Optional[str] = ..., synced: _Optional[bool] = ..., verb: _Optional[str] = ..., change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class AggregateRequest(_message.Message):
     __slots__ = ("type", "parent", "filter", "group_by", "aggregations", "order_by", "page_size", "page_token", "show_deleted")
