@@ -29,14 +29,15 @@ if _version_not_supported:
 class FilesServiceStub:
     """An upload has three steps: CreateUpload answers a signed URL, the client
     PUTs the bytes there with the headers it was given, CompleteUpload checks
-    what arrived. Only then can the file be read. An upload that is not completed
+    what arrived. Only then can the file be read. Browsers' forms are uploaded by
+    CreateUploadForm, large files in parts by CreateMultipartUpload; both end with
+    CompleteUpload, too, or with DeleteFile. An upload that is not completed
     within 24 hours of its announcement is removed.
 
-    A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
-    (or has a key) and knows the name may look at the file and read its
-    bytes: a resource that names a file shows it to all who can read the resource.
-    Only its owner, and keys and admins, may complete or delete it; for everybody
-    else these answer NOT_FOUND. Keys and admins that have scopes need
+    A file is read by its owner, by whoever may get a resource one of whose fields
+    refers to it and may see that field, by keys and admins, and by everybody where
+    it is PUBLIC. For all others there is no such file: NOT_FOUND. Only its owner,
+    and keys and admins, may complete or delete it. Keys and admins that have scopes need
     `transom.files.v1.File:get`, `:create` (to announce and complete) or `:delete`;
     else PERMISSION_DENIED, reason `SCOPE_MISSING`. Nobody's calls answer
     UNAUTHENTICATED.
@@ -52,6 +53,26 @@ class FilesServiceStub:
                 '/transom.files.v1.FilesService/CreateUpload',
                 request_serializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadRequest.SerializeToString,
                 response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadResponse.FromString,
+                _registered_method=True)
+        self.CreateUploadForm = channel.unary_unary(
+                '/transom.files.v1.FilesService/CreateUploadForm',
+                request_serializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadFormRequest.SerializeToString,
+                response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadFormResponse.FromString,
+                _registered_method=True)
+        self.CreateMultipartUpload = channel.unary_unary(
+                '/transom.files.v1.FilesService/CreateMultipartUpload',
+                request_serializer=transom_dot_files_dot_v1_dot_files__pb2.CreateMultipartUploadRequest.SerializeToString,
+                response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.CreateMultipartUploadResponse.FromString,
+                _registered_method=True)
+        self.SignUploadParts = channel.unary_unary(
+                '/transom.files.v1.FilesService/SignUploadParts',
+                request_serializer=transom_dot_files_dot_v1_dot_files__pb2.SignUploadPartsRequest.SerializeToString,
+                response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.SignUploadPartsResponse.FromString,
+                _registered_method=True)
+        self.ListUploadParts = channel.unary_unary(
+                '/transom.files.v1.FilesService/ListUploadParts',
+                request_serializer=transom_dot_files_dot_v1_dot_files__pb2.ListUploadPartsRequest.SerializeToString,
+                response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.ListUploadPartsResponse.FromString,
                 _registered_method=True)
         self.CompleteUpload = channel.unary_unary(
                 '/transom.files.v1.FilesService/CompleteUpload',
@@ -83,14 +104,15 @@ class FilesServiceStub:
 class FilesServiceServicer:
     """An upload has three steps: CreateUpload answers a signed URL, the client
     PUTs the bytes there with the headers it was given, CompleteUpload checks
-    what arrived. Only then can the file be read. An upload that is not completed
+    what arrived. Only then can the file be read. Browsers' forms are uploaded by
+    CreateUploadForm, large files in parts by CreateMultipartUpload; both end with
+    CompleteUpload, too, or with DeleteFile. An upload that is not completed
     within 24 hours of its announcement is removed.
 
-    A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
-    (or has a key) and knows the name may look at the file and read its
-    bytes: a resource that names a file shows it to all who can read the resource.
-    Only its owner, and keys and admins, may complete or delete it; for everybody
-    else these answer NOT_FOUND. Keys and admins that have scopes need
+    A file is read by its owner, by whoever may get a resource one of whose fields
+    refers to it and may see that field, by keys and admins, and by everybody where
+    it is PUBLIC. For all others there is no such file: NOT_FOUND. Only its owner,
+    and keys and admins, may complete or delete it. Keys and admins that have scopes need
     `transom.files.v1.File:get`, `:create` (to announce and complete) or `:delete`;
     else PERMISSION_DENIED, reason `SCOPE_MISSING`. Nobody's calls answer
     UNAUTHENTICATED.
@@ -101,7 +123,39 @@ class FilesServiceServicer:
 
         INVALID_ARGUMENT where the size is 0 or above the limit of this installation (100 MiB by default), the
         content type is none, or the checksum is not 32 bytes. RESOURCE_EXHAUSTED where the caller has 1000 uploads that
-        are not completed.
+        are not completed (TOO_MANY_UPLOADS), or the files it would have are more, or larger together, than one owner may
+        have (FILE_QUOTA_EXCEEDED).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUploadForm(self, request, context):
+        """As CreateUpload, for a form that a browser posts: its size need not be known, only bounded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateMultipartUpload(self, request, context):
+        """As CreateUpload, for a large file that is uploaded in parts, several at once: SignUploadParts answers where to,
+        ListUploadParts says which have arrived. At most 5 TiB, and what this installation takes (5 GiB by default).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SignUploadParts(self, request, context):
+        """Answers where to PUT some parts, each for 1 hour. May be called again: a part that is PUT twice is what came last.
+        FAILED_PRECONDITION with reason NOT_MULTIPART where the file is not uploaded in parts, UPLOAD_COMPLETE where it is
+        complete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUploadParts(self, request, context):
+        """The parts that have arrived, by number: whoever resumes an upload sends the others. Refused as SignUploadParts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,9 +165,10 @@ class FilesServiceServicer:
         """Checks the bytes that arrived and makes the file readable. Calling it again answers the same file.
 
         FAILED_PRECONDITION with reason UPLOAD_MISSING where nothing arrived, SIZE_MISMATCH, CHECKSUM_MISMATCH or
-        CONTENT_TYPE_MISMATCH where something else arrived than was announced, UPLOAD_CHANGED where other bytes arrived
+        CONTENT_TYPE_MISMATCH where something else arrived than was announced, PARTS_MISSING where not all parts of it, UPLOAD_CHANGED where other bytes arrived
         during the check. The PUT may then be made again, while its URL is good, and completed. What was checked is what
-        is read from then on: a later PUT to the same URL changes nothing.
+        is read from then on: a later PUT to the same URL changes nothing. Where this installation processes files of this
+        type, the file is UPLOADED, and READY or REJECTED a moment later; else it is READY at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +189,8 @@ class FilesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteFile(self, request, context):
-        """Deletes a file and its bytes. Where S3 is away the file is gone at once and its bytes are as soon as it is back.
+        """Deletes a file and its bytes, or gives up its upload. FAILED_PRECONDITION, reason REFERRED_TO, where a resource refers
+        to it, but by a field that says `on_delete: CLEAR`, which is cleared. Where S3 is away the file is gone at once and its bytes are as soon as it is back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +198,9 @@ class FilesServiceServicer:
 
     def GetDownloadUrl(self, request, context):
         """A URL that anybody may read the bytes from, for 15 minutes. Its response carries the file's content type and, as
-        Content-Disposition, its filename. FAILED_PRECONDITION (UPLOAD_INCOMPLETE) before the upload is complete.
+        Content-Disposition, its filename. FAILED_PRECONDITION with reason UPLOAD_INCOMPLETE before the upload is complete,
+        FILE_PROCESSING while it is UPLOADED (not for its owner), FILE_REJECTED where it is REJECTED. NOT_FOUND with reason
+        VARIANT_MISSING where it has no such variant.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +213,26 @@ def add_FilesServiceServicer_to_server(servicer, server):
                     servicer.CreateUpload,
                     request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadRequest.FromString,
                     response_serializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadResponse.SerializeToString,
+            ),
+            'CreateUploadForm': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUploadForm,
+                    request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadFormRequest.FromString,
+                    response_serializer=transom_dot_files_dot_v1_dot_files__pb2.CreateUploadFormResponse.SerializeToString,
+            ),
+            'CreateMultipartUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateMultipartUpload,
+                    request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.CreateMultipartUploadRequest.FromString,
+                    response_serializer=transom_dot_files_dot_v1_dot_files__pb2.CreateMultipartUploadResponse.SerializeToString,
+            ),
+            'SignUploadParts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignUploadParts,
+                    request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.SignUploadPartsRequest.FromString,
+                    response_serializer=transom_dot_files_dot_v1_dot_files__pb2.SignUploadPartsResponse.SerializeToString,
+            ),
+            'ListUploadParts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUploadParts,
+                    request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.ListUploadPartsRequest.FromString,
+                    response_serializer=transom_dot_files_dot_v1_dot_files__pb2.ListUploadPartsResponse.SerializeToString,
             ),
             'CompleteUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CompleteUpload,
@@ -192,14 +270,15 @@ def add_FilesServiceServicer_to_server(servicer, server):
 class FilesService:
     """An upload has three steps: CreateUpload answers a signed URL, the client
     PUTs the bytes there with the headers it was given, CompleteUpload checks
-    what arrived. Only then can the file be read. An upload that is not completed
+    what arrived. Only then can the file be read. Browsers' forms are uploaded by
+    CreateUploadForm, large files in parts by CreateMultipartUpload; both end with
+    CompleteUpload, too, or with DeleteFile. An upload that is not completed
     within 24 hours of its announcement is removed.
 
-    A file's name holds 128 random bits and cannot be guessed. Whoever is signed in
-    (or has a key) and knows the name may look at the file and read its
-    bytes: a resource that names a file shows it to all who can read the resource.
-    Only its owner, and keys and admins, may complete or delete it; for everybody
-    else these answer NOT_FOUND. Keys and admins that have scopes need
+    A file is read by its owner, by whoever may get a resource one of whose fields
+    refers to it and may see that field, by keys and admins, and by everybody where
+    it is PUBLIC. For all others there is no such file: NOT_FOUND. Only its owner,
+    and keys and admins, may complete or delete it. Keys and admins that have scopes need
     `transom.files.v1.File:get`, `:create` (to announce and complete) or `:delete`;
     else PERMISSION_DENIED, reason `SCOPE_MISSING`. Nobody's calls answer
     UNAUTHENTICATED.
@@ -222,6 +301,114 @@ class FilesService:
             '/transom.files.v1.FilesService/CreateUpload',
             transom_dot_files_dot_v1_dot_files__pb2.CreateUploadRequest.SerializeToString,
             transom_dot_files_dot_v1_dot_files__pb2.CreateUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUploadForm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.files.v1.FilesService/CreateUploadForm',
+            transom_dot_files_dot_v1_dot_files__pb2.CreateUploadFormRequest.SerializeToString,
+            transom_dot_files_dot_v1_dot_files__pb2.CreateUploadFormResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateMultipartUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.files.v1.FilesService/CreateMultipartUpload',
+            transom_dot_files_dot_v1_dot_files__pb2.CreateMultipartUploadRequest.SerializeToString,
+            transom_dot_files_dot_v1_dot_files__pb2.CreateMultipartUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignUploadParts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.files.v1.FilesService/SignUploadParts',
+            transom_dot_files_dot_v1_dot_files__pb2.SignUploadPartsRequest.SerializeToString,
+            transom_dot_files_dot_v1_dot_files__pb2.SignUploadPartsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUploadParts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.files.v1.FilesService/ListUploadParts',
+            transom_dot_files_dot_v1_dot_files__pb2.ListUploadPartsRequest.SerializeToString,
+            transom_dot_files_dot_v1_dot_files__pb2.ListUploadPartsResponse.FromString,
             options,
             channel_credentials,
             insecure,
