@@ -23,7 +23,9 @@ def main() -> int:
     commands.add_parser("relay", help="publishes committed events; of any number, one is active")
     commands.add_parser("work", help="runs the app's tasks and sends mails; any number share the work")
     again = commands.add_parser("replay", help="has past events published again, after the broker lost them")
-    again.add_argument("--hours", type=float, required=True, help="how far back; events are kept for TRANSOM_EVENT_DAYS")
+    again.add_argument(
+        "--hours", type=float, required=True, help="how far back; events are kept for TRANSOM_EVENT_DAYS"
+    )
     given = parser.parse_args()
 
     settings = Settings()

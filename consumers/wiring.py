@@ -8,16 +8,19 @@ import signal
 import structlog
 from prometheus_client import start_http_server
 
-from consumers import account_data, mail, tasks
+from consumers import account_data, mail, schedules, tasks
 from consumers.inbox import Inbox
 from consumers.keeping import Keeping
 from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
+from consumers.scheduler import Scheduler, SchedulerMetrics
 from consumers.sweeping import sweep
 from consumers.workshop import open_workshop
 from server.apps.loading import TASKS, load
+from server.engine.schedules import Ticking, enqueued
 from server.schema.reading import read
 from server.settings import Settings
+from server.store.schedules import StoredSchedules
 
 log = structlog.get_logger("consumers")
 
@@ -25,7 +28,8 @@ log = structlog.get_logger("consumers")
 async def relay(settings: Settings) -> None:
     """Relays events until SIGTERM."""
     schema = read(settings.descriptor.read_bytes())
-    handlers = tasks.handlers(load(settings.app, schema, [TASKS]).tasks, schema)
+    app = load(settings.app, schema, [TASKS])
+    handlers = [*tasks.handlers(app.tasks, schema), *schedules.handlers(app.schedules)]
     relay = Relay(
         settings.postgres.get_secret_value(),
         settings.amqp.get_secret_value(),
@@ -51,15 +55,23 @@ async def work(settings: Settings) -> None:
                 mail.Mails(parts.pool, parts.files, settings).handler,
                 *account_data.handlers(parts.deletions, parts.exports),
                 *tasks.handlers(parts.app.tasks, parts.schema),
+                *schedules.handlers(parts.app.schedules),
             ],
             RunnerMetrics(),
             instance=settings.instance,
             grace=settings.drain_grace,
         )
         _prepare(settings, runner.stop)
-        sweeping = asyncio.create_task(sweep(parts.sweeps, runner.stop))
+        declared = schedules.declared(parts.app.schedules)
+        scheduler = Scheduler(
+            Ticking(StoredSchedules(parts.pool), declared, enqueued), len(declared), SchedulerMetrics()
+        )
+        beside = [
+            asyncio.create_task(sweep(parts.sweeps, runner.stop)),
+            asyncio.create_task(scheduler.run(runner.stop)),
+        ]
         await runner.run()
-        await sweeping
+        await asyncio.gather(*beside)
     log.info("stopped")
 
 

@@ -28,6 +28,7 @@ from transom.accounts.v1 import (
 from transom.admin.v1 import admin_pb2_grpc
 from transom.data.v1 import data_pb2_grpc
 from transom.files.v1 import files_pb2_grpc
+from transom.schedules.v1 import schedules_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
 from server.apps.templates import Templates
@@ -66,6 +67,7 @@ from server.engine.proving import Proving
 from server.engine.requests import Requests
 from server.engine.resources import Resources
 from server.engine.revocations import Revocations
+from server.engine.schedules import Schedules, enqueued
 from server.engine.scopes import Scopes
 from server.engine.sealing import Seal
 from server.engine.second_factors import PURPOSE, SecondFactors, methods_of
@@ -105,6 +107,7 @@ from server.services.operations import OperationsService
 from server.services.passkeys import PasskeysService
 from server.services.reflection import add_reflection
 from server.services.said import said
+from server.services.schedules import SchedulesService
 from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.services.standard.repeating import Repeating
@@ -148,6 +151,7 @@ from server.store.records import Records
 from server.store.redis import Redis
 from server.store.redis_wire import RedisWire
 from server.store.requests import StoredRequests
+from server.store.schedules import StoredSchedules
 from server.store.schemas.presence import Presence
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
@@ -216,6 +220,7 @@ class Parts:
     app: App
     templates: Templates
     """The app's mails."""
+    schedules: Schedules
     sweeps: Mapping[str, Callable[[], Awaitable[int]]]
     """What removes some of what is left behind, by what it removes; how much it was."""
 
@@ -433,6 +438,7 @@ async def opened(
         users, stored_keys = StoredUsers(identity), StoredKeys(identity)
         admins = Admins(users, people.sign_ups, sessions, revocations, scopes, factors, notices, audit, **sizes)
         keys = Keys(stored_keys, tokens, audit, scopes)
+        schedules = Schedules(StoredSchedules(identity), audit, enqueued, **sizes)
         explanations = Explanations(schema, access, records, users, stored_keys, audit, micros)
         yield Parts(
             settings=settings,
@@ -462,10 +468,12 @@ async def opened(
             pool=pool,
             app=app,
             templates=templates,
+            schedules=schedules,
             sweeps={
                 "sessions": sessions.sweep,
                 "words": words.sweep,
                 "mails": people.sign_ups.sweep,
+                "schedules": schedules.sweep,
                 "old mails": partial(mails.sweep, identity, settings.mail_days),
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
@@ -654,6 +662,7 @@ class ApiServer:
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminService(parts.admins, parts.keys, parts.explanations), server
         )
+        schedules_pb2_grpc.add_SchedulesServiceServicer_to_server(SchedulesService(parts.schedules), server)
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         server.add_generic_rpc_handlers((DataWatch(self._watches).handlers(),))
         data_pb2_grpc.add_DataServiceServicer_to_server(

@@ -33,7 +33,7 @@ LIST_BYTES_MAX = 64 << 20
 CHANGES_MAX = 500
 """Changes of one unit of work."""
 
-RECIPIENT_CHARS, SUBJECT_CHARS, TEXT_CHARS, ATTACHMENTS_MAX = 254, 500, 1 << 20, 10
+RECIPIENTS_CHARS, ADDRESS_CHARS, SUBJECT_CHARS, TEXT_CHARS, ATTACHMENTS_MAX = 1000, 254, 500, 1 << 20, 10
 """Bounds of a mail. Its HTML may be as long as its text."""
 
 
@@ -252,11 +252,11 @@ class Work:
             written = self._templates.write(template, data or {}, language)
             subject, text, html = written.subject, written.text, written.html
         for field, value, most, least in (
-            ("to", to, RECIPIENT_CHARS, 1),
+            ("to", to, RECIPIENTS_CHARS, 1),
             ("subject", subject, SUBJECT_CHARS, 1),
             ("text", text, TEXT_CHARS, 1),
             ("html", html, TEXT_CHARS, 0),
-            ("reply_to", reply_to, RECIPIENT_CHARS, 0),
+            ("reply_to", reply_to, ADDRESS_CHARS, 0),
         ):
             if not least <= len(value) <= most or "\0" in value:
                 raise Invalid.field(field, f"must be {least} to {most} characters, none of them NUL")

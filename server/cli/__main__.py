@@ -18,6 +18,7 @@ SECTIONS = {
         "events",
         "explain",
         "mail",
+        "schedules",
         "dead",
         "replay",
         "psql",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from server.errors import Invalid, NotFound, Precondition
 from server.query import pages
 from server.store.pooled import Statement
 from server.store.schedules import Advance, Declared, StoredSchedule, StoredSchedules
+from server.store.ticks import ticked
 
 SCHEDULE = "transom.schedules.v1.Schedule"
 """What scopes call it."""
@@ -45,6 +47,29 @@ class Tick:
     def key(self) -> str:
         """The same for the same tick, and for no other: for effects outside that must not be repeated."""
         return f"{self.schedule}/{self.time.isoformat()}{'/manual' if self.manual else ''}"
+
+    @property
+    def name(self) -> str:
+        """`schedules/{schedule}/ticks/{tick}`."""
+        return (
+            f"{self.schedule}/ticks/{self.time:%Y%m%dT%H%M%S}{f'.{self.time.microsecond:06}' if self.manual else ''}Z"
+        )
+
+    def written(self) -> bytes:
+        """As `read` reads it."""
+        told = {"schedule": self.schedule, "time": self.time.isoformat(), "missed": self.missed, "manual": self.manual}
+        return json.dumps(told).encode()
+
+    @classmethod
+    def read(cls, text: bytes) -> Tick:
+        """From what `written` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        told = json.loads(text)
+        return cls(told["schedule"], datetime.fromisoformat(told["time"]), told["missed"], told["manual"])
+
+
+def enqueued(task: str, tick: Tick, overlap: bool) -> tuple[str, Sequence[Statement]]:
+    """What has the function `task` run for a tick: its name, and the statements."""
+    return tick.name, [ticked(task, tick.name, tick.written())]
 
 
 Enqueue = Callable[[str, Tick, bool], tuple[str, Sequence[Statement]]]

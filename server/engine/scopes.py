@@ -20,6 +20,7 @@ OWN: Mapping[str, Sequence[str]] = {
     "transom.admin.v1.Rule": ("explain",),
     "transom.accounts.v1.Account": ("delete",),
     "transom.accounts.v1.Export": ("create", "get", "list"),
+    "transom.schedules.v1.Schedule": ("list", "get", "pause", "resume", "run"),
     "transom.files.v1.File": ("get", "create", "delete"),
 }
 """What Transom's own services ask of admins, and of keys where files are concerned."""
