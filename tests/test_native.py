@@ -7,6 +7,7 @@ import os
 import signal
 import smtplib
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -16,12 +17,15 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
+from redis import from_url
 
 from deploy.native import health, mailbox
 from deploy.native import stack as stacks
 from deploy.native.machine import birth
+from deploy.native.place import Place
 from deploy.native.stack import PROJECT, Stack, StackError
 
 LIGHT = ("redis", "mail")
@@ -255,3 +259,33 @@ def test_the_replica_streams_and_says_how_far_behind_it_is(components: Stack) ->
     assert found.replication is not None
     assert (found.replication.primary, found.replication.streaming) == ("postgres-1", True)
     assert not found.replication.synchronous
+
+
+@pytest.mark.parametrize(
+    ("folder", "has"),
+    [
+        ("/work/app/.transom/8080/postgres", True),
+        ("/" + "a" * 85, False),  # too long for the kernel, with the name
+        ("/home/Zoë/app", False),  # not every program means the same bytes by that
+        ("/home/a,b/app", False),  # two hosts, to libpq
+        ("/home/o'neil/app", False),
+        ("relative/app", False),
+    ],
+)
+def test_a_socket_is_where_its_path_is_good_for_every_program(folder: str, has: bool, tmp_path: Path) -> None:
+    assert (Place(tmp_path).socket(Path(folder), ".s.PGSQL.65535") is not None) == has
+
+
+def test_processes_of_the_same_machine_come_by_sockets_and_by_ports_where_there_are_none(
+    components: Stack, tmp_path: Path
+) -> None:
+    near, sockets = components.topology.nearby(), components.topology.postgres.sockets
+    for name, follows in (("TRANSOM_POSTGRES", False), ("TRANSOM_REPLICA", True)):
+        for folder, host in ((sockets, sockets), (str(tmp_path), "127.0.0.1")):
+            with psycopg.connect(near[name].replace(f"{sockets},", f"{folder},"), connect_timeout=3) as database:
+                assert database.info.host == host, "the roads in their order"
+                assert database.execute("select pg_is_in_recovery()").fetchone() == (follows,)
+    assert stat.S_IMODE(Path(sockets).stat().st_mode) == 0o700
+    assert near["TRANSOM_REDIS"].startswith("unix://")
+    with from_url(near["TRANSOM_REDIS"]) as keys:
+        assert keys.ping()

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from .files import folder, replace
 from .machine import User, reachable, unprivileged
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+SOCKET = re.compile(r"/[A-Za-z0-9_./-]{1,98}")
+"""Paths of Unix sockets: the kernel takes 107 bytes (unix(7)); a comma divides hosts where Postgres is told them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,12 @@ class Place:
         folder(self.state, mode=0o755)
         folder(self.logs)
         folder(self.run)
+
+    def socket(self, folder: Path, name: str) -> Path | None:
+        """The path of a Unix socket in a folder; None where its characters or its length are not good for every program that
+        has to be told: then there is none."""
+        path = folder / name
+        return path if SOCKET.fullmatch(str(path)) else None
 
     def secrets(self) -> Secrets:
         return Secrets.of(self.state / "secrets.json")

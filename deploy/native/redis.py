@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from .files import replace
 from .place import Place, Secrets
 from .ports import Ports
+from .process import Process
 from .program import Program
 from .servers import Servers
 
 SETTINGS = """\
 bind 127.0.0.1
 port {port}
-requirepass {password}
+{socket}requirepass {password}
 dir {folder}
 save ""
 appendonly no
@@ -34,6 +36,18 @@ class Redis:
     def url(self) -> str:
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
+    @property
+    def nearby(self) -> str:
+        """As `url`, for processes on this machine: by its socket, at less cost; by its port where it runs without one."""
+        if self.socket is None or (Process.found("redis", self.place) and not self.socket.exists()):
+            return self.url
+        return f"unix://:{self.password}@{self.socket}?db=0"
+
+    @property
+    def socket(self) -> Path | None:
+        """Its Unix socket, if it has one."""
+        return self.place.socket(self.data, "redis.sock")
+
     def programs(self) -> list[Program]:
         return [
             Program(
@@ -49,7 +63,8 @@ class Redis:
 
     def _prepare(self) -> None:
         self.place.make_data("redis")
-        text = SETTINGS.format(port=self.port, password=self.password, folder=self.data)
+        socket = f"unixsocket {self.socket}\nunixsocketperm 700\n" if self.socket else ""
+        text = SETTINGS.format(port=self.port, socket=socket, password=self.password, folder=self.data)
         replace(self.data / "redis.conf", text, mode=0o600)
 
     def _answers(self) -> bool:

@@ -66,10 +66,19 @@ class Topology:
             self.ports,
             self.servers,
             self.app,
-            self.env(),
+            self.env() | self.nearby(),
             edge_host=self.edge_host,
             api_servers=self.api_servers,
         )
+
+    def nearby(self) -> dict[str, str]:
+        """What the product's own processes are told otherwise, being on the same machine."""
+        redis = Redis(self.place, self.ports, self.place.secrets(), self.servers)
+        return {
+            "TRANSOM_POSTGRES": self.postgres.nearby("primary"),
+            "TRANSOM_REPLICA": self.postgres.nearby("replica"),
+            "TRANSOM_REDIS": redis.nearby,
+        }
 
     def env(self) -> dict[str, str]:
         """TRANSOM_* for every process of the product. Holds passwords: never print it. Raises ToldError."""

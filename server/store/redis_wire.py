@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
@@ -26,18 +27,22 @@ Word = str | bytes
 
 class RedisWire:
     """A connection, made when it is needed. Where Redis does not answer within TIMEOUT, or hangs up, all that waits is
-    refused with RedisAway, and so is everything for PAUSE seconds."""
+    refused with RedisAway, and so is everything for PAUSE seconds.
+
+    URLs are `redis://:password@host:port/0`, `rediss://…` with TLS, and as redis-py has it `unix://:password@/socket?db=0`."""
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
         parts = urlsplit(url)
+        self._path = unquote(parts.path) if parts.scheme == "unix" else ""
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
         self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
         self._greeting: list[tuple[Word, ...]] = []
         if parts.password:
             user = [unquote(parts.username)] if parts.username else []
             self._greeting.append(("AUTH", *user, unquote(parts.password)))
-        if parts.path.strip("/"):
-            self._greeting.append(("SELECT", parts.path.strip("/")))
+        database = parse_qs(parts.query).get("db", [""])[0] if self._path else parts.path.strip("/")
+        if database:
+            self._greeting.append(("SELECT", database))
         self._timeout = timeout
         self._breaker = Breaker(pause)
         self._line: _Line | None = None
@@ -74,9 +79,7 @@ class RedisWire:
     async def _connect(self) -> _Line:
         try:
             async with asyncio.timeout(self._timeout):
-                _, line = await asyncio.get_running_loop().create_connection(
-                    lambda: _Line(self._timeout, self._breaker), self._host, self._port, ssl=self._tls
-                )
+                line = await self._reached(lambda: _Line(self._timeout, self._breaker))
                 for words in self._greeting:
                     if isinstance(reply := await line.ask(words), hiredis.ReplyError):
                         line.hang_up()
@@ -86,6 +89,14 @@ class RedisWire:
             raise RedisAway("Redis is away for now.") from away
         self._line = line
         self.connects += 1
+        return line
+
+    async def _reached(self, made: Callable[[], _Line]) -> _Line:
+        loop = asyncio.get_running_loop()
+        if self._path:
+            _, line = await loop.create_unix_connection(made, self._path)
+        else:
+            _, line = await loop.create_connection(made, self._host, self._port, ssl=self._tls)
         return line
 
 
