@@ -4,10 +4,11 @@ positions. Several servers are several engines."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,15 @@ class Reading:
     async def until(self, true: Callable[[Reading], Any]) -> None:
         """Returns once it is true of what was said."""
         async with self._moved:
-            async with asyncio.timeout(15):
-                await self._moved.wait_for(lambda: true(self) or self.refused is not None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(10):
+                    await self._moved.wait_for(lambda: true(self) or self.refused is not None)
             assert true(self), (self.said, self.refused)
 
     async def says(self, *said: str) -> None:
         """What was said from the first message on, or from that after the last RESET; all of it."""
         await self.until(lambda me: len(me.said) >= len(said))
-        assert self.said == list(said)
+        assert self.said == list(said), self.said
 
     async def stop(self) -> str:
         """Goes away; the last token."""
@@ -128,7 +130,7 @@ class Newsroom:
             return by.caller
 
         watcher = Watcher(by.caller, by.caller.name, b"", again or same)
-        stream = self.streams.open(Asked(resource(kind), parent, **asked), watcher, "test", token)
+        stream = self.streams.open(Asked(resource(kind), parent, **asked), watcher, f"{kind} {parent} {asked}", token)
         return Reading(stream, watcher)
 
     def watch(self, kind: str, parent: str = "", by: Call = ADA, **asked: Any) -> Reading:
@@ -184,11 +186,8 @@ async def relayed(at: Database) -> AsyncIterator[Relay]:
         await running
 
 
-async def together(*awaited: Awaitable[Any]) -> Sequence[Any]:
-    """All of them at once."""
-    return await asyncio.gather(*awaited)
-
-
-def with_roles(call: Call, *roles: str) -> Call:
-    """The same caller, with these roles."""
-    return replace(call, caller=replace(call.caller, roles=frozenset(roles)))
+async def settled(at: Database) -> None:
+    """Returns once all that was committed has its position."""
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(at.sql, "select 1 from transom.events where position is null limit 1"):
+            await asyncio.sleep(0.01)

@@ -29,6 +29,8 @@ class Lookup:
     """What it is looked up for, beside whether it exists; None for all of it."""
     segments: Mapping[str, int]
     """Where in the name of the row a `path.<variable>` stands."""
+    above: bool
+    """It is what the row lives below: there is no row before there is that, nor after."""
 
     def pattern(self, caller: Caller, known: Sequence[str]) -> re.Pattern[str]:
         """What names may be looked up for a caller, of rows whose names have these segments; `-` is one that may be any."""
@@ -50,13 +52,31 @@ class Lookup:
         return _ANY
 
 
-def lookups(rules: Sequence[Rule]) -> tuple[Lookup, ...]:
+def lookups(resource: Resource, rules: Sequence[Rule]) -> tuple[Lookup, ...]:
     """All look-ups of the rules of a resource."""
     return tuple(
-        Lookup(of.message, name, fields, rule.predicates.segments)
+        Lookup(of.message, name, fields, rule.predicates.segments, _is_above(resource, name))
         for rule in rules
         for of, name, fields in _found(rule.node)
     )
+
+
+def _is_above(resource: Resource, name: Node) -> bool:
+    text = _text(name)
+    return text is not None and all(pattern.text.startswith(f"{text}/") for pattern in resource.patterns)
+
+
+def _text(node: Node) -> str | None:
+    """The name as patterns have it; None where it is made of anything but the row's own."""
+    match node:
+        case tree.Constant():
+            return str(node.value)
+        case tree.Given() if node.name.startswith("path."):
+            return f"{{{node.name.removeprefix('path.')}}}"
+        case tree.Joined():
+            left, right = _text(node.left), _text(node.right)
+            return None if left is None or right is None else left + right
+    return None
 
 
 def _found(node: Node) -> Iterator[tuple[Resource, Node, frozenset[str] | None]]:

@@ -114,7 +114,11 @@ class Moment:
     def concerns(self, lookup: Lookup) -> bool:
         """Whether what was looked up so may be another now: it came, it went, or one of the fields has changed."""
         before, after = self.payloads
-        if lookup.fields is None or before is None or after is None or self.entry.owner is None:
+        if self.entry.owner is None:
+            return True
+        if before is None or after is None:
+            return not lookup.above
+        if lookup.fields is None:
             return True
         return any(getattr(self.before, name) != getattr(self.after, name) for name in lookup.fields)
 
@@ -157,7 +161,7 @@ class Kind:
         asked = [*([rule] if rule is not None else []), *(one for _, one in rules.reads)]
         if (original := access.original(resource)) is not None:
             asked += [one for _, one in access.rules(original).reads]
-        self.lookups = lookups(asked)
+        self.lookups = lookups(resource, asked)
         self.depends = frozenset(one.message for one in self.lookups)
         self._same = rule is not None and not (rule.of_row or rule.looks_up) and not access.veils(resource)
         self._ages = mentions(asked, "caller.session_age")
