@@ -17,15 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import people
 import psycopg
 import pytest
+from click.testing import CliRunner
 from google.protobuf import json_format
 from PIL import Image
 from pypdf import PdfReader
 
 from deploy.native.stack import Stack
+from server.apps.catcher import Catcher
 from server.apps.loading import load
+from server.cli.key import command as key_command
 from server.engine.decisions import Decisions
 from server.engine.references import References
 from server.engine.seed_reading import Seed, SeedError, read_seed
@@ -578,3 +582,21 @@ def test_an_app_without_a_seed_is_told(stack: Stack, tmp_path: Path) -> None:
     env = {**os.environ, **stack.env, "TRANSOM_APP": str(tmp_path)}
     run = subprocess.run([sys.executable, "-m", "server.cli", "seed"], env=env, capture_output=True, text=True)
     assert run.returncode == 1 and "there is no seed" in run.stderr
+
+
+def test_managers_are_reminded_of_what_is_overdue_by_a_schedule_that_operators_run(stack: Stack) -> None:
+    scope = ["--scope", "transom.schedules.v1.Schedule:get,list,run"]
+    key = CliRunner().invoke(key_command, ["create", "--title", "t", "--role", "admin", *scope], env=stack.env)
+    operator = {"authorization": f"Bearer {key.stdout.strip()}"}
+    url = f"{stack.edge}/transom/v1/schedules"
+    [schedule] = httpx.get(url, headers=operator).json()["schedules"]
+    assert (schedule["cron"], schedule["timeZone"], schedule["state"]) == ("0 7 * * MON-FRI", "Europe/Berlin", "ACTIVE")
+    assert len(schedule["nextTimes"]) == 5 and schedule["name"] == "schedules/remind_overdue"
+    for headers, status in (({}, 401), ({"authorization": f"Bearer {people.signed_up(stack).token}"}, 403)):
+        assert httpx.get(url, headers=headers).status_code == status
+    assert httpx.post(f"{url}/remind_overdue:pause", headers=operator, json={}).status_code == 403
+    ran = httpx.post(f"{url}/remind_overdue:run", headers=operator, json={})
+    assert ran.status_code == 200 and ran.json()["task"]
+    mail = Catcher(stack.mailbox).wait(to="max@example.com", subject="overdue at", within=30)
+    assert mail.text.startswith("Dear Max") and "by now this should be mended" in mail.text
+    assert mail.html.count("<tr>") == mail.text.count("\n- ") > 0

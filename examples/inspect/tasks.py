@@ -9,6 +9,7 @@ from server.apps import Event, Work, on
 from server.errors import NotFound, Precondition
 
 from .photos import Photo, reduced
+from .reminders import remind_overdue as remind_overdue
 from .report import PHOTOS_MAX, Report, in_order
 
 TYPE = "inspect.v1.Inspection"

@@ -171,6 +171,13 @@ def _print(schema: Schema, rules: Rules, app: App) -> None:
         for task in app.tasks:
             tasks.add_row(task.name, f"{task.resource_type} {task.verb}", str(task.retries))
         console.print(tasks)
+    if app.schedules:
+        schedules = Table("schedule", "due", "catch up", "retries", title="Schedules", title_justify="left")
+        for schedule in app.schedules:
+            cadence = schedule.spec.cadence
+            due = f"every {cadence.interval}" if cadence.interval else f"{cadence.cron} ({cadence.time_zone})"
+            schedules.add_row(schedule.name, due, schedule.spec.catch_up, str(schedule.retries))
+        console.print(schedules)
 
 
 def _print_mails(mails: Sequence[Template]) -> None:
