@@ -29,11 +29,16 @@ async def relay(settings: Settings) -> None:
     """Relays events until SIGTERM."""
     schema = read(settings.descriptor.read_bytes())
     app = load(settings.app, schema, [TASKS])
-    handlers = [*tasks.handlers(app.tasks, schema), *schedules.handlers(app.schedules)]
+    handlers = tasks.handlers(app.tasks, schema)
     relay = Relay(
         settings.postgres.get_secret_value(),
         settings.amqp.get_secret_value(),
-        [mail.ADDRESS, *account_data.ADDRESSES, *((handler.name, handler.key) for handler in handlers)],
+        [
+            mail.ADDRESS,
+            *account_data.ADDRESSES,
+            *((handler.name, handler.key) for handler in handlers),
+            *schedules.addresses(app.schedules),
+        ],
         RelayMetrics(),
         instance=settings.instance,
         keeping=Keeping(events=settings.event_days, bytes=settings.event_bytes_max),
@@ -55,7 +60,7 @@ async def work(settings: Settings) -> None:
                 mail.Mails(parts.pool, parts.files, settings).handler,
                 *account_data.handlers(parts.deletions, parts.exports),
                 *tasks.handlers(parts.app.tasks, parts.schema),
-                *schedules.handlers(parts.app.schedules),
+                *schedules.handlers(parts.app.schedules, parts.pool),
             ],
             RunnerMetrics(),
             instance=settings.instance,

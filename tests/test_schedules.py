@@ -27,7 +27,7 @@ from consumers.handlers import Poison
 from consumers.inbox import Inbox
 from consumers.scheduler import LONGEST, Scheduler, SchedulerMetrics
 from deploy.native.stack import Stack
-from server.apps import every
+from server.apps import Discard, every
 from server.apps.declarations import MARK
 from server.apps.loading import TASKS, load
 from server.apps.schedules import Scheduled
@@ -452,7 +452,7 @@ def test_schedulers_that_are_killed_anywhere_let_every_tick_through_once(ground:
 @asynchronous
 async def test_a_tick_runs_the_function_and_its_effect_commits_with_the_note_that_it_is_done(ground: Ground) -> None:
     async with ground.workshop() as shop:
-        beat, morning = schedules.handlers(shop.parts.app.schedules)
+        beat, morning = schedules.handlers(shop.parts.app.schedules, shop.parts.pool)
         assert (beat.name, beat.key) == ("schedule.beat", "transom.schedules.v1.Tick.beat")
         tick = Tick("schedules/beat", NOON)
         event = Event(id="1", name=tick.name, payload=tick.written())
@@ -467,6 +467,35 @@ async def test_a_tick_runs_the_function_and_its_effect_commits_with_the_note_tha
         with pytest.raises(Poison):
             await beat.run(Event(payload=b"{}"), shop.work(event))
     assert ground.rows("select name from test_v1.things") == [("things/beat-12-00-00",)]
+
+
+@asynchronous
+async def test_runs_overlap_only_where_they_may(ground: Ground) -> None:
+    running, go_on = asyncio.Event(), asyncio.Event()
+
+    async with pooled(ground, 4) as pool, pooled(ground, 4) as another_workers:
+        for overlap in (True, False):
+
+            async def slow(tick: Tick, work: Any) -> None:
+                running.set()
+                await go_on.wait()
+
+            mark = getattr(every("@daily", name="slow", overlap=overlap)(slow), MARK)
+            [here], [there] = (schedules.handlers([mark], one) for one in (pool, another_workers))
+            event = Event(id="1", payload=Tick("schedules/slow", NOON).written())
+            running.clear(), go_on.clear()
+            first = asyncio.create_task(cast(Any, here.run(event, None)))
+            await running.wait()
+            second = asyncio.create_task(cast(Any, there.run(event, None)))
+            if not overlap:
+                with pytest.raises(Discard, match="a run of a tick before goes on"):
+                    await second
+                first.cancel()  # as where it takes too long: nobody waits for it then
+                await asyncio.wait([first])
+                second = asyncio.create_task(cast(Any, there.run(event, None)))
+            go_on.set()
+            await second
+            await asyncio.wait([first])
 
 
 def test_the_command_shows_and_changes_schedules(ground: Ground) -> None:
