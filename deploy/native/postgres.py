@@ -43,6 +43,7 @@ max_replication_slots = 8
 max_slot_wal_keep_size = 1GB      # a replica that stays away longer than this is built anew
 hot_standby = on
 hot_standby_feedback = on
+wal_receiver_status_interval = 1s # so often the feedback: until then, versions of rows that nobody sees stay, however many
 password_encryption = scram-sha-256
 log_min_messages = warning
 include_if_exists = '../synchronous.conf'
