@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -136,3 +137,20 @@ def test_the_command_shows_and_fills_in_the_mails_of_an_app() -> None:
     assert run.exit_code == 0 and run.output == "Subject: 1 Dinge sind überfällig\n\n- x\n"
     run = CliRunner().invoke(command, ["render", "overdue", str(APP)])
     assert run.exit_code == 1 and "'count' is undefined" in run.output
+
+
+def test_a_mail_that_cannot_be_read_is_refused_before_anything_is_served_and_a_change_is_noticed(
+    tmp_path: Path,
+) -> None:
+    from deploy.native.sources import digest
+    from server.cli.check import command
+
+    app = tmp_path / "app"
+    shutil.copytree(APP, app)
+    before = digest(app)
+    good = CliRunner().invoke(command, [str(app)])
+    assert good.exit_code == 0 and "overdue" in good.output and "count since things who" in good.output
+    (app / "mails" / "overdue.html").write_text("{% extends 'layout.html' %}")
+    assert digest(app) != before
+    bad = CliRunner().invoke(command, [str(app)])
+    assert bad.exit_code == 1 and "mails/overdue.html: there is no mails/layout.html" in bad.output

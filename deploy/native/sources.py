@@ -14,16 +14,18 @@ from .told import FILE
 OWN = ("server", "edge", "consumers", "deploy", "proto", "envoy.yaml")
 """Of the project: the code of every process, and what is compiled into each schema."""
 CODE = (".py", ".sql", ".proto", ".yaml")
+READ = {"proto": (".proto",), "mails": (".txt", ".html")}
+"""Of an app, what is read beside its Python: endings, by folder."""
 
 
 def digest(app: Path) -> str:
-    """Of the app: the protos, all Python except in seed/, and what it tells its processes, by content. Of the project:
-    its code, by size and time."""
+    """Of the app: the protos, the mails, all Python except in seed/, and what it tells its processes, by content. Of the
+    project: its code, by size and time."""
     found = hashlib.sha256()
     with suppress(FileNotFoundError):
         found.update((app / FILE).read_bytes())
     for path in _files(app):
-        if path.suffix == ".py" or (path.suffix == ".proto" and path.relative_to(app).parts[0] == "proto"):
+        if path.suffix == ".py" or path.suffix in READ.get(path.relative_to(app).parts[0], ()):
             with suppress(FileNotFoundError):  # an editor may be saving it just now
                 found.update(f"{path}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     for name in OWN:

@@ -51,12 +51,13 @@ def command(
 
     Writes the descriptor set that every process reads and, if asked to, the configuration of the edge that belongs
     to it. A schema that cannot be served is refused here, with file, line and reason, and so are methods.py and
-    tasks.py that do not fit it or cannot be imported.
+    tasks.py that do not fit it or cannot be imported, and mails that cannot be read.
 
     \b
     transom build ../my-app --descriptor my-app.binpb
     """
     from server.apps.loading import load
+    from server.apps.templates import Templates
     from server.query.rules.checking import rules_of
     from server.schema.compilation import SchemaError, compile_app
     from server.schema.reading import read
@@ -67,6 +68,7 @@ def command(
         schema = read(compiled)
         rules_of(schema)
         load(app, schema)
+        Templates.of(app).sound()
         _replace(descriptor, compiled)
         if envoy:
             from edge.rendering import DEFAULT_SERVERS, render
