@@ -247,3 +247,25 @@ async def test_whatever_happens_all_end_with_what_is_there(
             await fresh.until(lambda me: "synced" in me.said)
             there = {told.name: told.payload for told in fresh.told if told.name}
             assert copies[i].rows == there, (caller.caller.name, ask["filter"])
+
+
+@asynchronous
+async def test_tokens_hold_no_more_than_they_must(at: Database) -> None:
+    """What waits elsewhere, or was told meanwhile, does not stay in a token for ever."""
+    async with newsroom(at) as here:
+        await here.make("Team", "teams/hold")
+        await here.make("Member", "teams/hold/members/bob")
+        for i in range(60):
+            await here.make("Team", f"teams/h{i}")
+        await here.make("Team", "teams/beside")
+        for i in range(60):
+            await here.make("Note", f"teams/beside/notes/n{i}", public=True)
+        a = await here.make("Note", "teams/hold/notes/a")
+        watch = here.watch("Note", "teams/hold", BOB)
+        await watch.says(f"CURRENT {a}", "synced")
+        assert 0 < len(watch.watcher.skip) < 5
+        assert watch.token
+        async with relayed(at):
+            b = await here.make("Note", "teams/hold/notes/b")
+            await watch.says(f"CURRENT {a}", "synced", f"CREATED {b}")
+            assert not watch.watcher.skip

@@ -10,6 +10,7 @@ Where what was told may be wrong, because rights have changed or the log has, th
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -188,15 +189,18 @@ class Stream:
             last = rows[-1].name if more else ""
             self._pages.append((last, page.numbered))
             for id, message, name in page.waiting:
-                # What rules look up is shown by all of the page, and by none before it.
-                if (name > after and (not more or name <= last)) if message == resource.message else first and not more:
+                if message == resource.message:
+                    known = name > after and (not more or name <= last) and self._takes(name)
+                else:  # what rules look up is shown by all of the page, and by none before it
+                    known = first and not more and Group(view, self._standing).looks_at(message, name)
+                if known:
                     watcher.skip.add(id)
             if resource.snapshot_of:
                 rows = await resources.access.snapshots(Call(watcher.caller), resource, rows)
             for row in rows:
                 yield Told(CURRENT, row.name, row.payload)
                 if watcher.drained:
-                    raise draining()
+                    raise draining(self.token)
             if not more:
                 return
             after, first = last, False
@@ -230,14 +234,16 @@ class Stream:
             if found.trimmed > self._position or found.timeline != watching.history.timeline:
                 raise resume_tokens.expired()
             for entry in found.entries:
-                if self._knows(
-                    entry.id, entry.position, entry.name if entry.resource_type == view.resource.message else ""
-                ):
+                own = entry.resource_type == view.resource.message
+                known = self._knows(entry.id, entry.position, entry.name if own else "")
+                if known and len(self._pages) < 2:
                     continue
                 moment = Moment(entry, self._parse(entry.resource_type))
-                if entry.owner is None or alone.concerned(moment):
+                if alone.concerned(moment):
                     return
-                if entry.resource_type == view.resource.message and self._takes(entry.name):
+                if own and not known and self._takes(entry.name):
+                    if entry.owner is None:
+                        return
                     [told] = await view.judge(moment, [alone], watching.now())
                     self._position = entry.position
                     if told is not None:
@@ -289,14 +295,15 @@ class Stream:
                 self._put_off()
 
     def _put_off(self) -> None:
-        self._due = self._on.watching.now() + BOOKMARK_SECONDS * 1_000_000
+        # Those who began together need not go on together.
+        self._due = self._on.watching.now() + int(BOOKMARK_SECONDS * random.uniform(0.7, 1) * 1_000_000)
 
     async def _look(self, *, anew: bool = False) -> None:
         """Looks whether the server goes away and whether the caller is still who it was: asked where there was something to
         hear of it, or `anew`. Where its rights are others, the watcher is reset."""
         watcher = self._watcher
         if watcher.drained:
-            raise draining()
+            raise draining(self.token)
         if not (watcher.suspect or anew):
             return
         watcher.suspect = False

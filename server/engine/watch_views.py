@@ -140,6 +140,10 @@ class Group:
             else [(one, one.pattern(self.standing.caller, known)) for one in self.view.kind.lookups]
         )
 
+    def looks_at(self, message: str, name: str) -> bool:
+        """Whether its rules may look up the resource."""
+        return any(one.message == message and pattern.fullmatch(name) for one, pattern in self.depends)
+
     def concerned(self, moment: Moment) -> bool:
         """Whether the change is one of what its rules look up."""
         name, message = moment.entry.name, moment.entry.resource_type

@@ -215,7 +215,10 @@ class Watching:
         if resource is None:
             return
         moment = Moment(entry, kind.parse if kind else self._schema.message_class(resource.message).FromString)
-        concerned = [group for group in self._dependent.get(entry.resource_type, ()) if group.concerned(moment)]
+        looking = [
+            g for g in self._dependent.get(entry.resource_type, ()) if g.looks_at(entry.resource_type, entry.name)
+        ]
+        concerned = [group for group in looking if group.concerned(moment)]
         pattern = resource.pattern_of(entry.name)
         parent = pattern.parent_of(entry.name) if pattern is not None else ""
         views = [v for v in self._by_message.get(entry.resource_type, {}).values() if v.takes(entry.name, parent)]
@@ -228,7 +231,19 @@ class Watching:
             groups = list(view.groups.values())
             found += zip(groups, await view.judge(moment, groups, now), strict=True)
         # From here on nothing waits: all are told, or none.
-        self._reset([w for group in concerned for w in group.watchers if w.since < entry.position])
+        self._reset(
+            [
+                watcher
+                for group in concerned
+                for watcher in group.watchers
+                # What it began with may show the event; of its own kind, a part of that may, and a part not.
+                if watcher.since < entry.position
+                and (entry.id not in watcher.skip or group.view.resource.message == entry.resource_type)
+            ]
+        )
+        for group in looking:
+            if group.view.resource.message != entry.resource_type:
+                self._put(group, None, entry)
         for group, told in found:
             self._put(group, told, entry)
 
@@ -308,8 +323,11 @@ class Watching:
             watcher.box.wake()
 
 
-def draining() -> Unavailable:
-    """The refusal of a server that goes away."""
+def draining(token: str = "") -> Unavailable:
+    """The refusal of a server that goes away; of a stream that has a token."""
     return Unavailable(
-        "This server goes away; go on at another with the last resume token.", reason="SERVER_DRAINING", retry_after=0.1
+        "This server goes away; go on at another with the last resume token.",
+        reason="SERVER_DRAINING",
+        retry_after=0.1,
+        metadata={"resume_token": token} if token else {},
     )
