@@ -45,11 +45,13 @@ from server.engine.authorizations import Authorizations
 from server.engine.ceremonies import RelyingParty
 from server.engine.commits import Commits
 from server.engine.consequences import consequences_of
+from server.engine.decisions import Decisions
 from server.engine.deletions import Deletions
 from server.engine.endings import Endings
 from server.engine.explanations import Explanations
 from server.engine.exports import Exports
 from server.engine.files import Files
+from server.engine.filing import FileReferrers
 from server.engine.identities import Identities
 from server.engine.keys import Keys
 from server.engine.letters import Letters
@@ -63,6 +65,7 @@ from server.engine.operations import Operations
 from server.engine.passkeys import Passkeys
 from server.engine.password_rules import PasswordRules
 from server.engine.post import Post
+from server.engine.processing import Processing, wanted
 from server.engine.proving import Proving
 from server.engine.requests import Requests
 from server.engine.resources import Resources
@@ -124,7 +127,8 @@ from server.store.audit import StoredAudit
 from server.store.bars import Bars
 from server.store.deeds import Deeds
 from server.store.event_log import EventLog
-from server.store.files import StoredFiles
+from server.store.file_references import FileReferences
+from server.store.files import Quota, StoredFiles
 from server.store.freshness import Freshness
 from server.store.hot import Hot
 from server.store.identities import StoredIdentities
@@ -144,6 +148,7 @@ from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
 from server.store.pooled import Pool
 from server.store.positions import Positions
+from server.store.processing import StoredProcessing
 from server.store.queries import Queries
 from server.store.query_lane import QueryLane
 from server.store.reads import READS, reads
@@ -201,6 +206,7 @@ class Parts:
     deletions: Deletions
     exports: Exports
     files: Files
+    processing: Processing
     keys: Keys
     admins: Admins
     explanations: Explanations
@@ -291,7 +297,8 @@ async def opened(
             stack.push_async_callback(replica_query_lane.close)
         queries = Queries(rules, query_lane, replica_query_lane, freshness, slow_lists.note)
         sizes = {"page_size": settings.page_size, "page_size_max": settings.page_size_max}
-        resources = Resources(schema, records, queries, access, micros, **sizes, replaced=app.methods)
+        referrers = FileReferrers(schema, Decisions(schema, micros), access, records, FileReferences(identity))
+        resources = Resources(schema, records, queries, access, micros, **sizes, replaced=app.methods, files=referrers)
         requests = Requests(StoredRequests(identity, timedelta(hours=settings.request_hours)))
         kept_operations = StoredOperations(identity, timedelta(days=settings.operation_days))
         operations = Operations(resources, kept_operations, micros, **sizes)
@@ -393,7 +400,18 @@ async def opened(
             secret_key=settings.s3_secret_key.get_secret_value(),
         )
         stack.callback(objects.close)
-        files = Files(StoredFiles(identity), objects, upload_bytes_max=settings.upload_bytes_max, **sizes)
+        files = Files(
+            StoredFiles(identity),
+            objects,
+            referrers=referrers,
+            processed=wanted(settings.files_processed),
+            upload_bytes_max=settings.upload_bytes_max,
+            multipart_bytes_max=settings.multipart_bytes_max,
+            quota=Quota(settings.owner_files_max, settings.owner_bytes_max),
+            page_size=settings.page_size,
+            page_size_max=settings.page_size_max,
+        )
+        processing = Processing(StoredFiles(identity), StoredProcessing(identity), objects)
         data = StoredAccountData(pool)
         account_data = AccountData(
             data,
@@ -453,6 +471,7 @@ async def opened(
             deletions=deletions,
             exports=exports,
             files=files,
+            processing=processing,
             keys=keys,
             admins=admins,
             explanations=explanations,
@@ -477,6 +496,7 @@ async def opened(
                 "old mails": partial(mails.sweep, identity, settings.mail_days),
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
+                "processing": processing.sweep,
                 "audit": audit.sweep,
                 "networks": networks.sweep,
                 "endings": Endings(schema, resources.decisions, records).sweep,
@@ -690,7 +710,9 @@ class ApiServer:
     def _add_app(self, parts: Parts) -> None:
         repeating = Repeating(parts.resources, parts.requests, parts.operations)
         standard = StandardMethods(parts.resources, repeating)
-        custom = CustomMethods(parts.resources, parts.files, parts.people.accounts, repeating, templates=parts.templates)
+        custom = CustomMethods(
+            parts.resources, parts.files, parts.people.accounts, repeating, templates=parts.templates
+        )
         for service in parts.schema.services:
             if service.own:
                 continue

@@ -35,6 +35,7 @@ Limit = Annotated[Rate | None, NoDecode, BeforeValidator(_rate)]
 MethodLimits = Annotated[dict[str, Rate], NoDecode, BeforeValidator(_rates)]
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 
+
 def _tls(given: object) -> object:
     """`true` and `false` were said before there was a choice."""
     return {"true": "starttls", "1": "starttls", "false": "off", "0": "off"}.get(str(given).lower(), given)
@@ -176,7 +177,17 @@ class Settings(BaseSettings):
     page_size: int = Field(50, description="Resources of a page when the caller does not say.")
     page_size_max: int = Field(1000, description="Larger wishes are lowered to this (AIP-158).")
     message_bytes_max: int = Field(1 << 20, description="Largest request message.")
-    upload_bytes_max: int = Field(100 << 20, description="Largest file of one upload.")
+    upload_bytes_max: int = Field(100 << 20, gt=0, le=5 << 30, description="Largest file of one upload.")
+    multipart_bytes_max: int = Field(5 << 30, gt=0, le=5 << 40, description="Largest file that is uploaded in parts.")
+    owner_files_max: int = Field(100_000, ge=0, description="Files that one account may have. 0: no bound.")
+    owner_bytes_max: int = Field(
+        10 << 30, ge=0, description="Bytes of the files that one account may have. 0: no bound."
+    )
+    files_processed: Literal["none", "media", "all"] = Field(
+        "media",
+        description="Uploaded files that workers look at before they are READY: pictures, PDF, sound and film (media), which "
+        "takes transom[media] there; all, which an app's own checks ask for; none. The same for all processes.",
+    )
     replica_lag_max: float = Field(1.0, description="Seconds behind the primary beyond which the replica is not read.")
 
     limit_caller: Limit = Field(

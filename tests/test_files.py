@@ -321,9 +321,11 @@ async def test_who_may_what(at: Place, bucket: Bucket) -> None:
         pending = upload.file
         look, link = pb.GetFileRequest(name=file.name), pb.GetDownloadUrlRequest(name=file.name)
         finish, drop = pb.CompleteUploadRequest(name=pending.name), pb.DeleteFileRequest(name=file.name)
-        for sentence, client in [("its owner", ann), ("who knows its name", bob), ("a key", tool)]:
+        for sentence, client in [("its owner", ann), ("a key", tool)]:
             assert await client.files("GetFile", look) == file, sentence
             assert (await client.files("GetDownloadUrl", link)).url, sentence
+        public = await uploaded(ann, visibility=pb.File.PUBLIC)
+        assert await bob.files("GetFile", pb.GetFileRequest(name=public.name)) == public
         for sentence, client, method, request, code in [
             ("a stranger does not look", nobody, "GetFile", look, "UNAUTHENTICATED"),
             ("a stranger gets no URL", nobody, "GetDownloadUrl", link, "UNAUTHENTICATED"),
@@ -331,6 +333,8 @@ async def test_who_may_what(at: Place, bucket: Bucket) -> None:
             ("a stranger does not upload", nobody, "CreateUpload", pb.CreateUploadRequest(**GOOD), "UNAUTHENTICATED"),
             ("a stranger does not delete", nobody, "DeleteFile", drop, "UNAUTHENTICATED"),
             ("a stranger completes nothing", nobody, "CompleteUpload", finish, "UNAUTHENTICATED"),
+            ("Bob does not look: no resource that he may see refers to it", bob, "GetFile", look, "NOT_FOUND"),
+            ("Bob gets no URL", bob, "GetDownloadUrl", link, "NOT_FOUND"),
             ("Bob does not delete it", bob, "DeleteFile", drop, "NOT_FOUND"),
             ("Bob does not complete it", bob, "CompleteUpload", finish, "NOT_FOUND"),
             ("there is no such file", ann, "GetFile", pb.GetFileRequest(name="files/nothing"), "NOT_FOUND"),

@@ -21,7 +21,7 @@ CORS = {
     "CORSRules": [
         {
             "AllowedOrigins": ["*"],  # what may be done with an object is in the signed URL, not in the page's origin
-            "AllowedMethods": ["GET", "PUT", "HEAD"],
+            "AllowedMethods": ["GET", "PUT", "POST", "HEAD"],
             "AllowedHeaders": ["*"],
             "ExposeHeaders": ["ETag"],
             "MaxAgeSeconds": 3600,

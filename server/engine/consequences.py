@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from server.engine import filing
 from server.engine.decisions import Clock, Decisions
 from server.engine.referring import Referring
 from server.engine.revisions import Revisions
@@ -40,11 +41,15 @@ class Consequences:
 
     def concern(self, change: Change) -> bool:
         """Whether there may be any."""
-        return bool(change.refers) or (change.resource.message, change.act) in self._parts
+        return bool(change.refers or change.files) or (change.resource.message, change.act) in self._parts
 
     async def of(self, transaction: Transaction, change: Change) -> Sequence[Change] | Refusal:
         """What must be done before the change; or why it cannot be done."""
         out: list[Change] = []
+        if change.files:
+            refusal = await filing.held(transaction, change)
+            if refusal is not None:
+                return refusal
         if change.refers or self._referring in self._asked(change):
             found = await self._referring.of(transaction, change)
             if isinstance(found, Refusal):

@@ -19,7 +19,7 @@ from server.engine.validation import Validation
 from server.errors import VIOLATIONS_MAX, AlreadyExists, Invalid, NotFound, Precondition, Stale, Violation
 from server.schema.model import Behavior, Field, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
-from server.store.changes import Act, Change, Origin, Referred, Row
+from server.store.changes import Act, Change, Origin, Referred, ReferredFile, Row
 
 RESOURCE_BYTES_MAX = 3 << 20
 """Bytes of one resource, serialized: clients of gRPC receive 4 MiB unless told otherwise. What is sent at once is bounded more
@@ -27,6 +27,8 @@ narrowly; entries of maps and items that are appended add up."""
 
 _REVISION = re.compile("r[0-9a-f]{13}")
 """Ids of revisions that are written with a change (revisions.py): whoever had one of them first would keep the change off."""
+
+_FILE = re.compile(r"files/([^/\x00]{1,64})")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -67,6 +69,7 @@ class Decisions:
         self._validation = Validation()
         self._clock = clock
         self._columns = {m: Columns(r) for m, r in schema.resources.items()}
+        self._parents = {(m, p.text): schema.parent_of(r, p) for m, r in schema.resources.items() for p in r.patterns}
         self._initial = {
             m: [(f.descriptor, f.initial) for f in r.fields if f.initial is not None]
             for m, r in schema.resources.items()
@@ -75,6 +78,11 @@ class Decisions:
             m: [(f, schema.resources[f.reference.message]) for f in r.fields if f.reference is not None]
             for m, r in schema.resources.items()
             if any(f.reference is not None for f in r.fields)
+        }
+        self._filed = {
+            m: [(f, f.file) for f in r.fields if f.file is not None]
+            for m, r in schema.resources.items()
+            if any(f.file is not None for f in r.fields)
         }
 
     def parse(self, resource: Resource, payload: bytes) -> Any:
@@ -224,7 +232,7 @@ class Decisions:
             parent=pattern.parent_of(name),
             owner=owner,
             uid=uid,
-            kept_parent=self.schema.parent_of(resource, pattern),
+            kept_parent=self._parents[resource.message, pattern.text],
         )
 
     def update(
@@ -281,10 +289,12 @@ class Decisions:
 
     def _referring(self, change: Change, message: Any, stored: Any, asked: Asked | None) -> Change:
         """The change, with what it newly refers to. Raises Invalid for what is no name of such a resource."""
+        asked = asked or Asked(message)
+        change = self._referring_files(change, message, stored, asked)
         checked = self._checked.get(change.resource.message)
         if checked is None:
             return change
-        asked, refers = asked or Asked(message), []
+        refers: list[Referred] = []
         for field, target in checked:
             several = field.descriptor.is_repeated
             names = list(getattr(message, field.name)) if several else [getattr(message, field.name)]
@@ -304,6 +314,41 @@ class Decisions:
                     asked.path(field.name), f"refers to more than {REFERENCES_MAX} resources at once", "TOO_MANY"
                 )
         return replace(change, refers=tuple(refers)) if refers else change
+
+    def _referring_files(self, change: Change, message: Any, stored: Any, asked: Asked) -> Change:
+        """The change, with the files that it newly refers to. Raises Invalid for what is no name of a file."""
+        files: list[ReferredFile] = []
+        for field, reference in self._filed.get(change.resource.message, ()):
+            several = field.descriptor.is_repeated
+            names = list(getattr(message, field.name)) if several else [getattr(message, field.name)]
+            known = set() if stored is None else _names_in(stored, field)
+            for i, name in enumerate(names):
+                if name in known or (not name and not several):
+                    continue
+                known.add(name)
+                path = asked.path(f"{field.name}[{i}]" if several else field.name)
+                found = _FILE.fullmatch(name)
+                if found is None:
+                    raise Invalid.field(path, "must look like files/{file}", "INVALID_NAME")
+                files.append(ReferredFile(path, reference, found[1]))
+            if len(files) > REFERENCES_MAX:
+                raise Invalid.field(
+                    asked.path(field.name), f"refers to more than {REFERENCES_MAX} files at once", "TOO_MANY"
+                )
+        return replace(change, files=tuple(files)) if files else change
+
+    def detached(self, resource: Resource, row: Row, file: str, origin: Origin) -> Change:
+        """The change that takes references to the file of this name out of `row`."""
+        message = self.parse(resource, row.payload)
+        for field, _ in self._filed[resource.message]:
+            if field.descriptor.is_repeated:
+                items = getattr(message, field.name)
+                items[:] = [name for name in items if name != file]
+            elif getattr(message, field.name) == file:
+                message.ClearField(field.name)
+        now = self._clock()
+        self._stamp(resource, message, row.version + 1, now)
+        return self._replaced(Act.REPLACE, resource, row, message, now, origin, "updated")
 
     def cleared(self, resource: Resource, row: Row, gone: Mapping[str, Collection[str]], origin: Origin) -> Change:
         """The change that takes references to what is `gone`, names by message, out of `row`."""
@@ -422,17 +467,21 @@ class Decisions:
 
     def _check(self, message: Any, asked: Asked | None, *, stored: bool = False) -> None:
         """Constraints of the resource as it would be stored and, with it in its place, of the request that asks for it."""
-        violations = self.behaviors.missing(message, stored=stored)
         if asked is None or not asked.resource_field:
+            violations = self.behaviors.missing(message, stored=stored)
             if violations := self._with_constraints(violations, message):
                 raise Invalid.fields(asked.prefixed(violations) if asked else violations)
             return
-        violations = asked.prefixed(violations)
-        whole = type(asked.message)()
-        whole.CopyFrom(asked.message)
-        getattr(whole, asked.resource_field).CopyFrom(message)
-        named = {v.field for v in violations}
-        violations += [v for v in self.behaviors.missing(whole, stored=stored) if v.field not in named]
+        whole = asked.message
+        if getattr(whole, asked.resource_field) is not message:
+            whole = type(whole)()
+            whole.CopyFrom(asked.message)
+            getattr(whole, asked.resource_field).CopyFrom(message)
+        violations = self.behaviors.missing(whole, stored=stored)
+        if violations:  # the resource's come first
+            first = asked.prefixed(self.behaviors.missing(message, stored=stored))
+            named = {v.field for v in first}
+            violations = first + [v for v in violations if v.field not in named]
         if violations := self._with_constraints(violations, whole):
             raise Invalid.fields(violations)
 

@@ -16,6 +16,7 @@ from server.caller import Caller
 from server.engine import singletons
 from server.engine.access import Access, absent
 from server.engine.decisions import Asked, Clock, Decisions, deleted, unreferable
+from server.engine.filing import FileReferrers
 from server.engine.identity import version_of
 from server.engine.lists import Lists, Queries
 from server.engine.method_rules import MethodRules
@@ -84,8 +85,11 @@ class Resources:
         page_size: int,
         page_size_max: int,
         replaced: Collection[str] = (),
+        files: FileReferrers | None = None,
     ) -> None:
-        """`replaced` are full names of methods in whose place the app has functions of its own."""
+        """`replaced` are full names of methods in whose place the app has functions of its own; `files` says who may refer to
+        which files."""
+        self._files = files
         self.schema = schema
         self.methods = MethodRules(schema, replaced)
         self.decisions = Decisions(schema, clock)
@@ -188,9 +192,9 @@ class Resources:
                         return result
                     made = self.decisions.parse(resource, change.payload)
                     # What it newly refers to is held until it is written.
-                    refers = change.refers
+                    refers, filed = change.refers, change.files
                     change = self.decisions.made(resource, made, there.owner, call.origin)
-                    change = replace(change, refers=refers)
+                    change = replace(change, refers=refers, files=filed)
                     outcome = await self.records.write(change)
                     if outcome is Outcome.DONE:
                         return await self._shown(call, resource, self.decisions.parse(resource, change.payload), change)
@@ -250,8 +254,10 @@ class Resources:
     async def _refer(self, call: Call, change: Change | None) -> None:
         """Raises Precondition where something that the change refers to does not exist, or the caller may not get it: what is
         hidden is not to be told by a reference to it."""
-        if change is None or not change.refers:
+        if change is None or not (change.refers or change.files):
             return
+        if change.files and self._files is not None:
+            await self._files.check(call.caller, change.files)
         rows = await self.records.find([(one.target, one.name) for one in change.refers], None)
         for one, row in zip(change.refers, rows, strict=True):
             if row is None or not (await self.access.visible(call.caller, one.target, [row]))[0]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from google.protobuf.descriptor import FieldDescriptor as F
 
@@ -70,8 +71,9 @@ def column_type(field: F) -> tuple[str, str | None]:
     return kind, None if field.has_presence else _ZEROS[kind]
 
 
+@lru_cache(maxsize=8192)
 def is_map(field: F) -> bool:
-    """Whether it is a map."""
+    """Whether it is a map: asked of every field again and again, and dear to find out."""
     return bool(field.type == F.TYPE_MESSAGE and field.message_type.GetOptions().map_entry)
 
 

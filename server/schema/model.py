@@ -43,6 +43,23 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class FileReference:
+    """A reference to files: every name in the field is that of a complete file that the field takes."""
+
+    on_delete: OnDelete
+    """RESTRICT or CLEAR."""
+    content_types: tuple[str, ...] = ()
+    """Media types, `image/*` for all of a kind; any where there are none."""
+    size_bytes_max: int = 0
+    """0 for no bound."""
+
+    def takes(self, content_type: str) -> bool:
+        """Whether the field takes files of a media type, given without parameters and in lower case."""
+        kind = content_type.partition("/")[0]
+        return not self.content_types or content_type in self.content_types or f"{kind}/*" in self.content_types
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """A declared index of a resource."""
 
@@ -73,6 +90,8 @@ class Field:
     """Whether words are looked for in it."""
     reference: Reference | None = None
     """Where its references are checked."""
+    file: FileReference | None = None
+    """Where it refers to files."""
 
 
 class Managed(StrEnum):

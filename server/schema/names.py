@@ -10,6 +10,7 @@ NAME_BYTES_MAX = 1024
 """Longest resource name, in bytes of UTF-8: it is the primary key of its table, and an index row has its bound."""
 
 _VARIABLE = re.compile(r"\{([a-zA-Z][a-zA-Z0-9_]*)(=\*\*)?\}")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,254}")
 
 
@@ -117,7 +118,7 @@ def id_fault(id: str) -> str | None:
 
 def name_fault(name: str) -> str | None:
     """What makes a resource name unusable whatever its pattern, or None."""
-    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+    if _UNUSABLE.search(name):
         return "must not contain control characters"
     if len(name.encode()) > NAME_BYTES_MAX:
         return f"must be at most {NAME_BYTES_MAX} bytes"

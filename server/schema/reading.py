@@ -177,7 +177,10 @@ class _Reader:
                     found = keeping.reference(field.descriptor, option, referred, types)
                     if found and found.on_delete is OnDelete.CLEAR and Behavior.REQUIRED in field.behaviors:
                         raise keeping.Unkept("on_delete: the field is REQUIRED: it cannot be cleared")
-                    fields.append(replace(field, reference=found))
+                    file = keeping.file_reference(field.descriptor, option, referred)
+                    if file and file.on_delete is OnDelete.CLEAR and Behavior.REQUIRED in field.behaviors:
+                        raise keeping.Unkept("on_delete: the field is REQUIRED: it cannot be cleared")
+                    fields.append(replace(field, reference=found, file=file))
                 except keeping.Unkept as fault:
                     self.faults.append(
                         f"{resource.descriptor.file.name}: {name}.{field.name}: (transom.schema.v1.field).{fault}"

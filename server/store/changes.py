@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import NamedTuple, TypeAlias
 
 from server.errors import Refusal
-from server.schema.model import Resource
+from server.schema.model import FileReference, Resource
 
 Value = str | bytes | None
 """A column's value: Postgres's text form, or bytes for bytea."""
@@ -68,6 +68,21 @@ class Referred:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferredFile:
+    """A file that a change newly refers to."""
+
+    path: str
+    """Of the field, from the request."""
+    reference: FileReference
+    id: str
+
+    @property
+    def name(self) -> str:
+        """As the field has it."""
+        return f"files/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One row to write, together with its event."""
 
@@ -92,6 +107,8 @@ class Change:
     """The resource that the parent is kept as, where it must exist."""
     refers: tuple[Referred, ...] = ()
     """What must exist."""
+    files: tuple[ReferredFile, ...] = ()
+    """Files that must exist, and be what their fields take."""
     regardless: bool = False
     """Nobody is there to be refused: references that keep a resource from being deleted are cleared."""
 

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from psycopg import AsyncCursor
+from psycopg.rows import class_row
 
 from server.errors import Exhausted
 from server.store.pooled import Pool, transaction
@@ -25,32 +27,57 @@ CLAIMS = 2
 SETTLED = timedelta(minutes=10)
 """How long a deleted file's row waits for calls that were still writing its bytes; longer than any of them takes."""
 
-_COLUMNS = """id, owner, filename, content_type, size_bytes, sha256, state, create_time, complete_time, private"""
+COLUMNS = """id, owner, filename, content_type, size_bytes, sha256, state, create_time, complete_time, private, public,
+    bounded, upload_key, part_size_bytes, variants, metadata, rejection, process_time"""
+"""Of a StoredFile."""
 
-_ANNOUNCE = f"""
-insert into transom.files
-    (id, owner, filename, content_type, size_bytes, sha256, state, create_time, upload_expire_time)
-select %(id)s, %(owner)s, %(filename)s, %(content_type)s, %(size_bytes)s, %(sha256)s, 'PENDING',
-       now(), now() + %(lifetime)s
-where (
+FILE = "transom.files.v1.File"
+"""The type of events of files. Their verbs: uploaded, ready, rejected."""
+
+# Two announcements of one owner wait for each other: what is counted stays so until the second has counted, too.
+_ANNOUNCING = "select pg_advisory_xact_lock(hashtextextended('transom.files:' || %s, 0))"
+_HAS = """
+select coalesce(max(files), 0)::bigint as files, coalesce(max(bytes), 0)::bigint as bytes, (
     select count(*) from (
         select 1 from transom.files where owner = %(owner)s and state = 'PENDING' limit %(most)s
     ) as pending
-) < %(most)s
-returning {_COLUMNS}
+) as pending
+from transom.file_usage where owner = %(owner)s
+"""
+_ANNOUNCE = f"""
+insert into transom.files
+    (id, owner, filename, content_type, size_bytes, sha256, state, create_time, upload_expire_time, public, bounded,
+     part_size_bytes)
+values (%(id)s, %(owner)s, %(filename)s, %(content_type)s, %(size_bytes)s, %(sha256)s, 'PENDING',
+       now(), now() + %(lifetime)s, %(public)s, %(bounded)s, %(part_size_bytes)s)
+returning {COLUMNS}
 """
 
-_ONE = f"select {_COLUMNS} from transom.files where id = %s and state <> 'DELETING'"
+# The first stays: parts may have been sent there.
+_IN_PARTS = f"""
+update transom.files set upload_key = coalesce(upload_key, %s) where id = %s and state = 'PENDING'
+returning {COLUMNS}
+"""
+
+_ONE = f"select {COLUMNS} from transom.files where id = %s and state <> 'DELETING'"
 
 # Only what is still pending: a deletion that came in between wins.
 _COMPLETE = f"""
-update transom.files set state = 'READY', complete_time = clock_timestamp()
-where id = %s and state = 'PENDING'
-returning {_COLUMNS}
+with completed as (
+    update transom.files set state = %(state)s, complete_time = clock_timestamp(), size_bytes = %(size_bytes)s,
+        process_time = case when %(state)s = 'READY' then clock_timestamp() end
+    where id = %(id)s and state = 'PENDING'
+    returning {COLUMNS}
+), told as (
+    insert into transom.events (resource_type, verb, name, payload, caller, owner)
+    select '{FILE}', case when %(state)s = 'READY' then 'ready' else 'uploaded' end, 'files/' || id, '', owner, owner
+    from completed
+)
+select * from completed
 """
 
 _PAGE = f"""
-select {_COLUMNS} from transom.files
+select {COLUMNS} from transom.files
 where owner = %(owner)s and state <> 'DELETING'
   and (%(time)s::timestamptz is null or (create_time, id) < (%(time)s, %(id)s))
 order by create_time desc, id desc limit %(limit)s
@@ -71,12 +98,12 @@ select %(id)s, case when %(owner)s like 'users/%%' and not exists (
        %(filename)s, %(content_type)s, 0, 'PENDING', %(source)s
 on conflict (source) do nothing
 """
-_CLAIMED = f"select {_COLUMNS} from transom.files where source = %s for update"
+_CLAIMED = f"select {COLUMNS} from transom.files where source = %s for update"
 _STORED = f"""
 update transom.files set state = 'READY', complete_time = clock_timestamp(), filename = %(filename)s,
        content_type = %(content_type)s, size_bytes = %(size_bytes)s, sha256 = %(sha256)s
 where id = %(id)s
-returning {_COLUMNS}
+returning {COLUMNS}
 """
 
 # Held while it is made: an account cannot go without its files.
@@ -84,13 +111,13 @@ _PROMISE = f"""
 insert into transom.files (id, owner, filename, content_type, size_bytes, state, private)
 select %(id)s, 'users/' || id, %(filename)s, %(content_type)s, 0, 'PENDING', true
 from transom.users where id = %(user)s and delete_time is null for key share
-returning {_COLUMNS}
+returning {COLUMNS}
 """
 _KEPT = f"""
 update transom.files set state = 'READY', complete_time = clock_timestamp(), size_bytes = %(size_bytes)s,
        sha256 = %(sha256)s
 where id = %(id)s and state = 'PENDING'
-returning {_COLUMNS}
+returning {COLUMNS}
 """
 
 _DISCARD = """
@@ -109,22 +136,22 @@ where id in (
 
 # A signed URL outlives its file: only when it is over can nothing arrive any more.
 _REMAINS = """
-(select id, state from transom.files
+(select id, state, upload_key, variants from transom.files
  where state = 'DELETING' and delete_time < now() - %(settled)s
    and (upload_expire_time is null or upload_expire_time < now() - %(settled)s)
  limit %(limit)s)
 union all
-(select id, state from transom.files
- where state = 'READY' and upload_expire_time < now() - %(settled)s
+(select id, state, upload_key, variants from transom.files
+ where state in ('UPLOADED', 'READY', 'REJECTED') and upload_expire_time < now() - %(settled)s
  limit %(limit)s)
 """
 _GONE = "delete from transom.files where id = any(%s) and state = 'DELETING'"
-_CLEARED = "update transom.files set upload_expire_time = null where id = any(%s) and state = 'READY'"
+_CLEARED = "update transom.files set upload_expire_time = null where id = any(%s) and state <> 'DELETING'"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as it is kept. `state` is PENDING or READY."""
+    """A file as it is kept. `state` is PENDING, UPLOADED, READY or REJECTED."""
 
     id: str
     owner: str
@@ -137,6 +164,51 @@ class StoredFile:
     complete_time: datetime | None
     private: bool
     """Whether nobody but its owner may read it."""
+    public: bool
+    """Whether everybody may."""
+    bounded: bool
+    """Whether, before it is complete, `size_bytes` is only a bound."""
+    upload_key: str | None
+    """S3's id of its upload in parts."""
+    part_size_bytes: int | None
+    """Bytes of each part but the last; None where it is not uploaded in parts."""
+    variants: list[dict[str, Any]]
+    """Each with `name`, `content_type`, `size_bytes`, `width`, `height` and `sha256` (hex); see the proto."""
+    metadata: dict[str, Any]
+    """Fields of File.Metadata, `duration` in seconds."""
+    rejection: dict[str, str] | None
+    """`reason` and `message`."""
+    process_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that is announced."""
+
+    id: str
+    owner: str
+    filename: str
+    content_type: str
+    size_bytes: int
+    sha256: bytes | None = None
+    public: bool = False
+    bounded: bool = False
+    part_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one owner may have at most, announced uploads included; 0 for as much as they want."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Has:
+    files: int
+    bytes: int
+    pending: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +217,8 @@ class Remains:
 
     id: str
     state: str
+    upload_key: str | None
+    variants: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,42 +233,42 @@ class StoredFiles:
         self._pool = pool
         self._claims = asyncio.Semaphore(CLAIMS)
 
-    async def announce(
-        self,
-        id: str,
-        owner: str,
-        filename: str,
-        content_type: str,
-        size_bytes: int,
-        sha256: bytes | None,
-        lifetime: timedelta,
-    ) -> StoredFile:
+    async def announce(self, file: NewFile, lifetime: timedelta, quota: Quota) -> StoredFile:
         """Keeps a PENDING file whose bytes may arrive during `lifetime`.
 
-        Raises Exhausted where the owner has PENDING_MOST of them.
+        Raises Exhausted where the owner has PENDING_MOST of them, or with it more than the quota.
         """
         async with transaction(self._pool, StoredFile) as cursor:
+            await cursor.execute(_ANNOUNCING, [file.owner])
+            async with cursor.connection.cursor(row_factory=class_row(_Has)) as counting:
+                await counting.execute(_HAS, {"owner": file.owner, "most": PENDING_MOST})
+                has = await counting.fetchone()
+            assert has is not None  # an aggregate
+            _check(has, file, quota)
             await cursor.execute(
                 _ANNOUNCE,
                 {
-                    "id": id,
-                    "owner": owner,
-                    "filename": filename,
-                    "content_type": content_type,
-                    "size_bytes": size_bytes,
-                    "sha256": sha256,
+                    "id": file.id,
+                    "owner": file.owner,
+                    "filename": file.filename,
+                    "content_type": file.content_type,
+                    "size_bytes": file.size_bytes,
+                    "sha256": file.sha256,
+                    "public": file.public,
+                    "bounded": file.bounded,
+                    "part_size_bytes": file.part_size_bytes,
                     "lifetime": lifetime,
-                    "most": PENDING_MOST,
                 },
             )
             made = await cursor.fetchone()
-        if made is None:
-            raise Exhausted(
-                f"There are {PENDING_MOST} uploads that were not completed; complete or delete some first.",
-                reason="TOO_MANY_UPLOADS",
-                retry_after=60,
-            )
+        assert made is not None  # it was inserted
         return made
+
+    async def in_parts(self, id: str, upload_key: str) -> StoredFile | None:
+        """Notes S3's id of the upload in parts where there is none yet; None where the file is not PENDING (any more)."""
+        async with transaction(self._pool, StoredFile) as cursor:
+            await cursor.execute(_IN_PARTS, [upload_key, id])
+            return await cursor.fetchone()
 
     async def one(self, id: str) -> StoredFile | None:
         """The file `id`."""
@@ -202,10 +276,12 @@ class StoredFiles:
             await cursor.execute(_ONE, [id])
             return await cursor.fetchone()
 
-    async def complete(self, id: str) -> StoredFile | None:
-        """Makes a PENDING file READY; None where it is not PENDING (any more)."""
+    async def complete(self, id: str, size_bytes: int, *, processed: bool) -> StoredFile | None:
+        """Makes a PENDING file READY, or UPLOADED where it is to be `processed`, and tells so by an event; None where it is not
+        PENDING (any more)."""
         async with transaction(self._pool, StoredFile) as cursor:
-            await cursor.execute(_COMPLETE, [id])
+            state = "UPLOADED" if processed else "READY"
+            await cursor.execute(_COMPLETE, {"id": id, "size_bytes": size_bytes, "state": state})
             return await cursor.fetchone()
 
     async def page(self, owner: str, after: tuple[datetime, str] | None, limit: int) -> list[StoredFile]:
@@ -276,7 +352,27 @@ class StoredFiles:
         """Writes down that nothing is left of these in S3."""
         async with transaction(self._pool, StoredFile) as cursor:
             await cursor.execute(_GONE, [[remain.id for remain in remains if remain.state == "DELETING"]])
-            await cursor.execute(_CLEARED, [[remain.id for remain in remains if remain.state == "READY"]])
+            await cursor.execute(_CLEARED, [[remain.id for remain in remains if remain.state != "DELETING"]])
+
+
+def _check(has: _Has, file: NewFile, quota: Quota) -> None:
+    """Raises Exhausted."""
+    if has.pending >= PENDING_MOST:
+        raise Exhausted(
+            f"There are {PENDING_MOST} uploads that were not completed; complete or delete some first.",
+            reason="TOO_MANY_UPLOADS",
+            retry_after=60,
+        )
+    for what, had, more, most in (
+        ("files", has.files, 1, quota.files),
+        ("bytes", has.bytes, file.size_bytes, quota.bytes),
+    ):
+        if most and had + more > most:
+            raise Exhausted(
+                f"Your files would be more than {most} {what}; delete some first.",
+                reason="FILE_QUOTA_EXCEEDED",
+                metadata={"quota": what, "limit": str(most), "used": str(had)},
+            )
 
 
 class Claim:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,8 +30,8 @@ WAITING = 64
 PIECE = 1 << 20
 """Bytes that are in memory of an object that is poured."""
 
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_CHANGED = frozenset({"412", "PreconditionFailed"})
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
+_CHANGED = frozenset({"412", "PreconditionFailed", "InvalidPart", "InvalidPartOrder"})
 
 
 class ObjectMissing(NotFound):
@@ -61,6 +61,32 @@ class SignedPut:
 
     url: str
     headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedForm:
+    """Where a form is posted, and the fields that it must have before its field `file`."""
+
+    url: str
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part that has arrived; `tag` changes with its bytes."""
+
+    number: int
+    size_bytes: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object, or an upload in parts that is under way (`upload` is its id), and since when."""
+
+    key: str
+    time: datetime
+    upload: str = ""
 
 
 class Objects:
@@ -99,7 +125,7 @@ class Objects:
         self._threads = Threads("objects", workers=WORKERS, waiting=WAITING, full="Too many file calls at this moment.")
 
     async def prepare(self) -> None:
-        """Makes the bucket where it is missing, and lets browsers of any origin PUT and GET by signed URL."""
+        """Makes the bucket where it is missing, and lets browsers of any origin PUT, POST and GET by signed URL."""
         await self._run(self._prepare)
 
     def signed_put(
@@ -112,14 +138,47 @@ class Objects:
             headers["x-amz-checksum-sha256"] = parameters["ChecksumSHA256"] = base64.b64encode(sha256).decode()
         return SignedPut(self._signed("put_object", parameters, life), headers)
 
-    def signed_get(self, key: str, content_type: str, disposition: str, life: timedelta) -> str:
-        """A URL that anybody may read the object from, as this type and with this Content-Disposition."""
+    def signed_post(self, key: str, content_type: str, size_bytes_max: int, life: timedelta) -> SignedForm:
+        """Allows whoever holds it to post a form with at most so much of this type, and at least one byte."""
+        fields = {"Content-Type": content_type, "success_action_status": "201"}
+        with _translated():
+            signed = self._signer.generate_presigned_post(
+                self._bucket,
+                key,
+                Fields=dict(fields),
+                Conditions=[
+                    *({name: value} for name, value in fields.items()),
+                    ["content-length-range", 1, size_bytes_max],
+                ],
+                ExpiresIn=int(life.total_seconds()),
+            )
+        return SignedForm(signed["url"], signed["fields"])
+
+    def signed_part(
+        self, key: str, upload: str, number: int, size_bytes: int, sha256: bytes | None, life: timedelta
+    ) -> SignedPut:
+        """Allows whoever holds it to PUT this part, exactly this much, and these bytes where `sha256` is given."""
+        parameters: dict[str, Any] = {
+            "Bucket": self._bucket,
+            "Key": key,
+            "UploadId": upload,
+            "PartNumber": number,
+            "ContentLength": size_bytes,
+        }
+        headers = {"content-length": str(size_bytes)}
+        if sha256 is not None:
+            headers["x-amz-checksum-sha256"] = parameters["ChecksumSHA256"] = base64.b64encode(sha256).decode()
+        return SignedPut(self._signed("upload_part", parameters, life), headers)
+
+    def signed_get(self, key: str, content_type: str, disposition: str, life: timedelta, *, caching: str = "") -> str:
+        """A URL that anybody may read the object from, as this type and with this Content-Disposition and, where it is given,
+        Cache-Control."""
         parameters = {
             "Bucket": self._bucket,
             "Key": key,
             "ResponseContentType": content_type,
             "ResponseContentDisposition": disposition,
-        }
+        } | ({"ResponseCacheControl": caching} if caching else {})
         return self._signed("get_object", parameters, life)
 
     async def look(self, key: str) -> Object:
@@ -168,6 +227,52 @@ class Objects:
             )
         )
 
+    async def begin_parts(self, key: str, content_type: str) -> str:
+        """Begins an upload in parts; its id. The object is there once it is finished."""
+        begun = await self._run(
+            lambda: self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type)
+        )
+        return str(begun["UploadId"])
+
+    async def parts(self, key: str, upload: str, after: int, limit: int) -> list[Part]:
+        """At most `limit` parts that have arrived, with numbers above `after`, in order. Raises ObjectMissing where the upload
+        is not under way (any more)."""
+        found = await self._run(
+            lambda: self._client.list_parts(
+                Bucket=self._bucket, Key=key, UploadId=upload, PartNumberMarker=after, MaxParts=limit
+            )
+        )
+        return [Part(part["PartNumber"], part["Size"], part["ETag"]) for part in found.get("Parts", ())]
+
+    async def finish_parts(self, key: str, upload: str, parts: Sequence[Part]) -> None:
+        """Makes the object of these parts: from then on no more can be sent. Raises ObjectMissing where the upload is not under
+        way (any more), ObjectChanged where a part is not the one that was looked at."""
+        told = [{"PartNumber": part.number, "ETag": part.tag} for part in parts]
+        await self._run(
+            lambda: self._client.complete_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": told}
+            )
+        )
+
+    async def abort_parts(self, key: str, upload: str) -> None:
+        """Removes the parts of an upload; one that is not under way counts as removed."""
+        with suppress(ObjectMissing):
+            await self._run(lambda: self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload))
+
+    async def listed(self, prefix: str, after: str, limit: int) -> list[Listed]:
+        """At most `limit` objects whose keys begin so and come after this one, in order."""
+        found = await self._run(
+            lambda: self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after, MaxKeys=limit)
+        )
+        return [Listed(one["Key"], one["LastModified"]) for one in found.get("Contents", ())]
+
+    async def under_way(self, prefix: str, limit: int) -> list[Listed]:
+        """At most `limit` uploads in parts under way whose keys begin so."""
+        found = await self._run(
+            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, MaxUploads=limit)
+        )
+        return [Listed(one["Key"], one["Initiated"], one["UploadId"]) for one in found.get("Uploads", ())]
+
     async def delete(self, *keys: str) -> None:
         """Deletes objects; those that are not there count as deleted."""
         for key in keys:
@@ -215,7 +320,7 @@ class Objects:
                 pass  # another process was faster
         rule = {
             "AllowedOrigins": ["*"],  # the signature is the permission, not the page
-            "AllowedMethods": ["GET", "HEAD", "PUT"],
+            "AllowedMethods": ["GET", "HEAD", "PUT", "POST"],
             "AllowedHeaders": ["*"],
             "ExposeHeaders": ["ETag", "Content-Length", "Content-Disposition"],
             "MaxAgeSeconds": 3600,

@@ -82,7 +82,7 @@ def wanted(resource: Resource, columns: Mapping[str, str] | None = None) -> list
     named = {f.name: f.column for f in resource.fields} | dict(columns or {})
     declared = list(resource.indexes)
     # What is deleted is asked for all that refers to it.
-    declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference is not None]
+    declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference or f.file]
     out = {one.name: one for index in declared for one in [_wanted(resource, index, fields, named)]}
     out |= {one.name: one for one in _words(resource, named)}
     return [*out.values(), *([ends(resource)] if resource.ends else [])]

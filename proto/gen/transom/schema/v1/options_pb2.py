@@ -26,15 +26,15 @@ from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftransom/schema/v1/options.proto\x12\x11transom.schema.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"#\n\x04Term\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05means\x18\x02 \x01(\t\"\xa6\x02\n\rResourceRules\x12\x0c\n\x04read\x18\x01 \x01(\t\x12\r\n\x05write\x18\x02 \x01(\t\x12\x0b\n\x03get\x18\x03 \x01(\t\x12\x0c\n\x04list\x18\x04 \x01(\t\x12\x0e\n\x06\x63reate\x18\x05 \x01(\t\x12\x0e\n\x06update\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65lete\x18\x07 \x01(\t\x12\r\n\x05watch\x18\x08 \x01(\t\x12\x16\n\x0eoutlives_owner\x18\t \x01(\x08\x12\'\n\x05index\x18\n \x03(\x0b\x32\x18.transom.schema.v1.Index\x12,\n\tretention\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trevisions\x18\x0c \x01(\x05\x12\x0b\n\x03hot\x18\r \x01(\x08\x12\x0f\n\x07\x65xpires\x18\x0e \x01(\x08\";\n\x05Index\x12\x0e\n\x06\x66ields\x18\x01 \x01(\t\x12\x0e\n\x06unique\x18\x02 \x01(\x08\x12\x12\n\neverywhere\x18\x03 \x01(\x08\"\x99\x01\n\nFieldRules\x12\x0f\n\x07initial\x18\x01 \x01(\t\x12\x0c\n\x04read\x18\x02 \x01(\t\x12\r\n\x05write\x18\x03 \x01(\t\x12\r\n\x05index\x18\x04 \x01(\x08\x12\x0e\n\x06unique\x18\x05 \x01(\x08\x12\x0e\n\x06search\x18\x06 \x01(\x08\x12.\n\ton_delete\x18\x07 \x01(\x0e\x32\x1b.transom.schema.v1.OnDelete\"\xaf\x01\n\x0bMethodRules\x12\x38\n\x05\x61llow\x18\x01 \x01(\x0e\x32\'.transom.schema.v1.MethodRules.AudienceH\x00\x12\x0e\n\x04role\x18\x02 \x01(\tH\x00\x12\x0e\n\x04rule\x18\x03 \x01(\tH\x00\"?\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\n\n\x06PUBLIC\x10\x01\x12\r\n\tSIGNED_IN\x10\x02\x42\x05\n\x03who*K\n\x08OnDelete\x12\x19\n\x15ON_DELETE_UNSPECIFIED\x10\x00\x12\x0c\n\x08RESTRICT\x10\x01\x12\x0b\n\x07\x43\x41SCADE\x10\x02\x12\t\n\x05\x43LEAR\x10\x03:F\n\x05terms\x12\x1c.google.protobuf.FileOptions\x18\xb4\x87\x03 \x03(\x0b\x32\x17.transom.schema.v1.Term:U\n\x08resource\x12\x1f.google.protobuf.MessageOptions\x18\xb4\x87\x03 \x01(\x0b\x32 .transom.schema.v1.ResourceRules:M\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1d.transom.schema.v1.FieldRules:P\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1e.transom.schema.v1.MethodRulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftransom/schema/v1/options.proto\x12\x11transom.schema.v1\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"#\n\x04Term\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05means\x18\x02 \x01(\t\"\xa6\x02\n\rResourceRules\x12\x0c\n\x04read\x18\x01 \x01(\t\x12\r\n\x05write\x18\x02 \x01(\t\x12\x0b\n\x03get\x18\x03 \x01(\t\x12\x0c\n\x04list\x18\x04 \x01(\t\x12\x0e\n\x06\x63reate\x18\x05 \x01(\t\x12\x0e\n\x06update\x18\x06 \x01(\t\x12\x0e\n\x06\x64\x65lete\x18\x07 \x01(\t\x12\r\n\x05watch\x18\x08 \x01(\t\x12\x16\n\x0eoutlives_owner\x18\t \x01(\x08\x12\'\n\x05index\x18\n \x03(\x0b\x32\x18.transom.schema.v1.Index\x12,\n\tretention\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\trevisions\x18\x0c \x01(\x05\x12\x0b\n\x03hot\x18\r \x01(\x08\x12\x0f\n\x07\x65xpires\x18\x0e \x01(\x08\";\n\x05Index\x12\x0e\n\x06\x66ields\x18\x01 \x01(\t\x12\x0e\n\x06unique\x18\x02 \x01(\x08\x12\x12\n\neverywhere\x18\x03 \x01(\x08\"\xc5\x01\n\nFieldRules\x12\x0f\n\x07initial\x18\x01 \x01(\t\x12\x0c\n\x04read\x18\x02 \x01(\t\x12\r\n\x05write\x18\x03 \x01(\t\x12\r\n\x05index\x18\x04 \x01(\x08\x12\x0e\n\x06unique\x18\x05 \x01(\x08\x12\x0e\n\x06search\x18\x06 \x01(\x08\x12.\n\ton_delete\x18\x07 \x01(\x0e\x32\x1b.transom.schema.v1.OnDelete\x12*\n\x04\x66ile\x18\x08 \x01(\x0b\x32\x1c.transom.schema.v1.FileRules\":\n\tFileRules\x12\x15\n\rcontent_types\x18\x01 \x03(\t\x12\x16\n\x0esize_bytes_max\x18\x02 \x01(\x03\"\xaf\x01\n\x0bMethodRules\x12\x38\n\x05\x61llow\x18\x01 \x01(\x0e\x32\'.transom.schema.v1.MethodRules.AudienceH\x00\x12\x0e\n\x04role\x18\x02 \x01(\tH\x00\x12\x0e\n\x04rule\x18\x03 \x01(\tH\x00\"?\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\n\n\x06PUBLIC\x10\x01\x12\r\n\tSIGNED_IN\x10\x02\x42\x05\n\x03who*K\n\x08OnDelete\x12\x19\n\x15ON_DELETE_UNSPECIFIED\x10\x00\x12\x0c\n\x08RESTRICT\x10\x01\x12\x0b\n\x07\x43\x41SCADE\x10\x02\x12\t\n\x05\x43LEAR\x10\x03:F\n\x05terms\x12\x1c.google.protobuf.FileOptions\x18\xb4\x87\x03 \x03(\x0b\x32\x17.transom.schema.v1.Term:U\n\x08resource\x12\x1f.google.protobuf.MessageOptions\x18\xb4\x87\x03 \x01(\x0b\x32 .transom.schema.v1.ResourceRules:M\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1d.transom.schema.v1.FieldRules:P\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\xb4\x87\x03 \x01(\x0b\x32\x1e.transom.schema.v1.MethodRulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'transom.schema.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ONDELETE']._serialized_start=849
-  _globals['_ONDELETE']._serialized_end=924
+  _globals['_ONDELETE']._serialized_start=953
+  _globals['_ONDELETE']._serialized_end=1028
   _globals['_TERM']._serialized_start=120
   _globals['_TERM']._serialized_end=155
   _globals['_RESOURCERULES']._serialized_start=158
@@ -42,9 +42,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INDEX']._serialized_start=454
   _globals['_INDEX']._serialized_end=513
   _globals['_FIELDRULES']._serialized_start=516
-  _globals['_FIELDRULES']._serialized_end=669
-  _globals['_METHODRULES']._serialized_start=672
-  _globals['_METHODRULES']._serialized_end=847
-  _globals['_METHODRULES_AUDIENCE']._serialized_start=777
-  _globals['_METHODRULES_AUDIENCE']._serialized_end=840
+  _globals['_FIELDRULES']._serialized_end=713
+  _globals['_FILERULES']._serialized_start=715
+  _globals['_FILERULES']._serialized_end=773
+  _globals['_METHODRULES']._serialized_start=776
+  _globals['_METHODRULES']._serialized_end=951
+  _globals['_METHODRULES_AUDIENCE']._serialized_start=881
+  _globals['_METHODRULES_AUDIENCE']._serialized_end=944
 # @@protoc_insertion_point(module_scope)

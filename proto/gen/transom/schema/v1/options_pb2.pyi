@@ -81,7 +81,7 @@ class Index(_message.Message):
     def __init__(self, fields: _Optional[str] = ..., unique: _Optional[bool] = ..., everywhere: _Optional[bool] = ...) -> None: ...
 
 class FieldRules(_message.Message):
-    __slots__ = ("initial", "read", "write", "index", "unique", "search", "on_delete")
+    __slots__ = ("initial", "read", "write", "index", "unique", "search", "on_delete", "file")
     INITIAL_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
     WRITE_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class FieldRules(_message.Message):
     UNIQUE_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     ON_DELETE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     initial: str
     read: str
     write: str
@@ -96,7 +97,16 @@ class FieldRules(_message.Message):
     unique: bool
     search: bool
     on_delete: OnDelete
-    def __init__(self, initial: _Optional[str] = ..., read: _Optional[str] = ..., write: _Optional[str] = ..., index: _Optional[bool] = ..., unique: _Optional[bool] = ..., search: _Optional[bool] = ..., on_delete: _Optional[_Union[OnDelete, str]] = ...) -> None: ...
+    file: FileRules
+    def __init__(self, initial: _Optional[str] = ..., read: _Optional[str] = ..., write: _Optional[str] = ..., index: _Optional[bool] = ..., unique: _Optional[bool] = ..., search: _Optional[bool] = ..., on_delete: _Optional[_Union[OnDelete, str]] = ..., file: _Optional[_Union[FileRules, _Mapping]] = ...) -> None: ...
+
+class FileRules(_message.Message):
+    __slots__ = ("content_types", "size_bytes_max")
+    CONTENT_TYPES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    content_types: _containers.RepeatedScalarFieldContainer[str]
+    size_bytes_max: int
+    def __init__(self, content_types: _Optional[_Iterable[str]] = ..., size_bytes_max: _Optional[int] = ...) -> None: ...
 
 class MethodRules(_message.Message):
     __slots__ = ("allow", "role", "rule")

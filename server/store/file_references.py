@@ -1,0 +1,98 @@
+"""Which resources refer to a file, and the rows of files while references come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncRawCursor, sql
+from psycopg.rows import tuple_row
+
+from server.schema.model import Field, Resource
+from server.store import referring as referrers
+from server.store.changes import Row
+from server.store.pooled import Pool, transaction
+from server.store.transactions import Transaction
+
+_HOLD = "select id, owner, content_type, size_bytes, state, private, public from transom.files"
+_HELD = sql.SQL(_HOLD + " where id = any($1::text[]) and state <> 'DELETING' order by id for key share")
+_SEEN = _HOLD + " where id = any(%s) and state <> 'DELETING'"
+_LOCK = sql.SQL("select 1 from transom.files where id = $1 and state <> 'DELETING' for update")
+_DELETE = """
+update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null where id = %s
+"""
+
+# As the index of the field has it (server/schema/changes/indexes.py).
+_ONE = sql.SQL('{column} collate "C" = $1')
+_ANY = sql.SQL("{column} ? $1")
+_OF = sql.SQL(
+    "(select {number}::int, name, _payload, _version, _owner from {table} where {condition} order by name desc limit $2)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """What references ask of a file."""
+
+    id: str
+    owner: str
+    content_type: str
+    size_bytes: int
+    state: str
+    private: bool
+    public: bool
+
+
+class FileReferences:
+    """References to files as they are committed."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def held(self, ids: Sequence[str]) -> dict[str, HeldFile]:
+        """The files of these ids that there are."""
+        async with transaction(self._pool, HeldFile) as cursor:
+            await cursor.execute(_SEEN, [list(ids)])
+            return {file.id: file for file in await cursor.fetchall()}
+
+    async def of(self, fields: Sequence[tuple[Resource, Field]], name: str, limit: int) -> list[list[Row]]:
+        """Of each field at most `limit` resources that refer to the file of this name by it."""
+        out: list[list[Row]] = [[] for _ in fields]
+        if not fields:
+            return out
+        statement = sql.SQL(" union all ").join(
+            _OF.format(
+                number=sql.Literal(i),
+                table=sql.Identifier(resource.table_schema, resource.table_name),
+                condition=(_ANY if field.descriptor.is_repeated else _ONE).format(column=sql.Identifier(field.column)),
+            )
+            for i, (resource, field) in enumerate(fields)
+        )
+        async with transaction(self._pool, HeldFile) as cursor:
+            raw: AsyncRawCursor[tuple[Any, ...]] = AsyncRawCursor(cursor.connection, row_factory=tuple_row)
+            await raw.execute(statement, [name, limit])
+            for number, *row in await raw.fetchall():
+                out[number].append(Row(*row))
+        return out
+
+
+async def hold(transaction: Transaction, ids: Sequence[str]) -> dict[str, HeldFile]:
+    """The files of these ids that there are; none of them is deleted before the transaction ends."""
+    rows = await transaction.rows(sql.Composed([_HELD]), [list(ids)])
+    return {row[0]: HeldFile(*row) for row in rows}
+
+
+async def lock(transaction: Transaction, id: str) -> bool:
+    """Locks a file that is to be deleted, so that nobody newly refers to it; False where there is none."""
+    return bool(await transaction.rows(sql.Composed([_LOCK]), [id]))
+
+
+async def referring(transaction: Transaction, resource: Resource, field: Field, name: str, most: int) -> list[Row]:
+    """At most so many resources whose `field` refers to the file of this name; they are locked."""
+    return await referrers.referring(transaction, resource, field, [name], most)
+
+
+async def delete(transaction: Transaction, id: str) -> None:
+    """Marks a locked file as deleted."""
+    await transaction.execute(_DELETE, [id])
