@@ -6,7 +6,7 @@ heard of the one before.
 A delivery's time is from when the write was sent until a watcher has its message; CPU is that of all processes of the
 system over all deliveries, the write among them. Then the same number of streams at as many bare servers, which send a message of
 the same size to all streams when they are told to: what one process that reads so many streams, and grpc.aio, take for
-themselves.
+themselves. And the same as browsers do it: server-sent events through the edge, on a connection for each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,6 +106,8 @@ def main(watchers: str, writes: int) -> None:
                     found = runner.run(_transom(stack, count, writes))
                 _report(count, "Transom", found)
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    _report(count, "over REST", runner.run(_transom(stack, count, writes, rest=True)))
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     bare = runner.run(_bare(stack, count, writes, found.bytes, Path(folder)))
                 _report(count, "bare", bare)
                 servers, other = found.cpu["API servers"], bare.cpu["servers"]
@@ -118,13 +120,13 @@ def _report(count: int, name: str, found: Found) -> None:
     click.echo(f"{count:8} {name:10} {found.at(0.5):8.1f} {found.at(0.99):8.1f} {whole:18.0f}  {shares}")
 
 
-async def _transom(stack: Stack, count: int, writes: int) -> Found:
+async def _transom(stack: Stack, count: int, writes: int, *, rest: bool = False) -> Found:
     async with httpx.AsyncClient(base_url=stack.edge, timeout=SECONDS) as client:
         tokens = [await _signed_in(client, person) for person in PEOPLE]
         request = data_pb2.WatchRequest(type=TYPE, parent=SITE).SerializeToString()
 
         def synced(message: bytes) -> bool:
-            return bool(data_pb2.WatchResponse.FromString(message).synced)
+            return b'"synced":true' in message if rest else bool(data_pb2.WatchResponse.FromString(message).synced)
 
         async def write(mark: str) -> None:
             answer = await client.patch(f"/v1/{watched}", json={"title": mark}, headers=headers)
@@ -139,12 +141,18 @@ async def _transom(stack: Stack, count: int, writes: int) -> Found:
         )
         made.raise_for_status()
         addresses = [f"127.0.0.1:{stack.ports[name]}" for name in SERVERS]
-        metadata = [[("authorization", f"Bearer {token}")] for token in tokens]
         roots: dict[str, list[int]] = {}
         for told in stack.status()["processes"]:
             if told["pid"] and not told["step"]:
                 roots.setdefault("API servers" if told["name"] in SERVERS else told["name"], []).append(told["pid"])
-        async with _crowd(addresses, WATCH, request, metadata, count, synced) as crowd:
+        async with AsyncExitStack() as opened:
+            if rest:
+                streams: Sequence[AsyncIterator[bytes]] = [
+                    _over_rest(stack.ports["edge"], tokens, number) for number in range(count)
+                ]
+            else:
+                streams = await opened.enter_async_context(_over_grpc(addresses, WATCH, request, tokens, count))
+            crowd = await opened.enter_async_context(_crowd(streams, synced))
             return await _measured(crowd, writes, write, roots)
 
 
@@ -164,7 +172,10 @@ async def _bare(stack: Stack, count: int, writes: int, size: int, folder: Path) 
             with grpc.insecure_channel(address) as probe:
                 ready = grpc.channel_ready_future(probe)
                 wait_until(ready.done, "the bare servers are there")
-        async with _crowd(addresses, STREAM, b"", [[]], count, lambda _: True) as crowd:
+        async with (
+            _over_grpc(addresses, STREAM, b"", [""], count) as streams,
+            _crowd(streams, lambda _: True) as crowd,
+        ):
             channels = [grpc.aio.insecure_channel(address) for address in addresses]
 
             async def write(mark: str) -> None:
@@ -185,28 +196,12 @@ async def _signed_in(client: httpx.AsyncClient, person: str) -> str:
 
 
 @asynccontextmanager
-async def _crowd(
-    addresses: Sequence[str],
-    method: str,
-    request: bytes,
-    metadata: Sequence[Sequence[tuple[str, str]]],
-    count: int,
-    first: Callable[[bytes], bool],
-) -> AsyncIterator[Crowd]:
-    """So many watchers, all of them ready."""
-    crowd = Crowd(count)
-    channels: list[grpc.aio.Channel] = []
-    own = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20)]
-    per = max(1, min(STREAMS, -(-count // len(addresses))))
-    for number in range(-(-count // per)):
-        channels.append(grpc.aio.insecure_channel(addresses[number % len(addresses)], options=own))
-    streams = [
-        channels[number // per].unary_stream(method)(request, metadata=list(metadata[number % len(metadata)]))
-        for number in range(count)
-    ]
-    readers = [asyncio.create_task(crowd.read(aiter(stream), first)) for stream in streams]
+async def _crowd(streams: Sequence[AsyncIterator[bytes]], first: Callable[[bytes], bool]) -> AsyncIterator[Crowd]:
+    """A watcher for each stream, all of them ready."""
+    crowd = Crowd(len(streams))
+    readers = [asyncio.create_task(crowd.read(stream, first)) for stream in streams]
     try:
-        await crowd.until(lambda: crowd.ready >= count or any(reader.done() for reader in readers))
+        await crowd.until(lambda: crowd.ready >= crowd.size or any(reader.done() for reader in readers))
         for reader in readers:
             if reader.done():
                 reader.result()
@@ -215,7 +210,39 @@ async def _crowd(
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _over_grpc(
+    addresses: Sequence[str], method: str, request: bytes, tokens: Sequence[str], count: int
+) -> AsyncIterator[Sequence[AsyncIterator[bytes]]]:
+    channels: list[grpc.aio.Channel] = []
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    per = max(1, min(STREAMS, -(-count // len(addresses))))
+    for number in range(-(-count // per)):
+        channels.append(grpc.aio.insecure_channel(addresses[number % len(addresses)], options=own))
+    told = [[("authorization", f"Bearer {token}")] for token in tokens]
+    try:
+        yield [
+            aiter(channels[number // per].unary_stream(method)(request, metadata=told[number % len(told)]))
+            for number in range(count)
+        ]
+    finally:
         await asyncio.gather(*(channel.close() for channel in channels))
+
+
+async def _over_rest(port: int, tokens: Sequence[str], number: int) -> AsyncIterator[bytes]:
+    """The lines of an event stream, on a connection of its own, as a browser has it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(
+            f"GET /transom/v1/data:watch?type={TYPE}&parent={SITE} HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n"
+            f"authorization: Bearer {tokens[number % len(tokens)]}\r\n\r\n".encode()
+        )
+        while line := await reader.readline():
+            yield line
+    finally:
+        writer.close()
 
 
 async def _measured(
