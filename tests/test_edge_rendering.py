@@ -98,6 +98,22 @@ def test_each_method_is_treated_as_its_schema_says(app: str, request: pytest.Fix
     assert routed(routes, "/inspect.v1.InspectionService/GetSiteAndBurnIt") == "other"
 
 
+def test_streams_are_counted_apart_and_safe_ones_begin_elsewhere_while_nothing_was_sent(things: bytes) -> None:
+    routes = manager(render(things, "d"))["route_config"]["virtual_hosts"][0]["routes"]
+
+    def route(path: str) -> Any:
+        regexes = [(r, r["match"].get("safe_regex", {}).get("regex", "")) for r in routes]
+        return next(r for r, regex in regexes if re.fullmatch(regex, path))
+
+    watch, follow = route("/transom.data.v1.DataService/Watch"), route("/edge.v1.ThingService/FollowThing")
+    collect = route("/edge.v1.ThingService/CollectThings")
+    assert {r["route"]["priority"] for r in (watch, follow, collect)} == {"HIGH"}
+    assert "unavailable" in watch["route"]["retry_policy"]["retry_on"]
+    assert "unavailable" not in collect["route"]["retry_policy"]["retry_on"]
+    assert "response_headers_to_add" in watch and "response_headers_to_add" in follow
+    assert "response_headers_to_add" not in collect, "nothing of it is a message a line"
+
+
 def test_a_schema_of_hundreds_of_methods_is_taken(tmp_path: Path) -> None:
     (tmp_path / "proto/big/v1").mkdir(parents=True)
     methods = "".join(
