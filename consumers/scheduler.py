@@ -71,7 +71,7 @@ class Scheduler:
                 self._metrics.late.observe(max(late, 0))
             if advance.missed:
                 self._metrics.missed.labels(name).inc(advance.missed)
-            log.info("due", schedule=name, task=advance.last_task, missed=advance.missed, late=round(late, 3))
+            log.info("due", schedule=name, run=advance.last_run, missed=advance.missed, late=round(late, 3))
         if len(done) >= AT_ONCE:
             return 0
         wait = await self._ticking.wait()

@@ -596,7 +596,7 @@ def test_managers_are_reminded_of_what_is_overdue_by_a_schedule_that_operators_r
         assert httpx.get(url, headers=headers).status_code == status
     assert httpx.post(f"{url}/remind_overdue:pause", headers=operator, json={}).status_code == 403
     ran = httpx.post(f"{url}/remind_overdue:run", headers=operator, json={})
-    assert ran.status_code == 200 and ran.json()["task"]
+    assert ran.status_code == 200 and ran.json()["run"].startswith("schedules/remind_overdue/ticks/")
     mail = Catcher(stack.mailbox).wait(to="max@example.com", subject="overdue at", within=30)
     assert mail.text.startswith("Dear Max") and "by now this should be mended" in mail.text
     assert mail.html.count("<tr>") == mail.text.count("\n- ") > 0

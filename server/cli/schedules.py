@@ -75,7 +75,7 @@ def show(name: str, count: int, port: int | None) -> None:
         ("due", _when(one)),
         ("catch up", f"{spec.catch_up} (at most {spec.catch_up_most})" if spec.catch_up == "all" else spec.catch_up),
         ("overlap", "yes" if spec.overlap else "no"),
-        ("last", f"{_moment(stored.last_tick)}  {stored.last_task}" if stored.last_tick else "never"),
+        ("last", f"{_moment(stored.last_tick)}  {stored.last_run}" if stored.last_tick else "never"),
         ("missed", str(stored.missed)),
         *(
             ("next", f"{tick.astimezone(zone):%a %Y-%m-%d %H:%M:%S %Z}  {_moment(tick)}")

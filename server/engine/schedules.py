@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from server.caller import Caller
 from server.engine.audit import Audit
@@ -23,8 +23,8 @@ SCHEDULE = "transom.schedules.v1.Schedule"
 COLLECTION = "schedules"
 SHOWN_OF_ONE, SHOWN_OF_MANY = 20, 5
 """Next ticks that are told."""
-AT_ONCE = 100
-"""Schedules that are looked after in one transaction."""
+AT_ONCE = 20
+"""Schedules that are looked after in one transaction; each may have up to CATCH_UP_MOST ticks to make up for."""
 KEPT_DAYS = 30
 """Days for which a schedule that nobody declares any more is remembered: whether it was paused, when it ran last."""
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -67,13 +67,13 @@ class Tick:
         return cls(told["schedule"], datetime.fromisoformat(told["time"]), told["missed"], told["manual"])
 
 
-def enqueued(task: str, tick: Tick, overlap: bool) -> tuple[str, Sequence[Statement]]:
+def enqueued(task: str, tick: Tick) -> tuple[str, Sequence[Statement]]:
     """What has the function `task` run for a tick: its name, and the statements."""
     return tick.name, [ticked(task, tick.name, tick.written())]
 
 
-Enqueue = Callable[[str, Tick, bool], tuple[str, Sequence[Statement]]]
-"""Task, tick and whether its runs may overlap → the name of what will run, and the statements that make it so."""
+Enqueue = Callable[[str, Tick], tuple[str, Sequence[Statement]]]
+"""Function and tick → the name of what will run, and the statements that make it so."""
 
 
 class Ticking:
@@ -105,13 +105,13 @@ class Ticking:
         spec = Spec.read(row.spec)
         run, missed = spec.taken(row.next_time, row.now)
         statements: list[Statement] = []
-        task = None
+        name = None
         for n, tick in enumerate(run):
             # What was let go was so before the first that is run.
             made = Tick(f"{COLLECTION}/{row.name}", tick, missed if n == 0 else 0)
-            task, added = self._enqueue(row.task, made, spec.overlap)
+            name, added = self._enqueue(row.task, made)
             statements += added
-        return Advance(spec.cadence.after(row.now), run[-1] if run else None, task, missed, statements)
+        return Advance(spec.cadence.after(row.now), run[-1] if run else None, name, missed, statements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ class Schedules:
         )
 
     async def run(self, caller: Caller, name: str) -> str:
-        """Runs it once, now; the name of the task. Raises Invalid, NotFound, Precondition (SCHEDULE_RETIRED), and as
+        """Runs it once, now; the name of what is run. Raises Invalid, NotFound, Precondition (SCHEDULE_RETIRED), and as
         `require_scope`."""
         require_scope(caller, SCHEDULE, "run")
         note = self._audit.statement("schedule_run", actor=caller.name, target=name)
@@ -173,8 +173,8 @@ class Schedules:
         def decide(row: StoredSchedule) -> Sequence[Statement]:
             if row.retired:
                 raise Precondition("The app does not declare it any more.", reason="SCHEDULE_RETIRED")
-            tick = Tick(f"{COLLECTION}/{row.name}", row.now, manual=True)
-            made[0], statements = self._enqueue(row.task, tick, Spec.read(row.spec).overlap)
+            tick = Tick(f"{COLLECTION}/{row.name}", row.now.astimezone(UTC), manual=True)
+            made[0], statements = self._enqueue(row.task, tick)
             return [*statements, note]
 
         _found(await self._stored.run(_id(name), decide), name)

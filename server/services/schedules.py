@@ -33,7 +33,7 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServiceServicer):
         return _schedule(await self._schedules.resume(caller(), request.name))
 
     async def RunSchedule(self, request: pb.RunScheduleRequest, context: Any) -> pb.RunScheduleResponse:
-        return pb.RunScheduleResponse(task=await self._schedules.run(caller(), request.name))
+        return pb.RunScheduleResponse(run=await self._schedules.run(caller(), request.name))
 
 
 def _schedule(schedule: Schedule) -> pb.Schedule:
@@ -45,7 +45,7 @@ def _schedule(schedule: Schedule) -> pb.Schedule:
         state=pb.Schedule.RETIRED if stored.retired else pb.Schedule.PAUSED if stored.paused else pb.Schedule.ACTIVE,
         next_times=map(_time, schedule.next_times),
         last_tick_time=_time(stored.last_tick) if stored.last_tick else None,
-        last_task=stored.last_task,
+        last_run=stored.last_run,
         missed_ticks=stored.missed,
         overlap=spec.overlap,
         create_time=_time(stored.create_time),

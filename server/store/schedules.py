@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from server.store.pooled import Pool, Statement, all_of, swept, transaction
 
 _COLUMNS = (
-    "name, task, spec, description, next_time, paused, retired, last_tick, last_task, missed, create_time, "
+    "name, task, spec, description, next_time, paused, retired, last_tick, last_run, missed, create_time, "
     "coalesce(%(now)s::timestamptz, clock_timestamp()) as now"
 )
 
@@ -37,7 +37,7 @@ where not paused and not retired and next_time <= coalesce(%(now)s::timestamptz,
 order by next_time limit %(limit)s for update skip locked
 """
 _ADVANCE = """
-update transom.schedules set next_time = %s, last_tick = coalesce(%s, last_tick), last_task = coalesce(%s, last_task),
+update transom.schedules set next_time = %s, last_tick = coalesce(%s, last_tick), last_run = coalesce(%s, last_run),
     missed = missed + %s, update_time = clock_timestamp()
 where name = %s
 """
@@ -69,7 +69,7 @@ class StoredSchedule:
     paused: bool
     retired: bool
     last_tick: datetime | None
-    last_task: str
+    last_run: str
     missed: int
     create_time: datetime
     now: datetime
@@ -91,7 +91,7 @@ class Advance:
 
     next_time: datetime
     last_tick: datetime | None = None
-    last_task: str | None = None
+    last_run: str | None = None
     missed: int = 0
     statements: Sequence[Statement] = field(default=())
 
@@ -136,7 +136,7 @@ class StoredSchedules:
             done = [(row, decide(row)) for row in await cursor.fetchall()]
             for row, advance in done:
                 await all_of(cursor, advance.statements)
-                given = [advance.next_time, advance.last_tick, advance.last_task, advance.missed, row.name]
+                given = [advance.next_time, advance.last_tick, advance.last_run, advance.missed, row.name]
                 await cursor.execute(_ADVANCE, given)
         return done
 

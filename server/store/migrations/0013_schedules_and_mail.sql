@@ -27,14 +27,14 @@ create table transom.mail_suppressions (
 -- Schedules: when each is due next. What they are stands in the app's code; a process tells it here when it starts.
 create table transom.schedules (
     name        text primary key,
-    task        text not null,                  -- the name of the task that each tick enqueues
+    task        text not null,                  -- the function that each tick runs
     spec        text not null,                  -- what is declared, as JSON: a process runs only what it declares itself
     description text not null default '',
     next_time   timestamptz not null,           -- the first tick that was not dealt with yet
     paused      boolean not null default false,
     retired     boolean not null default false, -- no process that started lately declares it
     last_tick   timestamptz,                    -- the last tick that was enqueued
-    last_task   text not null default '',       -- and as which task
+    last_run    text not null default '',       -- and what was run for it
     missed      bigint not null default 0,      -- ticks that were let go: by the policy, or beyond its bound
     create_time timestamptz not null default clock_timestamp(),
     update_time timestamptz not null default clock_timestamp()

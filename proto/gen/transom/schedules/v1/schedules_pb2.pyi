@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Schedule(_message.Message):
-    __slots__ = ("name", "description", "cron", "interval", "time_zone", "catch_up", "state", "next_times", "last_tick_time", "last_task", "missed_ticks", "overlap", "create_time")
+    __slots__ = ("name", "description", "cron", "interval", "time_zone", "catch_up", "state", "next_times", "last_tick_time", "last_run", "missed_ticks", "overlap", "create_time")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Schedule.State]
@@ -46,7 +46,7 @@ class Schedule(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     NEXT_TIMES_FIELD_NUMBER: _ClassVar[int]
     LAST_TICK_TIME_FIELD_NUMBER: _ClassVar[int]
-    LAST_TASK_FIELD_NUMBER: _ClassVar[int]
+    LAST_RUN_FIELD_NUMBER: _ClassVar[int]
     MISSED_TICKS_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -59,11 +59,11 @@ class Schedule(_message.Message):
     state: Schedule.State
     next_times: _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]
     last_tick_time: _timestamp_pb2.Timestamp
-    last_task: str
+    last_run: str
     missed_ticks: int
     overlap: bool
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., cron: _Optional[str] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_zone: _Optional[str] = ..., catch_up: _Optional[_Union[Schedule.CatchUp, str]] = ..., state: _Optional[_Union[Schedule.State, str]] = ..., next_times: _Optional[_Iterable[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]]] = ..., last_tick_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_task: _Optional[str] = ..., missed_ticks: _Optional[int] = ..., overlap: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., cron: _Optional[str] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_zone: _Optional[str] = ..., catch_up: _Optional[_Union[Schedule.CatchUp, str]] = ..., state: _Optional[_Union[Schedule.State, str]] = ..., next_times: _Optional[_Iterable[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]]] = ..., last_tick_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_run: _Optional[str] = ..., missed_ticks: _Optional[int] = ..., overlap: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListSchedulesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -106,7 +106,7 @@ class RunScheduleRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class RunScheduleResponse(_message.Message):
-    __slots__ = ("task",)
-    TASK_FIELD_NUMBER: _ClassVar[int]
-    task: str
-    def __init__(self, task: _Optional[str] = ...) -> None: ...
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
