@@ -129,6 +129,7 @@ function envoy_on_request(call)
   local wish = accept and wished(accept)
   if wish then call:streamInfo():dynamicMetadata():set(OWN, "wish", wish) end
   local method = headers:get(":method")
+  if method == "HEAD" and find(headers:get(":path"), "^/files/") then headers:replace(":method", "GET") end
   if method ~= "POST" and method ~= "PATCH" and method ~= "PUT" then return end
   local kind = headers:get("content-type")
   if kind and kind:find("^[Aa]pplication/grpc") then return end
@@ -237,9 +238,25 @@ local function wish_of(answer)
   return noted and noted.wish
 end
 
+-- Where a public file lies, as a server says it: over REST this is a redirect, without a body.
+local LOCATION = "x-transom-location"
+
+local function redirect(answer, location)
+  local body = answer:body() -- waits for the end: a refusal comes later than this header
+  local headers = answer:headers()
+  if headers:get(":status") ~= "200" then return end
+  headers:replace(":status", "302")
+  headers:replace("location", location)
+  headers:remove(LOCATION)
+  headers:remove("content-type")
+  headers:replace("content-length", tostring(body and body:setBytes("") or 0))
+end
+
 function envoy_on_response(answer)
   local headers = answer:headers()
   local http = headers:get(":status")
+  local location = headers:get(LOCATION)
+  if location and headers:get("content-type") == "application/json" then return redirect(answer, location) end
   if headers:get(STREAM) then
     headers:remove(STREAM)
     if http == "200" and headers:get("content-type") == "application/json" then

@@ -593,6 +593,8 @@ AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
 DataService           | everybody | Aggregate Commit
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
+FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts
+FilesService          | everybody | GetPublicFile
 """
 WHO = {
     #             nobody anonymous account   key        admin
@@ -622,6 +624,9 @@ NEEDED: dict[str, dict[str, Any]] = {
     "CompleteUpload": {"name": "files/none"},
     "GetFile": {"name": "files/none"},
     "DeleteFile": {"name": "files/none"},
+    "SignUploadParts": {"name": "files/none"},
+    "ListUploadParts": {"name": "files/none"},
+    "GetPublicFile": {"file": "none", "filename": "none"},
     "GetDownloadUrl": {"name": "files/none"},
 }
 """Of requests that cannot be empty, what gets them to where who calls is looked at."""

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from transom.files.v1 import files_pb2 as pb
 from transom.files.v1 import files_pb2_grpc
 
-from server.engine.files import Disposition, File, Files
+from server.engine.files import PUBLIC_CACHED, Disposition, File, Files
 from server.errors import Invalid
 from server.services.current import caller
 
@@ -20,6 +20,10 @@ _DISPOSITIONS = {
     pb.GetDownloadUrlRequest.INLINE: Disposition.INLINE,
     pb.GetDownloadUrlRequest.ATTACHMENT: Disposition.ATTACHMENT,
 }
+
+
+LOCATION = "x-transom-location"
+"""The header that leads to a public file; the edge makes a redirect of it (edge/rest.lua)."""
 
 
 class FilesService(files_pb2_grpc.FilesServiceServicer):
@@ -122,6 +126,12 @@ class FilesService(files_pb2_grpc.FilesServiceServicer):
             raise Invalid.field("disposition", "is not known", "ENUM_VALUE_UNKNOWN")
         url, until = await self._files.download_url(caller(), request.name, request.variant, how)
         return pb.GetDownloadUrlResponse(url=url, expire_time=_time(until))
+
+    async def GetPublicFile(self, request: pb.GetPublicFileRequest, context: Any) -> Empty:
+        url = await self._files.public_url(request.file, request.variant)
+        caching = f"public, max-age={int(PUBLIC_CACHED.total_seconds())}"
+        await context.send_initial_metadata(((LOCATION, url), ("cache-control", caching)))
+        return Empty()
 
 
 def file_message(file: File) -> pb.File:

@@ -6,7 +6,7 @@ process is killed; the sweep finishes what was left unfinished. Each part of a f
 
 from __future__ import annotations
 
-from server.engine.files.downloads import Disposition, Downloads, Link
+from server.engine.files.downloads import PUBLIC_CACHED, Disposition, Downloads
 from server.engine.files.keeping import Keeping
 from server.engine.files.known import File, Variant
 from server.engine.files.opening import EXPORT, FILE
@@ -17,11 +17,11 @@ from server.engine.files.uploads import Form, Upload
 __all__ = [
     "EXPORT",
     "FILE",
+    "PUBLIC_CACHED",
     "Disposition",
     "File",
     "Files",
     "Form",
-    "Link",
     "PartedUpload",
     "Upload",
     "Variant",

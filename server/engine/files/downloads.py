@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
 from urllib.parse import quote
@@ -38,15 +37,6 @@ class Disposition(StrEnum):
     ATTACHMENT = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Where a public file lies for now, and what its bytes are called."""
-
-    url: str
-    tag: str
-    """Changes with the bytes: an entity tag (RFC 9110), in quotes."""
-
-
 class Downloads(Opening):
     """How files are read."""
 
@@ -74,14 +64,13 @@ class Downloads(Opening):
         url = self._signed(stored, variant, how, _IMMUTABLE)
         return url, datetime.now(UTC) + DOWNLOAD_LIFE
 
-    async def public_link(self, id: str, variant: str = "") -> Link:
-        """Where everybody reads a public file for now. Raises NotFound where there is none, READY, of this id."""
+    async def public_url(self, id: str, variant: str = "") -> str:
+        """Where everybody reads a public file for DOWNLOAD_LIFE. Raises NotFound where there is none, READY, of this id."""
         name = f"files/{id}"
         stored = await self._one(name)
         if not stored.public or stored.private or stored.state != "READY":
             raise missing(name)
-        # What is at an id never changes, nor what a variant of it is called.
-        return Link(self._signed(stored, variant, Disposition.USUAL, _PUBLIC), f'"{stored.id}/{variant}"')
+        return self._signed(stored, variant, Disposition.USUAL, _PUBLIC)
 
     def _signed(self, stored: StoredFile, variant: str, how: Disposition, caching: str) -> str:
         key, content_type, filename = kept_key(stored.id), stored.content_type, stored.filename

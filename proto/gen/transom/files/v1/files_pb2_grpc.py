@@ -99,6 +99,11 @@ class FilesServiceStub:
                 request_serializer=transom_dot_files_dot_v1_dot_files__pb2.GetDownloadUrlRequest.SerializeToString,
                 response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.GetDownloadUrlResponse.FromString,
                 _registered_method=True)
+        self.GetPublicFile = channel.unary_unary(
+                '/transom.files.v1.FilesService/GetPublicFile',
+                request_serializer=transom_dot_files_dot_v1_dot_files__pb2.GetPublicFileRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class FilesServiceServicer:
@@ -206,6 +211,16 @@ class FilesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPublicFile(self, request, context):
+        """Leads anybody, signed in or not, to the bytes of a PUBLIC file: over REST the answer is a redirect (302) to a URL that is
+        good for 15 minutes, and may be remembered for 5. Over gRPC that URL is in the header `x-transom-location`. Asked by GET or
+        HEAD at the file's `public_path`, with the name of a variant before the last `/` for that. NOT_FOUND where there is no such
+        file, or it is not PUBLIC and READY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FilesServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -258,6 +273,11 @@ def add_FilesServiceServicer_to_server(servicer, server):
                     servicer.GetDownloadUrl,
                     request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.GetDownloadUrlRequest.FromString,
                     response_serializer=transom_dot_files_dot_v1_dot_files__pb2.GetDownloadUrlResponse.SerializeToString,
+            ),
+            'GetPublicFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPublicFile,
+                    request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.GetPublicFileRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -544,6 +564,33 @@ class FilesService:
             '/transom.files.v1.FilesService/GetDownloadUrl',
             transom_dot_files_dot_v1_dot_files__pb2.GetDownloadUrlRequest.SerializeToString,
             transom_dot_files_dot_v1_dot_files__pb2.GetDownloadUrlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPublicFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/transom.files.v1.FilesService/GetPublicFile',
+            transom_dot_files_dot_v1_dot_files__pb2.GetPublicFileRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
