@@ -8,7 +8,7 @@ import signal
 import structlog
 from prometheus_client import start_http_server
 
-from consumers import account_data, mail, schedules, tasks
+from consumers import account_data, file_processing, mail, schedules, tasks
 from consumers.inbox import Inbox
 from consumers.keeping import Keeping
 from consumers.relay import Relay, RelayMetrics
@@ -35,6 +35,7 @@ async def relay(settings: Settings) -> None:
         settings.amqp.get_secret_value(),
         [
             mail.ADDRESS,
+            file_processing.ADDRESS,
             *account_data.ADDRESSES,
             *((handler.name, handler.key) for handler in handlers),
             *schedules.addresses(app.schedules),
@@ -58,6 +59,7 @@ async def work(settings: Settings) -> None:
             shop.work,
             [
                 mail.Mails(parts.pool, parts.files, settings).handler,
+                file_processing.FileProcessing(parts.processing, parts.app.checks, settings).handler,
                 *account_data.handlers(parts.deletions, parts.exports),
                 *tasks.handlers(parts.app.tasks, parts.schema),
                 *schedules.handlers(parts.app.schedules, parts.pool),

@@ -22,7 +22,7 @@ import psycopg
 from pika.exceptions import ChannelClosedByBroker
 from transom.events.v1.event_pb2 import Event
 
-from consumers import account_data, mail, topology
+from consumers import account_data, file_processing, mail, topology
 from consumers.workshop import Workshop, open_workshop
 from deploy.native.stack import Stack
 from server.schema.compilation import compile_app
@@ -232,7 +232,7 @@ class Ground:
             connection.close()
 
     def _clear_broker(self) -> None:
-        own = [topology.queue_of(name) for name, _ in (mail.ADDRESS, *account_data.ADDRESSES)]
+        own = [topology.queue_of(name) for name, _ in (mail.ADDRESS, file_processing.ADDRESS, *account_data.ADDRESSES)]
         names = [TAP, topology.DEAD, *(rung.name for rung in topology.LADDER), *own]
         with self._channel() as channel:
             for queue in [*names, *self.queues]:

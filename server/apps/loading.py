@@ -13,6 +13,7 @@ from pathlib import Path
 
 from server.apps.declarations import MARK, Implements, Task
 from server.apps.schedules import Scheduled
+from server.apps.uploads import Check
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
 
@@ -31,6 +32,8 @@ class App:
     """By full name of the method."""
     tasks: tuple[Task, ...]
     schedules: tuple[Scheduled, ...] = ()
+    checks: tuple[Check, ...] = ()
+    """What looks at uploaded files."""
 
 
 def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
@@ -48,6 +51,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     methods: dict[str, Implements] = {}
     tasks: dict[str, Task] = {}
     schedules: dict[str, Scheduled] = {}
+    checks: list[Check] = []
     for one in declared:
         if isinstance(one, Implements):
             if one.method not in own:
@@ -55,6 +59,8 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
             elif one.method in methods:
                 faults.append(f"methods.py: {one.method} is implemented twice")
             methods[one.method] = one
+        elif isinstance(one, Check):
+            checks.append(one)
         elif isinstance(one, Scheduled):
             if one.name in schedules:
                 faults.append(f"tasks.py: there are two schedules called {one.name}")
@@ -67,7 +73,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
             tasks[one.name] = one
     if faults:
         raise SchemaError("\n".join(faults))
-    return App(methods, tuple(tasks.values()), tuple(schedules.values()))
+    return App(methods, tuple(tasks.values()), tuple(schedules.values()), tuple(checks))
 
 
 def _package(folder: Path) -> None:
@@ -78,7 +84,7 @@ def _package(folder: Path) -> None:
     sys.modules[PACKAGE] = package
 
 
-def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable[Implements | Task | Scheduled]:
+def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable[Implements | Task | Scheduled | Check]:
     for file in files:
         if (folder / f"{file}.py").exists():
             try:
@@ -88,7 +94,7 @@ def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable
                 continue
             for value in vars(module).values():
                 mark = getattr(value, MARK, None)
-                if isinstance(mark, Implements | Task | Scheduled) and _belongs(
+                if isinstance(mark, Implements | Task | Scheduled | Check) and _belongs(
                     mark.function.__module__, module.__name__
                 ):
                     yield mark
