@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 import orjson
-from google.protobuf import json_format
+from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
@@ -41,9 +41,13 @@ class Columns:
 
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
-        self._encoders = [
-            (f.name, f.default is None, _encoder(f.descriptor)) for f in resource.fields if f.column != "name"
-        ]
+        empty = message_factory.GetMessageClass(resource.descriptor)()
+        self._encoders: list[tuple[str, int, Value, Callable[[Any], Value]]] = []
+        for one in resource.fields:
+            if one.column != "name":
+                encode = _encoder(one.descriptor)
+                absent = None if one.default is None else encode(getattr(empty, one.name))
+                self._encoders.append((one.name, one.descriptor.number, absent, encode))
 
     def values(self, message: Message) -> tuple[Value, ...]:
         """The values, in the order of the resource's fields; then, of what may end by itself, when it was deleted and when it
@@ -53,10 +57,10 @@ class Columns:
         timestamp or duration out of its range.
         """
         found: list[Value] = []
-        name = ""
+        name, there = "", {field.number: value for field, value in message.ListFields()}
         try:
-            for name, may_miss, encode in self._encoders:
-                found.append(None if may_miss and not message.HasField(name) else encode(getattr(message, name)))
+            for name, number, absent, encode in self._encoders:  # noqa: B007 - the one that fails is told
+                found.append(encode(there[number]) if number in there else absent)
         except _NotStorable:
             raise Invalid.field(
                 name, "holds the character U+0000, which cannot be stored", "CHARACTER_NOT_STORABLE"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
-import uuid
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 _TIME_BITS, _RANDOM_BITS = 44, 56
 _ETAG = re.compile(r'"?([0-9a-f]{1,15})"?')
 
@@ -18,13 +19,16 @@ def fresh_id(now: int) -> str:
     character is a letter, as AIP-122 would have it, until the year 2422.
     """
     bits = (now // 1000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-    text = "".join(_DIGITS[bits >> shift & 31] for shift in range(_TIME_BITS + _RANDOM_BITS - 5, -1, -5))
+    text = "".join([_PAIRS[bits >> shift & 1023] for shift in range(_TIME_BITS + _RANDOM_BITS - 10, -1, -10)])
     return chr(ord("a") + int(text[0], 32)) + text[1:]
 
 
 def fresh_uid() -> str:
     """A uid (AIP-148): a UUID4, never given twice, not even for a name that is used again."""
-    return str(uuid.uuid4())
+    bits = bytearray(os.urandom(16))
+    bits[6], bits[8] = bits[6] & 0x0F | 0x40, bits[8] & 0x3F | 0x80  # its version and variant (RFC 9562)
+    text = bits.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def etag_of(version: int) -> str:

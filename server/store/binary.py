@@ -9,7 +9,8 @@ _HEADER = Struct("!iiiii")
 _INT4 = Struct("!i")
 _INT8 = Struct("!q")
 _TEXT_OID, _BYTEA_OID, _INT4_OID = 25, 17, 23
-_NULL = _INT4.pack(-1)
+_length = _INT4.pack
+_NULL = _length(-1)
 
 
 def text_array(values: Sequence[str | None]) -> bytes:
@@ -41,9 +42,5 @@ def _array(oid: int, values: Sequence[bytes | None]) -> bytes:
     # dimensions, whether it holds NULLs, element type, length, lower bound; then length and bytes of each element
     out = [_HEADER.pack(1, 1, oid, len(values), 1)]
     for value in values:
-        if value is None:
-            out.append(_NULL)
-        else:
-            out.append(_INT4.pack(len(value)))
-            out.append(value)
+        out += (_NULL,) if value is None else (_length(len(value)), value)
     return b"".join(out)
