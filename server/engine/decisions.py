@@ -19,7 +19,7 @@ from server.engine.validation import Validation
 from server.errors import VIOLATIONS_MAX, AlreadyExists, Invalid, NotFound, Precondition, Stale, Violation
 from server.schema.model import Behavior, Field, Managed, Resource, Schema
 from server.schema.names import Pattern, id_fault, name_fault
-from server.store.changes import Act, Change, Origin, Referred, Row
+from server.store.changes import Act, Change, Origin, Referred, ReferredFile, Row
 
 RESOURCE_BYTES_MAX = 3 << 20
 """Bytes of one resource, serialized: clients of gRPC receive 4 MiB unless told otherwise. What is sent at once is bounded more
@@ -27,6 +27,8 @@ narrowly; entries of maps and items that are appended add up."""
 
 _REVISION = re.compile("r[0-9a-f]{13}")
 """Ids of revisions that are written with a change (revisions.py): whoever had one of them first would keep the change off."""
+
+_FILE = re.compile(r"files/([^/\x00]{1,64})")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -76,6 +78,11 @@ class Decisions:
             m: [(f, schema.resources[f.reference.message]) for f in r.fields if f.reference is not None]
             for m, r in schema.resources.items()
             if any(f.reference is not None for f in r.fields)
+        }
+        self._filed = {
+            m: [(f, f.file) for f in r.fields if f.file is not None]
+            for m, r in schema.resources.items()
+            if any(f.file is not None for f in r.fields)
         }
 
     def parse(self, resource: Resource, payload: bytes) -> Any:
@@ -282,10 +289,12 @@ class Decisions:
 
     def _referring(self, change: Change, message: Any, stored: Any, asked: Asked | None) -> Change:
         """The change, with what it newly refers to. Raises Invalid for what is no name of such a resource."""
+        asked = asked or Asked(message)
+        change = self._referring_files(change, message, stored, asked)
         checked = self._checked.get(change.resource.message)
         if checked is None:
             return change
-        asked, refers = asked or Asked(message), []
+        refers: list[Referred] = []
         for field, target in checked:
             several = field.descriptor.is_repeated
             names = list(getattr(message, field.name)) if several else [getattr(message, field.name)]
@@ -305,6 +314,41 @@ class Decisions:
                     asked.path(field.name), f"refers to more than {REFERENCES_MAX} resources at once", "TOO_MANY"
                 )
         return replace(change, refers=tuple(refers)) if refers else change
+
+    def _referring_files(self, change: Change, message: Any, stored: Any, asked: Asked) -> Change:
+        """The change, with the files that it newly refers to. Raises Invalid for what is no name of a file."""
+        files: list[ReferredFile] = []
+        for field, reference in self._filed.get(change.resource.message, ()):
+            several = field.descriptor.is_repeated
+            names = list(getattr(message, field.name)) if several else [getattr(message, field.name)]
+            known = set() if stored is None else _names_in(stored, field)
+            for i, name in enumerate(names):
+                if name in known or (not name and not several):
+                    continue
+                known.add(name)
+                path = asked.path(f"{field.name}[{i}]" if several else field.name)
+                found = _FILE.fullmatch(name)
+                if found is None:
+                    raise Invalid.field(path, "must look like files/{file}", "INVALID_NAME")
+                files.append(ReferredFile(path, reference, found[1]))
+            if len(files) > REFERENCES_MAX:
+                raise Invalid.field(
+                    asked.path(field.name), f"refers to more than {REFERENCES_MAX} files at once", "TOO_MANY"
+                )
+        return replace(change, files=tuple(files)) if files else change
+
+    def detached(self, resource: Resource, row: Row, file: str, origin: Origin) -> Change:
+        """The change that takes references to the file of this name out of `row`."""
+        message = self.parse(resource, row.payload)
+        for field, _ in self._filed[resource.message]:
+            if field.descriptor.is_repeated:
+                items = getattr(message, field.name)
+                items[:] = [name for name in items if name != file]
+            elif getattr(message, field.name) == file:
+                message.ClearField(field.name)
+        now = self._clock()
+        self._stamp(resource, message, row.version + 1, now)
+        return self._replaced(Act.REPLACE, resource, row, message, now, origin, "updated")
 
     def cleared(self, resource: Resource, row: Row, gone: Mapping[str, Collection[str]], origin: Origin) -> Change:
         """The change that takes references to what is `gone`, names by message, out of `row`."""
