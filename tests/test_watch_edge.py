@@ -98,12 +98,12 @@ def test_a_stream_goes_on_at_another_server_without_gap_or_double_when_its_own_i
 ) -> None:
     told: list[str] = []
     opened, killed = 0, threading.Event()
-    ids = [f"i{number:02}" for number in range(30)]
+    ids = [f"i{number:02}" for number in range(20)]
 
     def write() -> None:
         for number, id in enumerate(ids):
             inspect(stack, ines, site, id)
-            if number == 10:
+            if number == 8:
                 killed.wait(30)
 
     pool = ThreadPoolExecutor(1)
