@@ -239,6 +239,7 @@ class Caller:
 
     def __init__(self, port: int, token: str = "", scheme: str = "Bearer") -> None:
         self._port = port
+        self.token = token
         self._metadata = (("authorization", f"{scheme} {token}"),) if token else ()
 
     async def accounts(self, method: str, request: Any) -> Any:

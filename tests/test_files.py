@@ -26,6 +26,7 @@ from deploy.native.stack import Stack
 from server.caller import OPERATOR, SYSTEM
 from server.engine.content_types import disagreement, media_type
 from server.errors import Exhausted, Invalid, NotFound, Precondition, Refusal, Unavailable
+from server.store.files import Quota
 
 PASSWORD = "correct horse battery"
 
@@ -458,6 +459,171 @@ async def test_a_browser_of_any_origin_may_put_and_get(at: Place) -> None:
         status, _, headers = await asyncio.to_thread(http, "OPTIONS", upload.upload_url, None, asked)
         assert status in (200, 204) and "PUT" in headers["access-control-allow-methods"]
         assert "x-amz-checksum-sha256" in headers["access-control-allow-headers"].lower()
+
+
+# ------------------------------------------------------------------------------------- forms, parts, links, quotas
+
+
+async def posted(form: pb.CreateUploadFormResponse, data: bytes, **other: str) -> int:
+    """The status of the form, posted as a browser does."""
+    boundary = secrets.token_hex(12)
+    fields = {**dict(form.form_fields), **{key.replace("_", "-"): value for key, value in other.items()}}
+    lines = [f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    body = "".join([*lines, head]).encode() + data + f"\r\n--{boundary}--\r\n".encode()
+    kind = {"content-type": f"multipart/form-data; boundary={boundary}"}
+    return (await asyncio.to_thread(http, "POST", form.form_url, body, kind))[0]
+
+
+@asynchronous
+async def test_a_form_takes_what_it_says_and_nothing_else(at: Place, bucket: Bucket) -> None:
+    async with server(at) as on:
+        ann = await signed_up(on)
+        ask = pb.CreateUploadFormRequest(filename="photo.jpg", content_type="image/jpeg", size_bytes_max=len(JPEG) + 9)
+        form = await ann.files("CreateUploadForm", ask)
+        assert form.file.state == pb.File.PENDING and form.file.size_bytes == len(JPEG) + 9
+        for sentence, data, other in [
+            ("more than it takes", JPEG + b"x" * 10, {}),
+            ("another type", JPEG, {"Content_Type": "text/html"}),
+            ("another place", JPEG, {"key": "files/other"}),
+            ("a policy of one's own", JPEG, {"policy": "e30="}),
+        ]:
+            assert await posted(form, data, **other) >= 400, sentence
+        assert await refused(complete(ann, form.file.name)) == ("FAILED_PRECONDITION", "UPLOAD_MISSING", ())
+        assert await posted(form, JPEG) == 201
+        done = await complete(ann, form.file.name)
+        assert (done.state, done.size_bytes) == (pb.File.READY, len(JPEG))
+        assert bucket.of(done.name) == (None, JPEG)
+        for field, value in [("size_bytes_max", -1), ("content_type", "jpeg"), ("size_bytes_max", 1 << 40)]:
+            wrong = pb.CreateUploadFormRequest()
+            wrong.CopyFrom(ask)
+            setattr(wrong, field, value)
+            assert (await refused(ann.files("CreateUploadForm", wrong)))[2] == (field,)
+
+
+@asynchronous
+async def test_a_large_file_comes_in_parts_several_at_once_and_goes_on_where_it_was(at: Place, bucket: Bucket) -> None:
+    data = JPEG + secrets.token_bytes((11 << 20) - len(JPEG))
+    pieces = [data[:5242880], data[5242880:10485760], data[10485760:]]
+    async with server(at) as on, server(at) as other:
+        ann = await signed_up(on)
+        ask = pb.CreateMultipartUploadRequest(
+            filename="tower.jpg", content_type="image/jpeg", size_bytes=len(data), part_size_bytes=5 << 20
+        )
+        upload = await ann.files("CreateMultipartUpload", ask)
+        name = upload.file.name
+        assert (upload.part_size_bytes, upload.part_count) == (5 << 20, 3)
+        wanted = pb.SignUploadPartsRequest(
+            name=name,
+            parts=[{"number": n + 1, "sha256": hashlib.sha256(piece).digest()} for n, piece in enumerate(pieces)],
+        )
+        # Two servers begin it at once: it is one upload.
+        signed, again = await asyncio.gather(
+            ann.files("SignUploadParts", wanted), other.stubs(ann.token).files("SignUploadParts", wanted)
+        )
+        ids = {part.upload_url.partition("uploadId=")[2].partition("&")[0] for part in (*signed.parts, *again.parts)}
+        assert len(ids) == 1
+
+        async def sent(number: int, piece: bytes) -> int:
+            part = signed.parts[number - 1]
+            return (await asyncio.to_thread(http, "PUT", part.upload_url, piece, dict(part.upload_headers)))[0]
+
+        assert await sent(3, pieces[2][:-1] + b"?") == 400  # not the bytes that were announced
+        assert await asyncio.gather(sent(3, pieces[2]), sent(1, pieces[0])) == [200, 200]
+        assert (await refused(complete(ann, name)))[:2] == ("FAILED_PRECONDITION", "PARTS_MISSING")
+        first = await ann.files("ListUploadParts", pb.ListUploadPartsRequest(name=name, page_size=1))
+        rest = await ann.files(
+            "ListUploadParts", pb.ListUploadPartsRequest(name=name, page_size=5, page_token=first.next_page_token)
+        )
+        assert [(part.number, part.size_bytes) for part in (*first.parts, *rest.parts)] == [
+            (1, 5242880), (3, len(pieces[2])),
+        ]  # fmt: skip
+        assert rest.part_count == 3 and not rest.next_page_token
+        bob = await signed_up(on)
+        assert (await refused(bob.files("SignUploadParts", wanted)))[0] == "NOT_FOUND"
+        assert (await refused(bob.files("ListUploadParts", pb.ListUploadPartsRequest(name=name))))[0] == "NOT_FOUND"
+
+        assert await sent(2, pieces[1]) == 200
+        done = await asyncio.gather(*(complete(ann, name) for _ in range(3)), return_exceptions=True)
+        assert any(isinstance(one, pb.File) and one.state == pb.File.READY for one in done)
+        assert (await complete(ann, name)).state == pb.File.READY
+        assert bucket.of(name) == (None, data)
+        assert await sent(2, pieces[1]) >= 400  # nothing can be sent there any more
+        assert (await refused(ann.files("SignUploadParts", wanted)))[1] == "UPLOAD_COMPLETE"
+
+        # A completion that was killed after S3 had put all together is finished by the next.
+        at.sql("update transom.files set state = 'PENDING', complete_time = null where id = %s", name[6:])
+        assert (await complete(ann, name)).state == pb.File.READY
+
+        # One that is given up leaves nothing.
+        given_up = await ann.files("CreateMultipartUpload", ask)
+        signed = await ann.files(
+            "SignUploadParts", pb.SignUploadPartsRequest(name=given_up.file.name, parts=[{"number": 1}])
+        )
+        assert await sent(1, pieces[0]) == 200
+        await ann.files("DeleteFile", pb.DeleteFileRequest(name=given_up.file.name))
+        assert await sent(1, pieces[0]) >= 400
+
+        whole = (await announce(ann, JPEG)).file.name
+        asked = pb.SignUploadPartsRequest(name=whole, parts=[{"number": 1}])
+        assert (await refused(ann.files("SignUploadParts", asked)))[1] == "NOT_MULTIPART"
+        for sentence, parts in [
+            ("none", []), ("one twice", [{"number": 1}, {"number": 1}]), ("one that is not there", [{"number": 4}]),
+            ("a checksum too short", [{"number": 1, "sha256": b"x"}]), ("too many", [{"number": 1}] * 101),
+        ]:  # fmt: skip
+            pending = await ann.files("CreateMultipartUpload", ask)
+            asked = pb.SignUploadPartsRequest(name=pending.file.name, parts=parts)
+            assert (await refused(ann.files("SignUploadParts", asked)))[0] == "INVALID_ARGUMENT", sentence
+
+
+@asynchronous
+async def test_an_owner_has_so_many_files_and_bytes(at: Place, bucket: Bucket) -> None:
+    async with server(at) as on:
+        ann, bob = await signed_up(on), await signed_up(on)
+        on.files._quota = Quota(files=3, bytes=3 * len(JPEG))
+        kept = [await uploaded(ann) for _ in range(2)]
+        small = [announce(ann, b"x", "text/plain") for _ in range(4)]
+        answers = await asyncio.gather(*small, return_exceptions=True)
+        assert sum(isinstance(one, pb.CreateUploadResponse) for one in answers) == 1, "two at once do not both fit"
+        assert (await refused(announce(ann, b"x", "text/plain")))[:2] == ("RESOURCE_EXHAUSTED", "FILE_QUOTA_EXCEEDED")
+        await announce(bob, JPEG)  # whose own there are
+        await ann.files("DeleteFile", pb.DeleteFileRequest(name=kept[0].name))
+        assert (await refused(announce(ann, JPEG * 2)))[1] == "FILE_QUOTA_EXCEEDED"
+        await announce(ann, JPEG)
+        # What is counted is what there is, whatever happened.
+        assert at.sql(
+            "select owner, count(*), sum(size_bytes)::bigint from transom.files where state <> 'DELETING'"
+            " and not private and owner <> 'system' group by owner order by owner"
+        ) == at.sql("select owner, files, bytes from transom.file_usage order by owner")
+
+
+@asynchronous
+async def test_a_link_leads_to_what_was_asked_for(at: Place) -> None:
+    async with server(at) as on:
+        ann = await signed_up(on)
+        file = await uploaded(ann)
+        page = await uploaded(ann, b"<b>hi</b>", "text/html", filename="a.html")
+        shown = pb.GetDownloadUrlRequest.INLINE
+
+        async def headers(**asked: Any) -> dict[str, str]:
+            link = await ann.files("GetDownloadUrl", pb.GetDownloadUrlRequest(**asked))
+            return (await asyncio.to_thread(http, "GET", link.url))[2]
+
+        saved = await headers(name=file.name, disposition=pb.GetDownloadUrlRequest.ATTACHMENT)
+        assert saved["content-disposition"].startswith("attachment") and "immutable" in saved["cache-control"]
+        assert (await headers(name=page.name))["content-disposition"].startswith("attachment")
+        for asked, told in [
+            ({"name": page.name, "disposition": shown}, ("INVALID_ARGUMENT", ("disposition",))),
+            ({"name": file.name, "variant": "huge"}, ("NOT_FOUND", ())),
+            ({"name": file.name, "disposition": 9}, ("INVALID_ARGUMENT", ("disposition",))),
+        ]:
+            answer = await refused(ann.files("GetDownloadUrl", pb.GetDownloadUrlRequest(**asked)))
+            assert (answer[0], answer[2]) == told, asked
+        link = await ann.files("GetDownloadUrl", pb.GetDownloadUrlRequest(name=file.name))
+        status, body, told = await asyncio.to_thread(http, "GET", link.url, None, {"Range": "bytes=2-4"})
+        assert (status, body) == (206, JPEG[2:5])
+        again = await asyncio.to_thread(http, "GET", link.url, None, {"If-None-Match": told["etag"]})
+        assert again[0] == 304
 
 
 # ------------------------------------------------------------------------------------------------------- from tasks
