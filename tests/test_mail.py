@@ -6,6 +6,7 @@ import asyncio
 import email
 import email.policy
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ from transom.events.v1.event_pb2 import Event
 
 from consumers.handlers import Poison
 from consumers.mail import Mails
+from consumers.smtp import Line
 from deploy.native.mailbox import Mailbox, Shown
 from deploy.native.stack import Stack
 from server.apps import Discard
@@ -247,6 +249,52 @@ async def test_a_connection_that_breaks_between_two_recipients_repeats_nothing(g
         async with mailing(ground, again) as handler:
             await sent(ground, handler, event)
     assert (server.recipients, again.recipients) == (["ann@example.com"], ["ben@example.com"])
+
+
+STEPS = ("of", "open", "hand", "settle", "settled", "commit")
+"""Where a worker may die, in order."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+@asynchronous
+async def test_a_worker_that_dies_at_any_step_loses_no_mail_and_repeats_at_most_the_one_in_hand(
+    ground: Ground, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As little is done after it as after kill -9: nobody catches it, nothing is written down."""
+
+    def dying(whole: Any, *, after: bool = False) -> Any:
+        async def call(*given: Any, **named: Any) -> Any:
+            if after:
+                await whole(*given, **named)
+            raise Killed
+
+        return call
+
+    event = queue(ground, "ann@example.com, ben@example.com")
+    with Server() as server:
+        async with mailing(ground, server) as handler:
+            with monkeypatch.context() as harm:
+                match step:
+                    case "of":
+                        harm.setattr(handler._recipients, "of", dying(handler._recipients.of, after=True))
+                    case "open":
+                        harm.setattr(Line, "hand", dying(Line.hand))
+                    case "hand":
+                        harm.setattr(Line, "hand", dying(Line.hand, after=True))
+                    case "settle" | "settled":
+                        settle = handler._recipients.settle
+                        harm.setattr(handler._recipients, "settle", dying(settle, after=step == "settled"))
+                if step == "commit":
+                    await handler.send(event, cast(Any, None))  # and what it wants committed is not
+                else:
+                    with pytest.raises(Killed):
+                        await handler.send(event, cast(Any, None))
+            await sent(ground, handler, event)
+    times = Counter(server.recipients)
+    assert times == {"ann@example.com": 2 if step in ("hand", "settle") else 1, "ben@example.com": 1}
+    assert len({message["Message-ID"] for _, _, message in server.got}) == 1
+    assert set(states(ground).values()) == {"sent"}
 
 
 @asynchronous

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from consumers_ground import PROJECT, Ground, asynchronous, eventually
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from psycopg_pool import AsyncConnectionPool
+from structlog.testing import capture_logs
 from transom.events.v1.event_pb2 import Event
 
 from consumers import schedules
@@ -36,6 +38,7 @@ from server.engine.audit import Audit
 from server.engine.cadence import CATCH_UP_MOST, Cadence, Spec
 from server.engine.schedules import Schedules, Tick, Ticking, enqueued
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Unauthenticated, Unavailable
+from server.store import pooled as pooled_store
 from server.store.schedules import Declared, StoredSchedules
 
 APP = Path(__file__).parent / "schedules_app"
@@ -376,7 +379,7 @@ async def test_only_who_may_sees_and_changes_schedules(
 
 
 @asynchronous
-async def test_the_scheduler_outlives_the_database_and_looks_again_in_time(ground: Ground) -> None:
+async def test_the_scheduler_looks_again_in_time_and_counts_what_it_did(ground: Ground) -> None:
     registry = CollectorRegistry()
     async with pooled(ground) as pool:
         clock = Clock()
@@ -390,15 +393,37 @@ async def test_the_scheduler_outlives_the_database_and_looks_again_in_time(groun
         await scheduler.turn()
     assert registry.get_sample_value("transom_schedule_ticks_total", {"schedule": "hourly"}) == 1
     assert registry.get_sample_value("transom_schedule_missed_ticks_total", {"schedule": "hourly"}) == 1
-    away = AsyncConnectionPool("postgresql://127.0.0.1:1/none", min_size=1, open=False, reconnect_timeout=1)
-    async with away:
-        stop = asyncio.Event()
-        running = asyncio.create_task(
-            Scheduler(Machine(away, None, declared()).ticking, 1, SchedulerMetrics(CollectorRegistry())).run(stop)
-        )
-        await asyncio.sleep(0)
+
+
+@asynchronous
+async def test_ticks_of_a_time_without_the_database_are_made_up_for_when_it_is_back(
+    ground: Ground, components: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooled_store, "PATIENCE", 0.2)
+    name = ground.value("select current_database()")
+
+    def operator(*statements: str) -> None:
+        with psycopg.connect(components.env["TRANSOM_POSTGRES"], autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    stop = asyncio.Event()
+    async with pooled(ground, 2) as pool:
+        machine = Machine(pool, None, declared("beat", timedelta(seconds=1), catch_up="all"))
+        running = asyncio.create_task(Scheduler(machine.ticking, 1, SchedulerMetrics(CollectorRegistry())).run(stop))
+        await eventually(lambda: ticks(ground))
+        with capture_logs() as logs:
+            end = f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"
+            operator(f"alter database {name} allow_connections false", end)
+            try:
+                await eventually(lambda: any(line["event"] == "schedules wait" for line in logs))
+            finally:
+                operator(f"alter database {name} allow_connections true")
+        await eventually(lambda: len(ticks(ground)) >= 3)
         stop.set()
         await asyncio.wait_for(running, 10)
+    seen = [tick.time for tick in ticks(ground)]
+    assert seen == [seen[0] + timedelta(seconds=n) for n in range(len(seen))]
 
 
 ALONE = """
@@ -424,7 +449,7 @@ asyncio.run(main())
 
 
 def test_schedulers_that_are_killed_anywhere_let_every_tick_through_once(ground: Ground) -> None:
-    """Each is its own process, by the database's clock; there is always one more, and one that is killed with -9."""
+    """Each is its own process, by the database's clock; of three, two are killed with -9."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def until(count: int) -> None:
@@ -436,10 +461,11 @@ def test_schedulers_that_are_killed_anywhere_let_every_tick_through_once(ground:
     try:
         start()
         start()
-        for count in (1, 2):
-            until(count)
-            start()
-            processes[count - 1].kill()
+        until(1)
+        processes[0].kill()
+        start()
+        until(2)
+        processes[1].kill()
         until(4)
     finally:
         for process in processes:
