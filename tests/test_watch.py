@@ -191,6 +191,23 @@ async def test_whose_rights_are_others(at: Database) -> None:
 
 
 @asynchronous
+async def test_sessions_that_end_by_themselves(at: Database) -> None:
+    async def ended() -> Caller:
+        raise Unauthenticated("The token has ended.")
+
+    async with newsroom(at) as here, relayed(at):
+        await here.make("Team", "teams/end")
+        here.watching.pulse = lambda: None  # type: ignore[method-assign] - who has always something to read looks, too
+        watch = here.watch("Note", "teams/end", again=ended)
+        await watch.says("synced")
+        watch.stream._again = 0  # its time has come
+        note = await here.make("Note", "teams/end/notes/a")
+        await watch.until(lambda me: me.refused)
+        assert isinstance(watch.refused, Unauthenticated)
+        assert watch.said == ["synced", f"CREATED {note}"]
+
+
+@asynchronous
 async def test_who_does_not_read_in_time_goes_on_later(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "WAITING_MAX", 3)
     async with relayed(at), newsroom(at) as here:

@@ -36,6 +36,10 @@ BOOKMARK_SECONDS = 15
 """After so long without anything to tell, a watcher is told how far it is: its token stays fresh, and so does its connection."""
 
 
+AGAIN_SECONDS = 15
+"""After so long it is asked anew who calls, whatever was announced: a session may have come to its end by itself."""
+
+
 class Log(Protocol):
     """The event log; see server/store/event_log.py."""
 
@@ -90,6 +94,7 @@ class Stream:
         self._standing = view.kind.standing(watcher.caller)
         self._synced = False
         self._due = 0
+        self._again = streams.watching.now() + AGAIN_SECONDS * 1_000_000
         self._types = frozenset({view.resource.message, *view.kind.depends})
 
     @property
@@ -275,6 +280,10 @@ class Stream:
                     continue
                 yield one
                 self._put_off()
+                if watching.now() >= self._again:
+                    await self._look()
+                    if watcher.reset:
+                        return
                 continue
             if watcher.slow:
                 raise Exhausted(
@@ -286,27 +295,24 @@ class Stream:
             if watcher.reset:
                 return
             if not watcher.box and watching.now() >= self._due:
-                await self._look(anew=True)
-                if watcher.reset:
-                    return
-                if not watcher.box:
-                    self._position = max(self._position, watching.told)
-                    yield Told(NOTHING)
+                self._position = max(self._position, watching.told)
+                yield Told(NOTHING)
                 self._put_off()
 
     def _put_off(self) -> None:
         # Those who began together need not go on together.
         self._due = self._on.watching.now() + int(BOOKMARK_SECONDS * random.uniform(0.7, 1) * 1_000_000)
 
-    async def _look(self, *, anew: bool = False) -> None:
+    async def _look(self) -> None:
         """Looks whether the server goes away and whether the caller is still who it was: asked where there was something to
-        hear of it, or `anew`. Where its rights are others, the watcher is reset."""
+        hear of it, and now and then. Where its rights are others, the watcher is reset."""
         watcher = self._watcher
         if watcher.drained:
             raise draining(self.token)
-        if not (watcher.suspect or anew):
+        now = self._on.watching.now()
+        if not watcher.suspect and now < self._again:
             return
-        watcher.suspect = False
+        watcher.suspect, self._again = False, now + AGAIN_SECONDS * 1_000_000
         try:
             caller: Caller = await watcher.again()
         except Unavailable:

@@ -270,6 +270,7 @@ class Watching:
                 watcher.box.wake()
 
     def _put(self, group: Group, told: Told | None, entry: Entry) -> None:
+        count = 0
         for watcher in list(group.watchers):
             if watcher.since >= entry.position:
                 continue
@@ -279,12 +280,13 @@ class Watching:
             if one is None:
                 continue
             if watcher.box.put(one):
-                TOLD.inc()
+                count += 1
             else:
                 SLOW.inc()
                 self.part(watcher)
                 watcher.slow = True
                 watcher.box.wake()
+        TOLD.inc(count)
 
     def _reset(self, watchers: Iterable[Watcher]) -> None:
         for watcher in watchers:
