@@ -592,6 +592,7 @@ AdminService          | admins    | ListUsers GetUser UpdateUser RevokeUserSessi
 AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
 DataService           | everybody | Aggregate Commit
+SchedulesService      | admins    | ListSchedules GetSchedule PauseSchedule ResumeSchedule RunSchedule
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts
 FilesService          | everybody | GetPublicFile
