@@ -165,7 +165,7 @@ for number, name in ipairs(CODES) do NUMBERS[name] = number end
 -- The translation leaves a line of JSON for each message. For who reads server-sent events each becomes one event, whose id is
 -- the message's `resumeToken`: a browser sends the last one along by itself when it connects again (Last-Event-ID).
 local STREAM = "x-edge-stream" -- a route of streams puts it on their answers, for this script alone
-local RETRY = 1000 -- milliseconds until a browser that lost its stream connects again; its own default is some seconds
+local SOON, LATE = 500, 2000 -- milliseconds until a browser that lost its stream connects again: not all of a server's at once
 
 -- The text that the message in `line` has as its resumeToken, if it has one: not what is deeper in it, or in one of its texts.
 local function token_of(line)
@@ -203,7 +203,7 @@ local function stream(answer, wish)
   headers:replace("cache-control", "no-cache, no-transform")
   headers:replace("x-accel-buffering", "no") -- proxies in front of this one, that hold answers back
   if wish == LINES then return end
-  local rest, retry = "", "retry: " .. RETRY .. "\n\n"
+  local rest, retry = "", "retry: " .. math.random(SOON, LATE) .. "\n\n"
   for chunk in answer:bodyChunks() do
     local out = {retry}
     retry = ""
@@ -225,7 +225,7 @@ end
 local AGAIN = { ["429"] = true, ["502"] = true, ["503"] = true, ["504"] = true }
 
 local function as_last_event(headers, refusal)
-  local wait = 1000 * (tonumber(headers:get("retry-after") or "") or RETRY / 1000)
+  local wait = math.random(SOON, LATE) + 1000 * (tonumber(headers:get("retry-after") or "") or 0)
   local number = NUMBERS[match(refusal, '"status":%s*"([A-Z_]+)"')] or 2
   headers:replace(":status", "200")
   headers:replace("content-type", EVENTS)
