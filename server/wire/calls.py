@@ -158,8 +158,7 @@ class Call:
             return
         self._finished = True
         sent, status = _Message(message, 0), self._ending(cygrpc.StatusCode.ok, b"")
-        self._core.start_server_batch((sent, status) if self._opened else (_Headers((), 0), sent, status), None)
-        self._calls.look()
+        self._send((sent, status) if self._opened else (_Headers((), 0), sent, status))
 
     def _ok(self) -> None:
         self._status(grpc.StatusCode.OK, "", self._trailing)
@@ -169,11 +168,14 @@ class Call:
             return
         self._finished, self._trailing = True, trailing
         status = self._ending(code.value[0], details.encode())
-        self._core.start_server_batch((status,) if self._opened else (_Headers((), 0), status), None)
-        self._calls.look()
+        self._send((status,) if self._opened else (_Headers((), 0), status))
 
     def _ending(self, code: int, details: bytes) -> Any:
         return _Status(tuple(self._trailing), code, details, 0)
+
+    def _send(self, operations: tuple[Any, ...]) -> None:
+        self._core.start_server_batch(operations, None)
+        self._calls.look()
 
     async def _begun(self, operations: tuple[Any, ...]) -> Any:
         """The event of these operations, once they are carried out."""
@@ -211,7 +213,7 @@ class Call:
         if self._opened or self._finished:
             raise RuntimeError("the headers are sent already")
         self._opened = True
-        self._core.start_server_batch((_Headers(tuple(metadata), 0),), None)
+        self._send((_Headers(tuple(metadata), 0),))
 
     async def write(self, message: Any) -> None:
         """Sends one message of a stream; returns when the core takes the next. Raises CancelledError where nobody

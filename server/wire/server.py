@@ -15,6 +15,9 @@ from server.wire.queue import Queue
 AWAITED = 128
 """Calls that the core may hand over before it is asked for more."""
 
+LOOK = 0.01
+"""Seconds between two looks at the queue while the server stops."""
+
 
 class Asked(NamedTuple):
     """What a handler is looked up by (grpc.HandlerCallDetails)."""
@@ -61,20 +64,24 @@ class Server:
         """Takes no more calls, gives those under way `grace` seconds, ends the rest."""
         self._stopping = True
         self._core.shutdown(self._queue.core, lambda event: self._closed.set())
-        self._queue.look()
         try:
             async with asyncio.timeout(grace):
-                await self._closed.wait()
+                await self._until(self._closed)
         except TimeoutError:
             for call in tuple(self._calls):
                 call.cancel()
             await asyncio.sleep(0)  # their statuses are on the way before the connections are cut
             self._core.cancel_all_calls()
-            self._queue.look()
-            await self._closed.wait()
+            await self._until(self._closed)
         if self._calls:
-            await self._empty.wait()
+            await self._until(self._empty)
         self._queue.close()
+
+    async def _until(self, event: asyncio.Event) -> None:
+        """Waits for what comes of closing connections, which gives no sign."""
+        while not event.is_set():
+            self._queue.look()
+            await asyncio.sleep(LOOK)
 
     def look(self) -> None:
         """Has the queue looked at soon."""
