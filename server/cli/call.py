@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--as", "email", metavar="EMAIL", help="Sign in first; a password that is not in the app's seed is asked."
 )
 @click.option("--metadata", multiple=True, metavar="NAME:VALUE", help="More metadata; may be given often.")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds the call may take.")
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds the call may take; 0: any time.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the metadata that comes back, too.")
 def command(
     method: str | None,
@@ -55,6 +55,7 @@ def command(
     transom call                                                    what can be called
     transom call GetMe --as ines@example.com
     transom call inspect.v1.InspectionService/ListSites '{"pageSize": 3}' --as ines@example.com
+    transom call data.v1.DataService.Watch '{"type": "inspect.v1.Site"}' --as ines@example.com --timeout 0
     TRANSOM_TOKEN=$(transom key create --title try) transom call CreateSite '{"site": {"displayName": "Pier 4"}}'
     """
     import grpc
@@ -79,9 +80,14 @@ def command(
                 token = _signed_in(channel, methods, stack, email)
             if token:
                 headers.append(("authorization", f"Bearer {token}"))
-            call = _multi(channel, found)(iter([message]), timeout=timeout, metadata=headers)
+            call = _multi(channel, found)(iter([message]), timeout=timeout or None, metadata=headers)
             for reply in call:
-                click.echo(MessageToJson(reply, indent=2, ensure_ascii=False))
+                # What is packed in a reply (a resource that is watched) is of the app's schema, too.
+                click.echo(
+                    MessageToJson(
+                        reply, indent=2, ensure_ascii=False, descriptor_pool=found.containing_service.file.pool
+                    )
+                )
             if verbose:
                 for name, value in (*call.initial_metadata(), *call.trailing_metadata()):
                     click.echo(f"{name}: {value!r}" if isinstance(value, bytes) else f"{name}: {value}", err=True)
