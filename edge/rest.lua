@@ -133,6 +133,7 @@ function envoy_on_request(call)
   if method ~= "POST" and method ~= "PATCH" and method ~= "PUT" then return end
   local kind = headers:get("content-type")
   if kind and kind:find("^[Aa]pplication/grpc") then return end
+  if find(headers:get(":path"), "^/transom/v1/files:upload%f[?%z]") then return end -- a file: it has no names, and is not held
   local body = call:body()
   if not body then return end
   local fine, names = pcall(names_in, body:getBytes(0, body:length()))

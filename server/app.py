@@ -27,7 +27,7 @@ from transom.accounts.v1 import (
 )
 from transom.admin.v1 import admin_pb2_grpc
 from transom.data.v1 import data_pb2_grpc
-from transom.files.v1 import files_pb2_grpc
+from transom.files.v1 import direct_pb2_grpc, files_pb2_grpc
 from transom.schedules.v1 import schedules_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
@@ -103,6 +103,7 @@ from server.services.custom import CustomMethods, unimplemented
 from server.services.data import DataService
 from server.services.data_watch import DataWatch
 from server.services.files import FilesService
+from server.services.files_direct import DirectFilesService
 from server.services.hearing import Hearing
 from server.services.identities import IdentitiesService
 from server.services.operations import SERVICE as OPERATIONS
@@ -496,6 +497,7 @@ async def opened(
                 "old mails": partial(mails.sweep, identity, settings.mail_days),
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
+                "files left behind": files.sweep_orphans,
                 "processing": processing.sweep,
                 "audit": audit.sweep,
                 "networks": networks.sweep,
@@ -684,6 +686,7 @@ class ApiServer:
         )
         schedules_pb2_grpc.add_SchedulesServiceServicer_to_server(SchedulesService(parts.schedules), server)
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
+        direct_pb2_grpc.add_DirectFilesServiceServicer_to_server(DirectFilesService(parts.files), server)
         server.add_generic_rpc_handlers((DataWatch(self._watches).handlers(),))
         data_pb2_grpc.add_DataServiceServicer_to_server(
             DataService(parts.aggregates, parts.resources, Commits(parts.resources), parts.requests),

@@ -151,12 +151,12 @@ async def test_a_public_photo_does_not_say_where_it_was_taken(ground: Ground) ->
     async with ground.workshop() as shop:
         made = await uploaded(shop, public=True)
         with pytest.raises(NotFound):
-            await shop.parts.files.public_link(made.name.removeprefix("files/"))
+            await shop.parts.files.public_url(made.name.removeprefix("files/"))
         await run(shop, made.name)
         ready = await shop.parts.files.get(ANN, made.name)
         data = await content(shop, made.name)
         assert WHERE not in data and len(data) == ready.size_bytes < len(PHOTO)
-        await shop.parts.files.public_link(made.name.removeprefix("files/"))
+        await shop.parts.files.public_url(made.name.removeprefix("files/"))
         private = await uploaded(shop)
         await run(shop, private.name)
         assert await content(shop, private.name) == PHOTO, "what is private is what was sent"

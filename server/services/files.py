@@ -39,7 +39,7 @@ class FilesService(files_pb2_grpc.FilesServiceServicer):
             request.content_type,
             request.size_bytes,
             request.sha256,
-            public=_public(request.visibility),
+            public=public(request.visibility),
         )
         return pb.CreateUploadResponse(
             file=file_message(upload.file),
@@ -54,7 +54,7 @@ class FilesService(files_pb2_grpc.FilesServiceServicer):
             request.filename,
             request.content_type,
             request.size_bytes_max,
-            public=_public(request.visibility),
+            public=public(request.visibility),
         )
         return pb.CreateUploadFormResponse(
             file=file_message(form.file),
@@ -72,7 +72,7 @@ class FilesService(files_pb2_grpc.FilesServiceServicer):
             request.content_type,
             request.size_bytes,
             request.part_size_bytes,
-            public=_public(request.visibility),
+            public=public(request.visibility),
         )
         return pb.CreateMultipartUploadResponse(
             file=file_message(upload.file),
@@ -178,7 +178,8 @@ def _metadata(file: File) -> pb.File.Metadata | None:
     return told
 
 
-def _public(visibility: int) -> bool:
+def public(visibility: int) -> bool:
+    """Whether everybody may read a file of this visibility. Raises Invalid where there is none of that number."""
     if visibility not in pb.File.Visibility.values():
         raise Invalid.field("visibility", "is not known", "ENUM_VALUE_UNKNOWN")
     return bool(visibility == pb.File.PUBLIC)

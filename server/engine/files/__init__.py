@@ -6,10 +6,12 @@ process is killed; the sweep finishes what was left unfinished. Each part of a f
 
 from __future__ import annotations
 
-from server.engine.files.downloads import PUBLIC_CACHED, Disposition, Downloads
+from server.engine.files.direct import Direct
+from server.engine.files.downloads import PUBLIC_CACHED, Disposition
 from server.engine.files.keeping import Keeping
 from server.engine.files.known import File, Variant
 from server.engine.files.opening import EXPORT, FILE
+from server.engine.files.orphans import Orphans
 from server.engine.files.parts import PartedUpload, PartedUploads
 from server.engine.files.removal import Removal
 from server.engine.files.uploads import Form, Upload
@@ -28,5 +30,5 @@ __all__ = [
 ]
 
 
-class Files(PartedUploads, Downloads, Keeping, Removal):
+class Files(PartedUploads, Direct, Keeping, Removal, Orphans):
     """What callers, methods and tasks may do with files."""

@@ -26,6 +26,9 @@ class Referrers(Protocol):
     async def shows(self, caller: Caller, name: str) -> bool:
         """Whether the caller may see a field of a resource that refers to the file."""
 
+    async def refers(self, name: str) -> bool:
+        """Whether any resource refers to the file."""
+
     async def delete(self, caller: Caller, id: str) -> bool:
         """Deletes a file together with the references to it that are to be cleared; False where there is no such file.
 
