@@ -12,6 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,7 @@ from transom.files.v1 import files_pb2 as pb
 from deploy.native.stack import Stack
 from server.caller import OPERATOR, SYSTEM
 from server.engine.content_types import disagreement, media_type
+from server.engine.files import orphans
 from server.errors import Exhausted, Invalid, NotFound, Precondition, Refusal, Unavailable
 from server.store.files import Quota
 
@@ -722,6 +724,25 @@ async def test_uploads_that_nobody_finished_are_swept(at: Place, bucket: Bucket)
         assert bucket.of(upload.file.name) == (None, None)
         assert at.sql("select 1 from transom.files where id = %s", id) == []
         assert (await ann.files("GetFile", pb.GetFileRequest(name=young.file.name))).state == pb.File.PENDING
+
+
+@asynchronous
+async def test_bytes_that_no_row_knows_of_are_swept_when_they_are_old(
+    at: Place, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server(at) as on:
+        ann = await signed_up(on)
+        kept = await uploaded(ann)
+        # Other tests' files lie in the same bucket: only these two are looked at.
+        monkeypatch.setattr(orphans, "PREFIXES", (kept.name, "files/left-behind"))
+        await on.objects.write("files/left-behind", JPEG, "image/jpeg")
+        await on.files.sweep_orphans()
+        await on.files.sweep_orphans()
+        assert bucket.read("files/left-behind") == JPEG  # it is young: its row may be on its way
+        monkeypatch.setattr(orphans, "AGE", timedelta(seconds=-5))
+        assert await on.files.sweep_orphans() + await on.files.sweep_orphans() == 1
+        assert bucket.read("files/left-behind") is None
+        assert bucket.of(kept.name)[1] == JPEG
 
 
 @asynchronous

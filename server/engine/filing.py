@@ -49,6 +49,10 @@ class FileReferrers:
                     return True
         return False
 
+    async def refers(self, name: str) -> bool:
+        """Whether any resource refers to the file."""
+        return any(await self._references.of(self._fields, name, 1))
+
     async def check(self, caller: Caller, files: Sequence[ReferredFile]) -> None:
         """Raises Precondition where the caller may not read one of the files: whoever reads the resource could, then."""
         if caller.trusted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -124,6 +124,13 @@ _DISCARD = """
 update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
 where id in (select id from transom.files where owner = %s and state <> 'DELETING' limit %s)
 returning id
+"""
+
+# An upload in parts is of a row that has its id; one that lost the race to be noted is of none.
+_KNOWN = """
+select id from transom.files where id = any(%(ids)s)
+union all
+select upload_key as id from transom.files where id = any(%(ids)s) and upload_key = any(%(uploads)s)
 """
 
 _ABANDON = """
@@ -335,6 +342,12 @@ class StoredFiles:
             if file is None:
                 raise Exhausted("The file was deleted at the same time; try again.", reason="BUSY")
             yield file, Claim(cursor)
+
+    async def known(self, ids: Sequence[str], uploads: Sequence[str]) -> set[str]:
+        """Those ids of files, and of uploads in parts, that there are rows of, deleted ones too."""
+        async with transaction(self._pool, _Id) as cursor:
+            await cursor.execute(_KNOWN, {"ids": list(ids), "uploads": list(uploads)})
+            return {row.id for row in await cursor.fetchall()}
 
     async def abandon(self, limit: int) -> int:
         """Marks uploads that nobody finished as deleted, at most `limit`; how many it were."""
