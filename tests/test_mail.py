@@ -403,7 +403,13 @@ async def test_a_mail_that_comes_back_is_written_down_and_stops_the_next(ground:
             0,
             "bounced  Ann@example.com  5.1.1  suppressed",
         )
-        assert told("bounce", given=report(path)) == (0, "repeated  Ann@example.com  5.1.1")
+        new = ground.folder / "Maildir" / "new"
+        new.mkdir(parents=True)
+        for n, message in enumerate((report(stranger), report(path))):
+            (new / f"{n}.mx").write_bytes(message)
+        words = ("bounce", "--maildir", str(new.parent))
+        assert told(*words) == (0, "foreign\nrepeated  Ann@example.com  5.1.1")
+        assert told(*words) == (0, "") and len(list((new.parent / "cur").iterdir())) == 2
         assert states(ground) == {"Ann@example.com": "bounced"}
         assert "Recipient address rejected" in told("outbox", "--failed")[1]
         assert told("suppressed")[1].startswith("ann@example.com")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from ._chosen import app_options, named, port_option, settings_of
 
 if TYPE_CHECKING:
     from server.apps.catcher import Catcher
+    from server.engine.bounces import Taken
     from server.settings import Settings
     from server.store.pooled import Pool
 
@@ -146,9 +148,14 @@ def outbox(to: str, failed: bool, count: int, port: int | None) -> None:
 
 @command.command()
 @click.option("--recipient", "to", multiple=True, help="Whom it was delivered to, if the mail server says so.")
+@click.option(
+    "--maildir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="All new messages of this Maildir in place of standard input; they are marked as seen.",
+)
 @port_option
-def bounce(to: tuple[str, ...], port: int | None) -> None:
-    """Take a mail that came back, from standard input.
+def bounce(to: tuple[str, ...], maildir: Path | None, port: int | None) -> None:
+    """Take mails that came back: one from standard input, or those of a Maildir.
 
     For the mail server: what comes to the address of TRANSOM_MAIL_BOUNCES is piped in, one message at a time. With Postfix:
 
@@ -159,24 +166,42 @@ def bounce(to: tuple[str, ...], port: int | None) -> None:
     The exit code is 75 where the database is away, so that the mail server tries again; else 0, also for what is no bounce
     of ours.
     """
-    from server.engine.bounces import BYTES, Bounces
     from server.errors import Refusal
-    from server.store.mail_recipients import MailRecipients
 
-    raw = sys.stdin.buffer.read(BYTES)
-    while sys.stdin.buffer.read(BYTES):  # the rest is read, so that the pipe does not break
-        pass
     try:
-        taken = _run(
-            port,
-            lambda pool, settings: Bounces(MailRecipients(pool), settings.mail_bounces).take(raw, to),
-            refused=Refusal,
-        )
+        for raw, seen in _messages(maildir):
+            taken = _run(port, partial(_taken, raw, to), refused=Refusal)
+            told = [taken.fate, taken.address, taken.status, "suppressed" if taken.suppressed else ""]
+            click.echo(_plain("  ".join(filter(None, told))))
+            seen()
     except Refusal as refusal:
         click.echo(refusal.message, err=True)
         sys.exit(TEMPORARY)
-    told = [taken.fate, taken.address, taken.status, "suppressed" if taken.suppressed else ""]
-    click.echo(_plain("  ".join(filter(None, told))))
+
+
+async def _taken(raw: bytes, to: Sequence[str], pool: Pool, settings: Settings) -> Taken:
+    from server.engine.bounces import Bounces
+    from server.store.mail_recipients import MailRecipients
+
+    return await Bounces(MailRecipients(pool), settings.mail_bounces).take(raw, to)
+
+
+def _messages(maildir: Path | None) -> Iterator[tuple[bytes, Callable[[], object]]]:
+    """The beginning of each message, and what marks it as seen once it is taken: killed before that, it is taken again, which
+    changes nothing."""
+    from server.engine.bounces import BYTES
+
+    if maildir is None:
+        raw = sys.stdin.buffer.read(BYTES)
+        while sys.stdin.buffer.read(BYTES):  # the rest is read, so that the pipe does not break
+            pass
+        yield raw, lambda: None
+        return
+    for file in sorted((maildir / "new").glob("*")):
+        with file.open("rb") as message:
+            raw = message.read(BYTES)
+        (maildir / "cur").mkdir(exist_ok=True)
+        yield raw, partial(file.rename, maildir / "cur" / f"{file.name}:2,S")
 
 
 @command.command()
