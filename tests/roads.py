@@ -38,7 +38,8 @@ class Roads:
         self._url, self._schema = url, schema
         self._http = httpx.Client(base_url=url, timeout=20, limits=httpx.Limits(max_connections=32))
         self._channel = grpc.insecure_channel(url.removeprefix("http://"), options=[("grpc.enable_retries", 0)])
-        self.methods = {m.name: m for s in schema.services if not s.own for m in s.methods}
+        own = [m for s in schema.services if not s.own for m in s.methods]
+        self.methods = {m.name: m for m in own if not m.server_streaming}
         self.by_path = {m.path: m for m in schema.methods()}
 
     def close(self) -> None:
