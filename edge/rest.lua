@@ -8,7 +8,7 @@
 -- names, it is `*`.
 local HEADER, NAMES, LEVELS, BYTES = "x-transom-body", 10000, 64, 4096
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
-local QUOTE, COMMA, OPEN, CLOSE = 34, 44, 123, 125
+local QUOTE, COMMA, COLON, BACKSLASH, OPEN, CLOSE = 34, 44, 58, 92, 123, 125
 local OBJECT, NULL, MORE = 1, 2, {}
 
 -- The tree of the names in `text`, with node[OBJECT] and node[NULL] for what they are. What lies in an array is told
@@ -16,36 +16,51 @@ local OBJECT, NULL, MORE = 1, 2, {}
 local function names_in(text)
   local count, value = 0, nil
 
+  local function after(at) -- the first character at or after `at` that is no white space, and its place
+    local mark = byte(text, at)
+    while mark and mark <= 32 and (mark == 32 or (mark >= 9 and mark <= 13)) do
+      at = at + 1
+      mark = byte(text, at)
+    end
+    return mark, at
+  end
+
   local function closing(at) -- where the string that begins at `at` ends
+    local from, slashes = at, nil
     repeat
-      at = find(text, '["\\]', at + 1)
+      at = find(text, '"', at + 1, true)
       if not at then error("The body is not JSON: a string has no end.", 0) end
-      local quote = byte(text, at) == QUOTE
-      if not quote then at = at + 1 end
-    until quote
+      slashes = at - 1
+      while slashes > from and byte(text, slashes) == BACKSLASH do slashes = slashes - 1 end
+    until (at - slashes) % 2 == 1
     return at
   end
 
   local function object(at, node, level) -- the place after the object whose `{` is at `at`
-    local names = {}
+    local seen = node[OBJECT] and {} -- another one of an array: names of those before it are no doubles
     node[OBJECT] = true
-    at = find(text, "%S", at + 1)
-    if at and byte(text, at) == CLOSE then return at + 1 end
+    local mark
+    mark, at = after(at + 1)
+    if mark == CLOSE then return at + 1 end
     while true do
-      local last = at and byte(text, at) == QUOTE and closing(at)
-      local from = last and match(text, "^%s*:()", last + 1)
-      if not from then error("The body is not JSON: a name in quotes and a colon are missing.", 0) end
+      local last = mark == QUOTE and closing(at)
+      local colon, from
+      if last then colon, from = after(last + 1) end
+      if colon ~= COLON then error("The body is not JSON: a name in quotes and a colon are missing.", 0) end
       local name = sub(text, at + 1, last - 1)
-      if names[name] then error("The body has an object with two values for one name.", 0) end
-      names[name] = true
+      local child = node[name]
+      if (seen or node)[name] then error("The body has an object with two values for one name.", 0) end
+      if seen then seen[name] = true end
       count = count + 1
       if count > NAMES then error(MORE, 0) end
-      node[name] = node[name] or {}
-      at = find(text, "%S", value(from, node[name], level))
-      local mark = at and byte(text, at)
+      if not child then
+        child = {}
+        node[name] = child
+      end
+      mark, at = after(value(from + 1, child, level))
       if mark == CLOSE then return at + 1 end
       if mark ~= COMMA then error("The body is not JSON: an object has no end.", 0) end
-      at = find(text, "%S", at + 1)
+      mark, at = after(at + 1)
     end
   end
 
@@ -65,16 +80,18 @@ local function names_in(text)
   end
 
   value = function(at, node, level) -- the place after the value that begins at or after `at`
-    at = find(text, "%S", at)
-    local mark = at and byte(text, at)
-    node[NULL] = mark == 110 -- n
+    local mark
+    mark, at = after(at)
+    if mark == QUOTE then
+      if node[NULL] then node[NULL] = nil end
+      return closing(at) + 1
+    end
+    node[NULL] = mark == 110 or nil -- n
     if mark == OPEN or mark == 91 then
       if level == LEVELS then error(MORE, 0) end
       return (mark == OPEN and object or array)(at, node, level + 1)
-    elseif mark == QUOTE then
-      return closing(at) + 1
     end
-    return at and find(text, "[,%]}%s]", at) or #text + 1
+    return mark and find(text, "[,%]}%s]", at) or #text + 1
   end
 
   local tree = {}
@@ -98,7 +115,12 @@ local function told(tree)
     local comma = ""
     for name, child in pairs(node) do
       if name ~= OBJECT and name ~= NULL then
-        put(comma .. (name == "" and "%" or name:gsub("[^%w_]", escaped)))
+        if name == "" then
+          name = "%"
+        elseif find(name, "[^%w_]") then
+          name = name:gsub("[^%w_]", escaped)
+        end
+        put(comma .. name)
         comma = ","
         if child[OBJECT] then
           put("(")
