@@ -32,7 +32,7 @@ from server.store.broker import BrokerLost, Channel, Delivery, PublishRefused, c
 log = structlog.get_logger("worker")
 
 IN_FLIGHT = 64
-"""Deliveries a process holds at most, shared out evenly among its handlers."""
+"""Deliveries a process holds at most, shared out evenly among its handlers, after what those get that run few at once."""
 PREFETCH = 16
 """Deliveries of one handler a process holds at most; so many runs of it at one time."""
 RETURNS = 5
@@ -89,8 +89,7 @@ class Runner:
         self._metrics = metrics
         self._instance = instance
         self._grace = grace
-        most = max(1, min(PREFETCH, IN_FLIGHT // max(1, len(handlers))))
-        self._prefetch = {handler.name: min(most, handler.at_once or most) for handler in handlers}
+        self._prefetch = shares(handlers)
         # Bounds what runs across connections too: what an earlier connection delivered may still be running.
         self._slots = {name: asyncio.Semaphore(most) for name, most in self._prefetch.items()}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -305,6 +304,14 @@ class Runner:
             except PublishRefused as refused:
                 log.error("a failed message has nowhere to go and is held", outcome=outcome, error=refused.message)
                 await asyncio.sleep(backoff.next())
+
+
+def shares(handlers: Sequence[Handler]) -> dict[str, int]:
+    """How many deliveries of each handler a process holds, by name."""
+    few = sum(min(handler.at_once, PREFETCH) for handler in handlers)
+    many = sum(not handler.at_once for handler in handlers)
+    most = max(1, min(PREFETCH, (IN_FLIGHT - few) // max(1, many)))
+    return {handler.name: min(PREFETCH, handler.at_once or most) for handler in handlers}
 
 
 async def _first(*events: asyncio.Event) -> None:

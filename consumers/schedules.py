@@ -20,6 +20,9 @@ from server.store.pooled import Pool
 from server.store.schedules import Declared
 from server.store.ticks import RESOURCE_TYPE
 
+AT_ONCE = 1
+"""Runs of one schedule at one time in one worker: what is done again and again takes little from tasks."""
+
 # Of the session, not of a transaction: it ends with the worker, however that ends.
 _LOCK: LiteralString = "select pg_try_advisory_lock(hashtextextended(%s, 0))"
 _UNLOCK: LiteralString = "select pg_advisory_unlock(hashtextextended(%s, 0))"
@@ -57,7 +60,9 @@ def _handler(schedule: Scheduled, pool: Pool) -> Handler:
                 await _called(schedule, tick, work)
         return ()
 
-    return Handler(_name(schedule), RESOURCE_TYPE, schedule.name, run, schedule.retries, schedule.time_limit)
+    return Handler(
+        _name(schedule), RESOURCE_TYPE, schedule.name, run, schedule.retries, schedule.time_limit, at_once=AT_ONCE
+    )
 
 
 async def _called(schedule: Scheduled, tick: Tick, work: apps.Work) -> None:

@@ -25,8 +25,9 @@ from structlog.testing import capture_logs
 from transom.events.v1.event_pb2 import Event
 
 from consumers import schedules
-from consumers.handlers import Poison
+from consumers.handlers import Handler, Poison
 from consumers.inbox import Inbox
+from consumers.runner import IN_FLIGHT, PREFETCH, shares
 from consumers.scheduler import LONGEST, Scheduler, SchedulerMetrics
 from deploy.native.stack import Stack
 from server.apps import Discard, every
@@ -376,6 +377,14 @@ async def test_only_who_may_sees_and_changes_schedules(
 
 
 # The process.
+
+
+def test_schedules_take_little_from_tasks() -> None:
+    many = [getattr(every("@daily", name=f"s{n}")(lambda tick, work: None), MARK) for n in range(20)]
+    tasks = [Handler(f"t{n}", "test.v1.Thing", "created", cast(Any, None)) for n in range(3)]
+    held = shares([*tasks, *schedules.handlers(many, cast(Any, None))])
+    assert {held[task.name] for task in tasks} == {14} and sum(held.values()) <= IN_FLIGHT
+    assert shares(tasks) == dict.fromkeys(("t0", "t1", "t2"), PREFETCH)
 
 
 @asynchronous
