@@ -591,7 +591,7 @@ SecondFactorsService  | people    | RegenerateRecoveryCodes
 AdminService          | admins    | ListUsers GetUser UpdateUser RevokeUserSessions InviteUser ImpersonateUser
 AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
-DataService           | everybody | Aggregate Commit
+DataService           | everybody | Aggregate Commit Watch
 SchedulesService      | admins    | ListSchedules GetSchedule PauseSchedule ResumeSchedule RunSchedule
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts
