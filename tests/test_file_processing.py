@@ -158,7 +158,9 @@ async def test_a_public_photo_does_not_say_where_it_was_taken(ground: Ground) ->
         assert WHERE not in data and len(data) == ready.size_bytes < len(PHOTO)
         await shop.parts.files.public_url(made.name.removeprefix("files/"))
         private = await uploaded(shop)
+        assert await shop.work(Event()).read_file(private.name, "medium") == PHOTO, "there are no variants yet"
         await run(shop, private.name)
+        assert (await shop.work(Event()).read_file(private.name, "medium"))[:4] == b"RIFF"
         assert await content(shop, private.name) == PHOTO, "what is private is what was sent"
 
 

@@ -77,7 +77,7 @@ async def _photos(work: Work, findings: list[Any]) -> dict[str, Photo | None]:
     photos: dict[str, Photo | None] = {}
     for name in list(names)[:PHOTOS_MAX]:
         try:
-            photos[name] = await asyncio.to_thread(reduced, await work.read_file(name))
+            photos[name] = await asyncio.to_thread(reduced, await work.read_file(name, "medium"))
         except (NotFound, Precondition):
             photos[name] = None  # deleted, never uploaded, or far too large: the report says so in its place
     return photos

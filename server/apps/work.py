@@ -41,7 +41,7 @@ class Files(Protocol):
     """The files, as an app's function needs them."""
 
     async def store(self, id: str, filename: str, content_type: str, data: bytes, owner: str) -> Any: ...
-    async def read(self, name: str) -> bytes: ...
+    async def read(self, name: str, *, variant: str = "") -> bytes: ...
 
 
 class Accounts(Protocol):
@@ -284,9 +284,10 @@ class Work:
         file = await self._files.store(id, filename, content_type, data, owner or self.caller.name)
         return str(file.name)
 
-    async def read_file(self, name: str) -> bytes:
-        """The bytes of a file. Raises NotFound."""
-        return await self._files.read(name)
+    async def read_file(self, name: str, variant: str = "") -> bytes:
+        """The bytes of a file; of its `variant` where it has that (docs/files.md). Raises NotFound, and Precondition where it is
+        not complete, was rejected, or has more than 32 MiB."""
+        return await self._files.read(name, variant=variant) if variant else await self._files.read(name)
 
     async def account(self, user: str) -> Any:
         """The account called `users/{user}`, with its `email` and `display_name`; None where there is none."""

@@ -54,8 +54,7 @@ class DirectFilesService(direct_pb2_grpc.DirectFilesServiceServicer):
             kind = content.content_type
             if current().rest:
                 # It comes from where the app's own pages may come from: nothing that could run is shown there.
-                told = (("content-disposition", content.disposition), ("x-content-type-options", "nosniff"))
-                await context.send_initial_metadata(told)
+                await context.send_initial_metadata((("content-disposition", content.disposition),))
                 kind = kind if content.disposition.startswith("inline") else "application/octet-stream"
             for at in range(0, len(content.data), PIECE):
                 yield HttpBody(content_type=kind, data=content.data[at : at + PIECE])

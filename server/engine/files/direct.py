@@ -42,7 +42,7 @@ class Direct(Uploads, Downloads):
         *,
         public: bool = False,
     ) -> File:
-        """Keeps a file of the caller's. Raises as create_upload, and Precondition where its bytes are not what is said of them."""
+        """Keeps a file of the caller's. Raises as create_upload, and Precondition where its bytes are not what is said."""
         require(caller, "create")
         self._check(filename, content_type, len(data), sha256)
         hashed = hashlib.sha256(data).digest()

@@ -17,6 +17,7 @@ from server.engine.files.known import (
     kept_key,
     refuse,
     size_fault,
+    variant_key,
 )
 from server.engine.files.opening import Opening
 from server.engine.text import line
@@ -56,17 +57,20 @@ class Keeping(Opening):
             hashed = hashlib.sha256(data).digest()
             return file_of(await claim.stored(stored.id, filename, content_type, len(data), hashed))
 
-    async def read(self, name: str, most: int = READ_MOST) -> bytes:
-        """The bytes of a file, for a method or task. Raises Precondition where they are more than `most`."""
+    async def read(self, name: str, most: int = READ_MOST, *, variant: str = "") -> bytes:
+        """The bytes of a file, for a method or task: of its `variant` where it is READY and has that, else its own. Raises
+        Precondition where they are more than `most`."""
         stored = await self._one(name)
         check_readable(stored, name, own=True)
-        if stored.size_bytes > most:
+        made = next((v for v in file_of(stored).variants if v.name == variant), None) if variant else None
+        size = made.size_bytes if made else stored.size_bytes
+        if size > most:
             raise Precondition(
-                f"The file has {stored.size_bytes} bytes, more than the {most} that may be read at once.",
+                f"The file has {size} bytes, more than the {most} that may be read at once.",
                 reason="FILE_TOO_LARGE",
                 resource=(TYPE, name),
             )
-        return await self._objects.read(kept_key(stored.id), most)
+        return await self._objects.read(variant_key(stored.id, variant) if made else kept_key(stored.id), most)
 
     async def promise(self, user: str, filename: str, content_type: str) -> str | None:
         """The name of a private file of `users/{user}` whose bytes `keep` will bring; None where the account is gone or on

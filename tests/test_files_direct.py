@@ -1,0 +1,144 @@
+"""Small files through the edge, over REST and gRPC, and processed by the workers of the running system."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import httpx
+import people
+import pytest
+from google.api.httpbody_pb2 import HttpBody
+from PIL import Image
+from transom.files.v1 import direct_pb2 as pb
+from transom.files.v1 import direct_pb2_grpc, files_pb2
+
+from deploy.native.stack import Stack
+
+SCRIPT = b"<script>alert(1)</script>"
+
+
+def photo(size: tuple[int, int] = (60, 40)) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise(size, 90).convert("RGB").save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+PHOTO = photo()
+
+
+@pytest.fixture(scope="module")
+def ann(stack: Stack) -> Iterator[httpx.Client]:
+    """Somebody who is signed in, over REST."""
+    token = people.signed_up(stack).token
+    with httpx.Client(base_url=f"{stack.edge}/transom/v1/", headers={"authorization": f"Bearer {token}"}) as client:
+        yield client
+
+
+def sent(client: httpx.Client, data: bytes, content_type: str = "image/jpeg", **query: str) -> httpx.Response:
+    return client.post(
+        f"{client.base_url}files:upload", content=data, headers={"content-type": content_type}, params=query
+    )
+
+
+def reason(answer: httpx.Response) -> tuple[int, str]:
+    details = answer.json()["error"]["details"]
+    return answer.status_code, next(d["reason"] for d in details if d["@type"].endswith("ErrorInfo"))
+
+
+def settled(client: httpx.Client, name: str) -> dict[str, Any]:
+    """The file, once the workers have looked at it."""
+    deadline = time.monotonic() + 30
+    while (file := client.get(name).json())["state"] == "UPLOADED":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return file
+
+
+def test_a_photo_is_sent_through_the_edge_processed_and_read_there(ann: httpx.Client) -> None:
+    made = sent(ann, PHOTO, filename="Füße.jpg")
+    assert made.status_code == 200, made.text
+    file = made.json()
+    assert (file["state"], file["filename"], file["sizeBytes"]) == ("UPLOADED", "Füße.jpg", str(len(PHOTO)))
+    file = settled(ann, file["name"])
+    assert file["state"] == "READY" and file["metadata"]["width"] == 60
+    assert "thumbnail" in [variant["name"] for variant in file["variants"]]
+    read = ann.get(f"{file['name']}:download")
+    assert read.content == PHOTO and read.headers["content-type"] == "image/jpeg"
+    assert "inline" in read.headers["content-disposition"] and read.headers["x-content-type-options"] == "nosniff"
+    small = ann.get(f"{file['name']}:download", params={"variant": "thumbnail"})
+    assert small.headers["content-type"] == "image/webp" and small.content[:4] == b"RIFF"
+    assert reason(ann.get(f"{file['name']}:download", params={"variant": "huge"})) == (404, "VARIANT_MISSING")
+
+
+def test_what_is_no_picture_is_refused_by_the_workers(ann: httpx.Client) -> None:
+    file = settled(ann, sent(ann, PHOTO[: len(PHOTO) // 2]).json()["name"])
+    assert file["state"] == "REJECTED" and file["rejection"]["reason"] == "IMAGE_UNREADABLE"
+    assert reason(ann.get(f"{file['name']}:download")) == (400, "FILE_REJECTED")
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        (b'{"a": 1, "a": 2, unfinished', "application/x-notes"),
+        (b'"', "text/plain"),
+        (b"\xff\x00" * 700_000, "application/octet-stream"),
+        (photo((1500, 1500)), "image/jpeg"),
+    ],
+)
+def test_bytes_arrive_as_they_were_sent(ann: httpx.Client, data: bytes, content_type: str) -> None:
+    """JSON that is none, what needs several pieces, what is more than a message may be."""
+    made = sent(ann, data, content_type)
+    assert made.status_code == 200, made.text
+    assert ann.get(f"{made.json()['name']}:download").content == data
+
+
+def test_what_could_run_is_never_shown_at_the_apps_own_origin(ann: httpx.Client) -> None:
+    name = sent(ann, SCRIPT, "text/html", filename="page.html").json()["name"]
+    read = ann.get(f"{name}:download")
+    assert read.content == SCRIPT and read.headers["content-type"] == "application/octet-stream"
+    assert read.headers["content-disposition"].startswith("attachment")
+
+
+def test_what_is_refused_over_rest(ann: httpx.Client, stack: Stack) -> None:
+    assert reason(sent(ann, PHOTO, "image/png")) == (400, "CONTENT_TYPE_MISMATCH")
+    assert sent(ann, b"", "text/plain").status_code == 400
+    assert sent(ann, PHOTO, "image/jpeg", filename="../etc").status_code == 400
+    assert sent(ann, bytes((16 << 20) + 1), "application/octet-stream").status_code in (400, 413)
+    with httpx.Client(base_url=f"{stack.edge}/transom/v1/") as nobody:
+        assert sent(nobody, PHOTO).status_code == 401
+    with httpx.Client(
+        base_url=f"{stack.edge}/transom/v1/", headers={"authorization": f"Bearer {people.signed_up(stack).token}"}
+    ) as bob:
+        name = sent(ann, b"mine", "text/plain").json()["name"]
+        assert bob.get(f"{name}:download").status_code == 404
+
+
+def pieces(data: bytes, size: int = 100_000, **first: Any) -> Iterator[pb.UploadFileRequest]:
+    for at in range(0, len(data), size):
+        body = HttpBody(content_type="text/plain", data=data[at : at + size])
+        yield pb.UploadFileRequest(content=body, **first) if at == 0 else pb.UploadFileRequest(content=body)
+
+
+def test_over_grpc_in_pieces_with_a_checksum(ann: httpx.Client, stack: Stack) -> None:
+    call = (("authorization", ann.headers["authorization"]),)
+    data = b"words " * 500_000
+    with grpc.insecure_channel(stack.edge.removeprefix("http://")) as channel:
+        stub = direct_pb2_grpc.DirectFilesServiceStub(channel)
+        sha256 = hashlib.sha256(data).digest()
+        file = stub.UploadFile(pieces(data, filename="words.txt", sha256=sha256), metadata=call)
+        assert (file.state, file.size_bytes, file.sha256) == (files_pb2.File.READY, len(data), sha256)
+        read = list(stub.DownloadFile(pb.DownloadFileRequest(name=file.name), metadata=call))
+        assert b"".join(piece.data for piece in read) == data and len(read) > 1
+        for wrong, code in (
+            (pieces(data, sha256=bytes(32)), grpc.StatusCode.FAILED_PRECONDITION),
+            (pieces(b"x" * (17 << 20), 1_000_000), grpc.StatusCode.INVALID_ARGUMENT),
+            (iter(()), grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.UploadFile(wrong, metadata=call)
+            assert refused.value.code() == code
