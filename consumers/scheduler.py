@@ -48,7 +48,7 @@ class Scheduler:
         metrics.declared.set(count)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Declares, then lets through what is due when it is; outlives Postgres being away."""
+        """Declares, then lets through what is due when it is; outlives Postgres being away, and whatever else."""
         backoff, declared = Backoff(), False
         while not stop.is_set():
             try:
@@ -60,6 +60,10 @@ class Scheduler:
             except Refusal as refusal:
                 wait = backoff.next()
                 log.warning("schedules wait", reason=refusal.reason, retry_in=round(wait, 2))
+                await either(stop, wait)
+            except Exception:  # a fault of ours: the rest of the worker goes on, and so does this
+                wait = backoff.next()
+                log.exception("schedules wait", retry_in=round(wait, 2))
                 await either(stop, wait)
 
     async def turn(self) -> float:
