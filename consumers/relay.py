@@ -10,6 +10,7 @@ What holds, whatever is killed and whenever:
   because it was full: that one gets it after others that were under way, at most BATCH. After a crash, a lost
   connection or a refusal the unconfirmed are published again, so a queue may see a stretch of events twice. Consumers
   tell by the event's id.
+- Numbering never waits for the broker: whoever follows the log in Postgres is told of changes whatever becomes of that.
 - One relay is active: it holds an advisory lock on the very connection its statements go through. If that connection
   is lost, so is the lock and the ability to move `published`; the batch under way may still arrive, as second copies.
   One that was killed loses it at once; one that hangs, or whose machine is gone, HUNG seconds after it was last heard:
@@ -21,17 +22,17 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import pika
 import psycopg
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from psycopg.rows import TupleRow
 from transom.events.v1.event_pb2 import Event
 
 from consumers import topology
 from consumers.keeping import ROW_BYTES, Keeping, forget
+from consumers.relay_metrics import DEPTH_MAX, MEASURE_OUTBOX, RelayMetrics
 from consumers.waiting import Backoff, either
 from server.store.broker import BrokerLost, Channel, Connection, PublishRefused, connect
 
@@ -58,14 +59,11 @@ CONFIRM = 30.0
 """Seconds the broker may take to confirm a batch before it is taken for lost."""
 SWEEP = 60.0
 """Seconds between two deletions of what is past its time."""
-BEAT = 1.0
-"""Seconds between two signs of life to Postgres, whatever else is waited for."""
 HUNG = 5.0
-"""Seconds without one after which Postgres takes the relay for lost and gives the lock to another."""
+"""Seconds without a statement after which Postgres takes the relay for lost and gives the lock to another. The outbox is
+looked at every POLL seconds, whatever else is waited for."""
 POSITIONS = "transom_positions"
 """Where Postgres tells whoever follows the log (LISTEN) that positions were given; the last of them is what is said."""
-DEPTH_MAX = 100_000
-"""The outbox's depth is counted up to here."""
 
 # The server, too, must notice a relay that hangs or whose machine is gone: only then does it give the lock to another.
 _NOTICE_ITS_LOSS: LiteralString = (
@@ -113,36 +111,6 @@ _REPLAY: LiteralString = """
     )
     select coalesce((select again from back), 0), pg_notify('transom_events', '')"""
 
-_MEASURE: LiteralString = """
-    select numbered - published + (
-               select count(*) from (select from transom.events where position is null limit %s) as waiting),
-           coalesce(extract(epoch from clock_timestamp() - least(
-               (select create_time from transom.events where position is null order by id limit 1),
-               (select create_time from transom.events where position > published order by position limit 1))), 0),
-           numbered - trimmed, kept_bytes
-    from transom.relay"""
-
-
-class RelayMetrics:
-    """What the relay says of itself. Only the active one measures the outbox."""
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        to: dict[str, Any] = {} if registry is None else {"registry": registry}
-        self.active = Gauge("transom_relay_active", "1 in the relay that publishes, 0 in those that stand by.", **to)
-        self.connected = Gauge("transom_relay_broker_connected", "1 while there is a connection to the broker.", **to)
-        self.depth = Gauge("transom_outbox_events", f"Events not yet confirmed by the broker, up to {DEPTH_MAX}.", **to)
-        self.age = Gauge("transom_outbox_oldest_seconds", "Age of the oldest of them.", **to)
-        self.kept = Gauge("transom_event_log_events", "Events in the log that have a position.", **to)
-        self.kept_bytes = Gauge("transom_event_log_bytes", "Bytes of them, about.", **to)
-        self.published = Counter("transom_relay_published", "Events confirmed by the broker.", **to)
-        self.refused = Counter("transom_relay_refused", "Batches in which the broker refused an event.", **to)
-        self.confirm = Histogram(
-            "transom_relay_confirm_seconds",
-            "From a batch's first publish to its last confirm.",
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-            **to,
-        )
-
 
 class Relay:
     """One relay process. `run` returns after `stop` was set."""
@@ -167,8 +135,9 @@ class Relay:
         self._channel: Channel | None = None
         self._broker_backoff = Backoff()
         self._try_broker = 0.0
-        self._behind = True
-        self._measured = self._swept = -SWEEP
+        self._woken = asyncio.Event()
+        self._behind = asyncio.Event()
+        self._measured = self._swept = self._asked = -SWEEP
         self.stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -181,12 +150,7 @@ class Relay:
                         log.info("relay is active")
                         self._metrics.active.set(1)
                         backoff.reset()
-                        beating = asyncio.create_task(_beat(database))
-                        try:
-                            await self._relay(database)
-                        finally:
-                            beating.cancel()
-                            await asyncio.gather(beating, return_exceptions=True)
+                        await self._relay(database)
             except psycopg.Error as error:
                 log.warning("the database is away", error=type(error).__name__, sqlstate=error.sqlstate)
                 await either(self.stop, backoff.next())
@@ -194,9 +158,9 @@ class Relay:
                 self._metrics.active.set(0)
                 await self._hang_up()
 
-    async def _database(self) -> psycopg.AsyncConnection[TupleRow]:
+    async def _database(self, what: str = "") -> psycopg.AsyncConnection[TupleRow]:
         connection = await psycopg.AsyncConnection.connect(
-            self._postgres, autocommit=True, application_name=f"transom-{self._instance}"[:63], connect_timeout=5,
+            self._postgres, autocommit=True, application_name=f"transom-{self._instance[:40]}{what}", connect_timeout=5,
             tcp_user_timeout=5000, keepalives_idle=2, keepalives_interval=1, keepalives_count=3,
         )  # fmt: skip
         silence = f"{HUNG * 1000:.0f}"
@@ -213,23 +177,63 @@ class Relay:
         return False
 
     async def _relay(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
-        await database.execute("listen transom_events")
-        self._behind = True  # until a look says otherwise
-        await self._ready()  # queues must be there before events are, whoever starts first
+        """Until `stop` is set; raises psycopg.Error where the database is lost."""
+        self._behind.set()  # until a look says otherwise
+        async with await self._database(" ears") as ears:  # who listens keeps a connection to itself
+            await ears.execute("listen transom_events")
+            parts = [
+                asyncio.create_task(part)
+                for part in (self._hear(ears), self._keep_numbering(database), self._keep_publishing(database))
+            ]
+            try:
+                await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
+            finally:
+                for part in parts:
+                    part.cancel()
+                ends = await asyncio.gather(*parts, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, Exception):
+                    raise end
+
+    async def _hear(self, ears: psycopg.AsyncConnection[TupleRow]) -> None:
+        while not self.stop.is_set():
+            async for _ in ears.notifies(timeout=POLL, stop_after=1):
+                self._woken.set()
+                self._behind.set()  # what was published may have been set back, too (`replay`)
+            await self._still_there(ears)
+
+    async def _still_there(self, ears: psycopg.AsyncConnection[TupleRow]) -> None:
+        """A sign of life of who only listens, now and then."""
+        if time.monotonic() - self._asked > HUNG / 4:
+            self._asked = time.monotonic()
+            await ears.execute("select 1")
+
+    async def _keep_numbering(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
         while not self.stop.is_set():
             begun = time.monotonic()
-            self._behind |= (numbered := await self._number(database)) > 0
-            if self._behind and await self._ready():
-                self._behind = await self._publish(database)
+            self._woken.clear()
+            numbered = await self._number(database)
+            if numbered:
+                self._behind.set()
             await self._measure(database)
-            await self._sweep(database)
-            if numbered == BATCH or (self._behind and self._channel):
+            if numbered == BATCH:
                 continue  # there is more
-            if numbered and self._channel:
+            if numbered:
                 await either(self.stop, max(0.0, begun + PACE - time.monotonic()))
             else:
-                async for _ in database.notifies(timeout=POLL, stop_after=1):
-                    self._behind = True  # what was published may have been set back, too (`replay`)
+                await either(self._woken, POLL)
+
+    async def _keep_publishing(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
+        await self._ready()  # queues must be there before events are, whoever starts first
+        while not self.stop.is_set():
+            await either(self._behind, POLL)
+            if self._behind.is_set() and await self._ready():
+                self._behind.clear()
+                if await self._publish(database):
+                    self._behind.set()
+            elif self._behind.is_set():
+                await either(self.stop, POLL)
+            await self._sweep(database)
 
     async def _number(self, database: psycopg.AsyncConnection[TupleRow]) -> int:
         row = await (await database.execute(_NUMBER, {"batch": BATCH, "row": ROW_BYTES, "told": POSITIONS})).fetchone()
@@ -243,7 +247,7 @@ class Relay:
             return False
         start = time.monotonic()
         waiting, lost = send(self._channel, events)
-        await self._settled(database, waiting)
+        await self._settled(waiting)
         self._metrics.confirm.observe(time.monotonic() - start)
         last, trouble = _confirmed(events, waiting)
         trouble = trouble or lost
@@ -265,13 +269,12 @@ class Relay:
             await self._hang_up()
         return True
 
-    async def _settled(self, database: psycopg.AsyncConnection[TupleRow], waiting: list[asyncio.Future[None]]) -> None:
+    async def _settled(self, waiting: list[asyncio.Future[None]]) -> None:
         """Returns when all are settled, when CONFIRM seconds went by in which the broker could have, or on `stop`."""
         left: set[asyncio.Future[None]] = set(waiting)
         deadline = time.monotonic() + CONFIRM
         while left and not self.stop.is_set():
             _, left = await asyncio.wait(left, timeout=POLL)
-            await self._measure(database)
             if self._broker is not None and self._broker.blocked:
                 deadline = time.monotonic() + CONFIRM
             elif time.monotonic() > deadline:
@@ -308,7 +311,7 @@ class Relay:
         if time.monotonic() - self._measured < MEASURE:
             return
         self._measured = time.monotonic()
-        row = await (await database.execute(_MEASURE, [DEPTH_MAX])).fetchone()
+        row = await (await database.execute(MEASURE_OUTBOX, [DEPTH_MAX])).fetchone()
         if row:
             self._metrics.depth.set(row[0])
             self._metrics.age.set(float(row[1]))
@@ -320,13 +323,6 @@ class Relay:
             return
         if not await forget(database, self._keeping):  # else there is more: go on at the next turn
             self._swept = time.monotonic()
-
-
-async def _beat(database: psycopg.AsyncConnection[TupleRow]) -> None:
-    """Says that this process lives, as long as it does. Whatever is wrong with the connection, its user learns, too."""
-    while True:
-        await asyncio.sleep(BEAT)
-        await database.execute("select 1")
 
 
 def replay(postgres: str, since: timedelta) -> int:

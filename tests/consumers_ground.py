@@ -281,6 +281,8 @@ class Line:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = True
+        self._flows = asyncio.Event()
+        self._flows.set()
         self.port = 0
 
     async def start(self) -> None:
@@ -294,9 +296,14 @@ class Line:
         for writer in [*self._writers]:
             writer.transport.abort()
 
+    def hold(self) -> None:
+        """Takes what is sent and delivers none of it, until `mend`."""
+        self._flows.clear()
+
     async def mend(self) -> None:
-        """Lets connections through again."""
+        """Lets connections, and what is sent, through again."""
         self._open = True
+        self._flows.set()
 
     async def stop(self) -> None:
         """Ends it."""
@@ -320,9 +327,9 @@ class Line:
             for end in pair:
                 end.transport.abort()
 
-    @staticmethod
-    async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            await self._flows.wait()
             writer.write(data)
             await writer.drain()
         writer.close()

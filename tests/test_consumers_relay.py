@@ -166,6 +166,20 @@ async def test_events_wait_in_the_outbox_while_the_broker_is_away(ground: Ground
 
 
 @asynchronous
+async def test_positions_are_given_while_the_broker_says_nothing(ground: Ground) -> None:
+    async with cut_off(ground.amqp) as (amqp, line), relaying(ground, amqp):
+        ground.events(1)
+        await eventually(lambda: ground.value("select published from transom.relay") == 1)
+        line.hold()
+        for numbered in (2, 3):  # the first is sent, and its confirm waited for
+            ground.events(1)
+            await eventually(lambda n=numbered: ground.value("select numbered from transom.relay") == n)
+        assert ground.value("select published from transom.relay") == 1
+        await line.mend()
+        await eventually(lambda: ground.value("select published from transom.relay") == 3)
+
+
+@asynchronous
 async def test_a_relay_whose_database_connection_is_lost_steps_down_and_comes_back(ground: Ground) -> None:
     tap = await Tap.on(ground.amqp)
     async with relaying(ground):
@@ -216,7 +230,6 @@ async def test_the_oldest_go_where_the_log_is_larger_than_it_may_be_and_no_unpub
 @asynchronous
 async def test_a_relay_that_hangs_is_taken_over_from(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relays, "HUNG", 1.0)
-    monkeypatch.setattr(relays, "BEAT", 0.2)
     active, goes_on = threading.Event(), threading.Event()
 
     async def hang() -> None:
