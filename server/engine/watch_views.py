@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NOTHING, CURRENT, CREATED, UPDATED, DELETED, REMOVED, RESET = range(len(CHANGES) + 1)
 """Numbers of transom.events.v1.Change."""
 
-FOUND_MAX = 10_000
+FOUND_MAX = 1_000
 """What a group remembers of what its rules looked up; beyond it, all is looked up anew."""
 
 EVERYTHING = "everything"
