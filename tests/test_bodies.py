@@ -11,6 +11,7 @@ import http.client
 import json
 import secrets
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from people_ground import Client, Refused
 
 from deploy.native.stack import Stack
-from server.engine.bodies import MANY, Body, Tree, _tree
+from server.engine.bodies import KEPT, KEPT_CHARACTERS, MANY, Body, Tree, _kept, _tree
 from server.errors import Invalid
 
 
@@ -394,6 +395,23 @@ def test_what_no_edge_writes_is_refused(written: str) -> None:
     update = next(m for m in schema().methods() if m.name == "UpdateNote")
     with pytest.raises(Invalid):
         Body(schema(), update).check(written)
+
+
+def test_what_is_remembered_of_a_body_is_its_methods_own_and_bounded() -> None:
+    methods = {m.name: m for m in schema().methods()}
+    update, create = (Body(schema(), methods[name]) for name in ("UpdateNote", "CreateNote"))
+    for _ in range(2):  # looked at, then remembered
+        for body, told, fine in ((update, "labels(a!,b)", True), (update, "nope", False), (create, "labels(a!)", True)):
+            with nullcontext() if fine else pytest.raises(Invalid):
+                body.check(told)
+        message = schema().message_class(methods["UpdateNote"].request)()
+        message.note.labels.update(a="", b="x")
+        assert update.mask(message, "labels(a!,b)", "") == ["labels.`a`", "labels.`b`"]
+        assert dict(message.note.labels) == {"b": "x"}, "what null says is taken out each time"
+    for i in range(KEPT + 10):
+        update.check(f"labels(a{i})")
+    update.check(f"labels({'a' * KEPT_CHARACTERS})")
+    assert _kept.cache_info().currsize <= KEPT
 
 
 def test_headers_that_the_edge_takes_are_taken_by_servers_too(here: Desk, who: Client) -> None:
