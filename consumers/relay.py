@@ -109,7 +109,7 @@ _REPLAY: LiteralString = """
         update transom.relay set published = least(published, first.position - 1) from first
         where first.position is not null returning numbered - published as again
     )
-    select coalesce((select again from back), 0), pg_notify('transom_events', '')"""
+    select coalesce((select again from back), 0), pg_notify('transom_events', 'again')"""
 
 
 class Relay:
@@ -197,9 +197,10 @@ class Relay:
 
     async def _hear(self, ears: psycopg.AsyncConnection[TupleRow]) -> None:
         while not self.stop.is_set():
-            async for _ in ears.notifies(timeout=POLL, stop_after=1):
+            async for told in ears.notifies(timeout=POLL, stop_after=1):
                 self._woken.set()
-                self._behind.set()  # what was published may have been set back, too (`replay`)
+                if told.payload:  # what was published was set back (`replay`); who writes says nothing more
+                    self._behind.set()
             await self._still_there(ears)
 
     async def _still_there(self, ears: psycopg.AsyncConnection[TupleRow]) -> None:
