@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 
 import structlog
@@ -15,12 +16,20 @@ from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
 from consumers.scheduler import Scheduler, SchedulerMetrics
 from consumers.sweeping import sweep
+from consumers.webhooks import WebhookMetrics, WebhookWorker
 from consumers.workshop import open_workshop
+from server.app import Parts, micros
 from server.apps.loading import TASKS, load
 from server.engine.schedules import Ticking, enqueued
+from server.engine.sealing import Seal
+from server.engine.webhook_delivering import Delivering, Patience
+from server.engine.webhook_signing import PURPOSE as WEBHOOK_SECRETS
 from server.schema.reading import read
 from server.settings import Settings
 from server.store.schedules import StoredSchedules
+from server.store.webhook_deliveries import StoredDeliveries
+from server.store.webhook_fanning import Fanning
+from server.store.webhook_posts import WebhookPosts
 
 log = structlog.get_logger("consumers")
 
@@ -73,13 +82,31 @@ async def work(settings: Settings) -> None:
         scheduler = Scheduler(
             Ticking(StoredSchedules(parts.pool), declared, enqueued), len(declared), SchedulerMetrics()
         )
+        posts = WebhookPosts(settings.webhook_networks)
         beside = [
             asyncio.create_task(sweep(parts.sweeps, runner.stop)),
             asyncio.create_task(scheduler.run(runner.stop)),
+            asyncio.create_task(WebhookWorker(delivering(parts, posts), WebhookMetrics()).run(runner.stop)),
         ]
         await runner.run()
         await asyncio.gather(*beside)
+        await posts.aclose()
     log.info("stopped")
+
+
+def delivering(parts: Parts, posts: WebhookPosts, patience: Patience | None = None) -> Delivering:
+    """What tells webhook endpoints of what happened."""
+    settings = parts.settings
+    return Delivering(
+        Fanning(parts.pool),
+        StoredDeliveries(parts.pool),
+        parts.webhook_events,
+        posts,
+        Seal([secret.get_secret_value() for secret in settings.secret], WEBHOOK_SECRETS),
+        micros,
+        patience or Patience(horizon=settings.webhook_hours * 3600),
+        lambda: secrets.token_hex(8),
+    )
 
 
 def _prepare(settings: Settings, stop: asyncio.Event) -> None:

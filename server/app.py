@@ -29,6 +29,7 @@ from transom.admin.v1 import admin_pb2_grpc
 from transom.data.v1 import data_pb2_grpc
 from transom.files.v1 import direct_pb2_grpc, files_pb2_grpc
 from transom.schedules.v1 import schedules_pb2_grpc
+from transom.webhooks.v1 import webhooks_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
 from server.apps.templates import Templates
@@ -81,6 +82,9 @@ from server.engine.sign_ups import SignUps
 from server.engine.throttle import Attempts, Throttle
 from server.engine.watch_streams import Streams
 from server.engine.watching import Watching
+from server.engine.webhook_events import WebhookEvents
+from server.engine.webhook_signing import PURPOSE as WEBHOOK_SECRETS
+from server.engine.webhooks import Webhooks
 from server.engine.words import Words
 from server.errors import Unavailable
 from server.interceptors.authentication import Authentication
@@ -116,6 +120,7 @@ from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.services.standard.repeating import Repeating
 from server.services.watching import Watches
+from server.services.webhooks import WebhooksService
 from server.settings import Settings
 from server.store import mails
 from server.store.account_data import StoredAccountData
@@ -164,6 +169,8 @@ from server.store.sessions import StoredSessions
 from server.store.slow_lists import SlowLists
 from server.store.tokens import Tokens
 from server.store.users import StoredUsers
+from server.store.webhook_deliveries import StoredDeliveries
+from server.store.webhooks import StoredEndpoints
 from server.store.words import StoredWords
 from server.wire.queue import Unpollable
 from server.wire.server import Server
@@ -228,6 +235,8 @@ class Parts:
     templates: Templates
     """The app's mails."""
     schedules: Schedules
+    webhook_events: WebhookEvents
+    webhooks: Webhooks
     sweeps: Mapping[str, Callable[[], Awaitable[int]]]
     """What removes some of what is left behind, by what it removes; how much it was."""
 
@@ -458,6 +467,18 @@ async def opened(
         admins = Admins(users, people.sign_ups, sessions, revocations, scopes, factors, notices, audit, **sizes)
         keys = Keys(stored_keys, tokens, audit, scopes)
         schedules = Schedules(StoredSchedules(identity), audit, enqueued, **sizes)
+        webhook_events = WebhookEvents(schema, access)
+        webhooks = Webhooks(
+            StoredEndpoints(identity),
+            StoredDeliveries(identity),
+            webhook_events,
+            Seal([secret.get_secret_value() for secret in settings.secret], WEBHOOK_SECRETS),
+            audit,
+            micros,
+            settings.webhook_networks,
+            days=settings.webhook_days,
+            **sizes,
+        )
         explanations = Explanations(schema, access, records, users, stored_keys, audit, micros)
         yield Parts(
             settings=settings,
@@ -489,11 +510,14 @@ async def opened(
             app=app,
             templates=templates,
             schedules=schedules,
+            webhook_events=webhook_events,
+            webhooks=webhooks,
             sweeps={
                 "sessions": sessions.sweep,
                 "words": words.sweep,
                 "mails": people.sign_ups.sweep,
                 "schedules": schedules.sweep,
+                "webhooks": webhooks.sweep,
                 "old mails": partial(mails.sweep, identity, settings.mail_days),
                 "anonymous": people.anonymous.sweep,
                 "files": files.sweep,
@@ -685,6 +709,7 @@ class ApiServer:
             AdminService(parts.admins, parts.keys, parts.explanations), server
         )
         schedules_pb2_grpc.add_SchedulesServiceServicer_to_server(SchedulesService(parts.schedules), server)
+        webhooks_pb2_grpc.add_WebhooksServiceServicer_to_server(WebhooksService(parts.webhooks), server)
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         direct_pb2_grpc.add_DirectFilesServiceServicer_to_server(DirectFilesService(parts.files), server)
         server.add_generic_rpc_handlers((DataWatch(self._watches).handlers(),))

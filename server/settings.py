@@ -5,6 +5,7 @@ system (API server, relay, consumers, CLI) reads the same set.
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,6 +44,7 @@ def _tls(given: object) -> object:
 
 SmtpTls = Annotated[Literal["off", "starttls", "tls"], BeforeValidator(_tls)]
 Several = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -243,6 +245,15 @@ class Settings(BaseSettings):
         ge=0,
         description="Bytes that the event log may have, about; beyond it the oldest published events go sooner. 0: no bound.",
     )
+
+    # Whom it is posted to (docs/webhooks.md).
+    webhook_networks: Networks = Field(
+        (),
+        description="Networks (10.1.0.0/16) that webhooks may be posted to though they are not public, and without TLS, with "
+        "commas between them. The same for all processes.",
+    )
+    webhook_hours: float = Field(72.0, gt=0, le=720, description="Hours for which a webhook that fails is tried again.")
+    webhook_days: float = Field(14.0, gt=0, le=365, description="Days that what became of webhooks is kept.")
 
     # What becomes of accounts (docs/identity.md, Deletion and export).
     account_delete_after: float = Field(

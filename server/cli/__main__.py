@@ -19,6 +19,7 @@ SECTIONS = {
         "explain",
         "mail",
         "schedules",
+        "webhooks",
         "dead",
         "replay",
         "psql",

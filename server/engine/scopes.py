@@ -21,6 +21,18 @@ OWN: Mapping[str, Sequence[str]] = {
     "transom.accounts.v1.Account": ("delete",),
     "transom.accounts.v1.Export": ("create", "get", "list"),
     "transom.schedules.v1.Schedule": ("list", "get", "pause", "resume", "run"),
+    "transom.webhooks.v1.WebhookEndpoint": (
+        "create",
+        "get",
+        "list",
+        "update",
+        "delete",
+        "pause",
+        "resume",
+        "rotate",
+        "ping",
+        "replay",
+    ),
     "transom.files.v1.File": ("get", "create", "delete"),
 }
 """What Transom's own services ask of admins, and of keys where files are concerned."""

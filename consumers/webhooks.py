@@ -1,0 +1,144 @@
+"""Posts events to webhook endpoints, in every worker: what happened is written down for each endpoint by one of them at a time,
+in the order of the log, and posted by all."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from consumers.waiting import Backoff, either
+from server.engine.webhook_delivering import Delivering
+from server.errors import Refusal
+from server.store.webhook_deliveries import DueEndpoint, TakenDelivery
+
+AT_ONCE = 32
+"""Posts of one process at one time."""
+LOOK, LOOK_BUSY = 0.5, 0.02
+"""Seconds between two looks for what is new or due, and while there is some."""
+GRACE = 16.0
+"""Seconds that posts under way may take when the process ends: as long as one takes at most. What is given up is posted again."""
+
+log = structlog.get_logger("webhooks")
+
+
+class WebhookMetrics:
+    """What a worker says of webhooks."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        to: dict[str, Any] = {} if registry is None else {"registry": registry}
+        self.made = Counter("transom_webhook_deliveries", "Events that were written down for an endpoint here.", **to)
+        self.attempts = Counter(
+            "transom_webhook_attempts",
+            "Posts by outcome: delivered, waiting (to be tried again), failed, and what was answered (2xx to 5xx, or an error).",
+            ["outcome", "answer"],
+            **to,
+        )
+        self.seconds = Histogram(
+            "transom_webhook_seconds",
+            "Duration of a post.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15),
+            **to,
+        )
+        self.in_flight = Gauge("transom_webhook_in_flight", "Posts under way.", **to)
+        self.disabled = Counter("transom_webhook_disabled", "Endpoints that were given up here.", ["reason"], **to)
+
+
+class WebhookWorker:
+    """One process's. `run` returns after `stop` was set and what was under way is done."""
+
+    def __init__(self, delivering: Delivering, metrics: WebhookMetrics) -> None:
+        self._delivering = delivering
+        self._metrics = metrics
+        self._posts: set[asyncio.Task[None]] = set()
+        self._done = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Writes down and posts; outlives Postgres being away."""
+        await asyncio.gather(self._fan(stop), self._post(stop))
+
+    async def _fan(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                busy, made = await self._delivering.fan()
+                self._metrics.made.inc(made)
+                if made:
+                    self._done.set()
+                backoff.reset()
+                await either(stop, LOOK_BUSY if busy else LOOK * random.uniform(0.5, 1))
+            except Refusal as refusal:
+                await self._wait(stop, backoff, refusal)
+
+    async def _post(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+        ended = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self._done.clear()
+                try:
+                    taken: Sequence[tuple[DueEndpoint, TakenDelivery]] = ()
+                    if room := AT_ONCE - len(self._posts):
+                        taken = await self._delivering.take(room)
+                    backoff.reset()
+                except Refusal as refusal:
+                    await self._wait(stop, backoff, refusal)
+                    continue
+                for endpoint, delivery in taken:
+                    task = asyncio.create_task(self._attempt(endpoint, delivery))
+                    self._posts.add(task)
+                    task.add_done_callback(self._over)
+                if not taken:
+                    woken = asyncio.create_task(self._done.wait())
+                    await asyncio.wait(
+                        (ended, woken), timeout=LOOK * random.uniform(0.5, 1), return_when=asyncio.FIRST_COMPLETED
+                    )
+                    woken.cancel()
+            if self._posts:
+                _, late = await asyncio.wait(self._posts, timeout=GRACE)
+                for task in late:
+                    task.cancel()
+        finally:
+            ended.cancel()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._posts.discard(task)
+        self._done.set()
+
+    async def _attempt(self, endpoint: DueEndpoint, delivery: TakenDelivery) -> None:
+        self._metrics.in_flight.inc()
+        try:
+            attempt = await self._delivering.attempt(endpoint, delivery)
+        except Refusal as refusal:
+            log.warning("a post was not written down; it comes again", endpoint=endpoint.id, reason=refusal.reason)
+            return
+        except Exception:
+            log.exception("a post was not written down; it comes again", endpoint=endpoint.id, delivery=delivery.id)
+            return
+        finally:
+            self._metrics.in_flight.dec()
+        answer = attempt.answer
+        self._metrics.attempts.labels(attempt.state, answer.error or f"{answer.code // 100}xx").inc()
+        self._metrics.seconds.observe(answer.seconds)
+        if attempt.state != "delivered":
+            log.info(
+                "not delivered",
+                endpoint=endpoint.id,
+                delivery=delivery.id,
+                state=attempt.state,
+                code=answer.code,
+                error=answer.error,
+                attempts=delivery.attempts,
+            )
+        if attempt.disabled:
+            self._metrics.disabled.labels(attempt.disabled).inc()
+            log.warning("an endpoint was disabled", endpoint=endpoint.id, reason=attempt.disabled)
+
+    async def _wait(self, stop: asyncio.Event, backoff: Backoff, refusal: Refusal) -> None:
+        wait = backoff.next()
+        log.warning("webhooks wait", reason=refusal.reason, retry_in=round(wait, 2))
+        await either(stop, wait)
