@@ -47,7 +47,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     declared = list(_declared(folder, files, faults))
     if faults:
         raise SchemaError("\n".join(faults))
-    own = {m.full_name for s in schema.services if not s.own for m in s.methods}
+    own = {m.full_name: m for s in schema.services if not s.own for m in s.methods}
     methods: dict[str, Implements] = {}
     tasks: dict[str, Task] = {}
     schedules: dict[str, Scheduled] = {}
@@ -56,6 +56,8 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
         if isinstance(one, Implements):
             if one.method not in own:
                 faults.append(f"methods.py: {one.method} is not a method of the app's services")
+            elif own[one.method].server_streaming or own[one.method].client_streaming:
+                faults.append(f"methods.py: {one.method} streams, and a function answers once")
             elif one.method in methods:
                 faults.append(f"methods.py: {one.method} is implemented twice")
             methods[one.method] = one
