@@ -58,6 +58,7 @@ class Call:
         "_core",
         "_deadline",
         "_finished",
+        "_headers",
         "_kind",
         "_metadata",
         "_opened",
@@ -73,6 +74,7 @@ class Call:
         self._kind = kind
         self._calls = calls
         self._task: asyncio.Task[None] | None = None
+        self._headers: Metadata = ()
         self._trailing: Metadata = ()
         self._opened = self._finished = self._closed = self._cancelled = False
         self._request: bytes | None = None
@@ -158,7 +160,7 @@ class Call:
             return
         self._finished = True
         sent, status = _Message(message, 0), self._ending(cygrpc.StatusCode.ok, b"")
-        self._send((sent, status) if self._opened else (_Headers((), 0), sent, status))
+        self._send((sent, status) if self._opened else (_Headers(tuple(self._headers), 0), sent, status))
 
     def _ok(self) -> None:
         self._status(grpc.StatusCode.OK, "", self._trailing)
@@ -168,7 +170,7 @@ class Call:
             return
         self._finished, self._trailing = True, trailing
         status = self._ending(code.value[0], details.encode())
-        self._send((status,) if self._opened else (_Headers((), 0), status))
+        self._send((status,) if self._opened else (_Headers(tuple(self._headers), 0), status))
 
     def _ending(self, code: int, details: bytes) -> Any:
         return _Status(tuple(self._trailing), code, details, 0)
@@ -209,11 +211,14 @@ class Call:
         self._trailing = metadata
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Sends headers, once, before the first message."""
+        """What goes before the first message: of a stream at once, and once."""
         if self._opened or self._finished:
             raise RuntimeError("the headers are sent already")
-        self._opened = True
-        self._send((_Headers(tuple(metadata), 0),))
+        if self._kind.streams:
+            self._opened = True
+            self._send((_Headers(tuple(metadata), 0),))
+        else:
+            self._headers = metadata  # they go with the one message
 
     async def write(self, message: Any) -> None:
         """Sends one message of a stream; returns when the core takes the next. Raises CancelledError where nobody
@@ -222,7 +227,7 @@ class Call:
             raise RuntimeError("the call is over")
         serialize = self._kind.serialize
         sent = _Message(message if serialize is None else serialize(message), 0)
-        operations = (sent,) if self._opened else (_Headers((), 0), sent)
+        operations = (sent,) if self._opened else (_Headers(tuple(self._headers), 0), sent)
         self._opened = True
         if not (await self._begun(operations)).success:
             raise asyncio.CancelledError
