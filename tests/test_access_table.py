@@ -596,6 +596,7 @@ SchedulesService      | admins    | ListSchedules GetSchedule PauseSchedule Resu
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts
 FilesService          | everybody | GetPublicFile
+DirectFilesService    | known     | UploadFile DownloadFile
 """
 WHO = {
     #             nobody anonymous account   key        admin
@@ -629,6 +630,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ListUploadParts": {"name": "files/none"},
     "GetPublicFile": {"file": "none", "filename": "none"},
     "GetDownloadUrl": {"name": "files/none"},
+    "DownloadFile": {"name": "files/none"},
 }
 """Of requests that cannot be empty, what gets them to where who calls is looked at."""
 

@@ -153,8 +153,12 @@ def test_the_journey_over_rest(stack: Stack, web: Web) -> None:
     )
     put = httpx.put(announced["uploadUrl"], content=picture, headers=announced["uploadHeaders"])
     assert put.status_code == 200, put.text
-    ready = web.call("POST", f"/transom/v1/{announced['file']['name']}:complete", {})
-    assert ready["state"] == "READY"
+    uploaded = web.call("POST", f"/transom/v1/{announced['file']['name']}:complete", {})
+    assert uploaded["state"] == "UPLOADED"
+    ready = until(
+        lambda: file if (file := web.call("GET", f"/transom/v1/{uploaded['name']}"))["state"] == "READY" else None
+    )
+    assert {"thumbnail", "medium"} <= {variant["name"] for variant in ready["variants"]}
 
     finding = {"title": "Rubber torn", "severity": "HIGH", "photos": [ready["name"]], "labels": {"part": "fender"}}
     made = web.call("POST", f"/v1/{inspection['name']}/findings", finding)
