@@ -35,7 +35,7 @@ from server.store import webhook_deliveries
 from server.store.webhook_posts import WebhookPosts, may_reach, retry_after
 
 THING = "test.v1.Thing"
-QUICK = Patience(horizon=30, first=0.02, factor=1.0, most=0.02, pause=0.02, pause_most=0.02)
+QUICK = Patience(horizon=7200, first=0.02, factor=1.0, most=0.02, pause=0.02, pause_most=0.02)
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
@@ -326,11 +326,11 @@ async def test_beyond_the_horizon_it_is_given_up_and_the_endpoint_with_it(ground
         [due] = await one.delivering.take(10)
         await one.delivering.attempt(*due)
         ground.execute(
-            "update transom.webhook_deliveries set first_time = first_time - interval '1 hour', next_time = now()"
+            "update transom.webhook_deliveries set first_time = first_time - interval '3 hours', next_time = now()"
             " where attempts > 0"
         )
         ground.execute(
-            "update transom.webhook_endpoints set failing_since = failing_since - interval '1 hour', open_until = null"
+            "update transom.webhook_endpoints set failing_since = failing_since - interval '3 hours', open_until = null"
         )
         [due] = await one.delivering.take(10)
         attempt = await one.delivering.attempt(*due)
@@ -378,7 +378,7 @@ async def test_one_and_a_range_are_posted_again_with_the_same_id(ground: Ground)
         first = ground.value("select min(id) from transom.webhook_deliveries")
         await one.webhooks.replay(OPERATOR, f"webhookEndpoints/one/deliveries/{first}")
         await one.run(lambda: one.settled() and len(one.receiver.posts) == 3)
-        start = datetime.now(UTC) - timedelta(hours=1)
+        start = ground.value("select min(create_time) from transom.events")
         for end in (datetime.now(UTC) + timedelta(hours=1), None):
             before = len(one.receiver.posts)
             await one.webhooks.replay_range(OPERATOR, "webhookEndpoints/one", start, end)
@@ -435,7 +435,10 @@ async def test_nothing_inside_is_reached_by_whatever_name(ground: Ground) -> Non
                 assert answer.error in ("ADDRESS_NOT_ALLOWED", "NAME_UNKNOWN", "PROTOCOL_ERROR"), (host, answer)
         assert receiver.posts == [] and (await posts.post("https://nowhere.invalid/", {}, b"")).error == "NAME_UNKNOWN"
         allowed = WebhookPosts(LOOPBACK)
-        assert (await allowed.post(receiver.url.replace("http", "https"), {}, b"{}")).error == "TLS_FAILED"
+        assert (await allowed.post(receiver.url.replace("http", "https"), {}, b"{}")).error in (
+            "TLS_FAILED",
+            "CONNECTION_FAILED",
+        )
         await allowed.aclose()
     await posts.aclose()
 
