@@ -32,7 +32,8 @@ from transom.events.v1.event_pb2 import Event
 
 from consumers import topology
 from consumers.keeping import ROW_BYTES, Keeping, forget
-from consumers.relay_metrics import DEPTH_MAX, MEASURE_OUTBOX, RelayMetrics
+from consumers.relay_metrics import DEPTH_MAX, MEASURE_OUTBOX
+from consumers.relay_metrics import RelayMetrics as RelayMetrics
 from consumers.waiting import Backoff, either
 from server.store.broker import BrokerLost, Channel, Connection, PublishRefused, connect
 
