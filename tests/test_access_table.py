@@ -631,6 +631,10 @@ NEEDED: dict[str, dict[str, Any]] = {
     "GetPublicFile": {"file": "none", "filename": "none"},
     "GetDownloadUrl": {"name": "files/none"},
     "DownloadFile": {"name": "files/none"},
+    "GetSchedule": {"name": "schedules/none"},
+    "PauseSchedule": {"name": "schedules/none"},
+    "ResumeSchedule": {"name": "schedules/none"},
+    "RunSchedule": {"name": "schedules/none"},
 }
 """Of requests that cannot be empty, what gets them to where who calls is looked at."""
 
