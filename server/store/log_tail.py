@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Awaitable
@@ -76,7 +77,7 @@ class LogTail:
         self._hearer = hearer
         self._position = -1
         self._timeline = 0
-        self._begun = asyncio.Event()
+        self._begun, self._wanted = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
@@ -90,7 +91,9 @@ class LogTail:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def followed(self) -> None:
-        """Returns once the log is followed. Raises Unavailable where that takes too long."""
+        """Returns once the log is followed, for somebody whose types are wanted from now on. Raises Unavailable where that
+        takes too long."""
+        self._wanted.set()
         try:
             async with asyncio.timeout(START_SECONDS):
                 await self._begun.wait()
@@ -112,12 +115,24 @@ class LogTail:
                         more = await self._step()
                         pause = PAUSE[0]
                         if not more:
-                            async for _ in connection.notifies(timeout=POLL, stop_after=1):
-                                pass
+                            await self._told_of_more(connection)
             except (psycopg.Error, OSError, Refusal) as lost:
                 log.warning("not following", cause=f"{type(lost).__name__}: {str(lost).partition(chr(10))[0][:200]}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+
+    async def _told_of_more(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Returns when there is more, or may be. While nobody watches, each batch of the relay's wakes nobody."""
+        if self._hearer.types():
+            async for _ in connection.notifies(timeout=POLL, stop_after=1):
+                pass
+            return
+        self._wanted.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL):
+                await self._wanted.wait()
+        async for _ in connection.notifies(timeout=0):  # what was said meanwhile must not pile up
+            pass
 
     async def _step(self) -> bool:
         """Reads on; whether there is more."""
