@@ -12,10 +12,12 @@ from prometheus_client import start_http_server
 from consumers import account_data, file_processing, mail, schedules, tasks
 from consumers.inbox import Inbox
 from consumers.keeping import Keeping
-from consumers.relay import Relay, RelayMetrics
+from consumers.relay import Relay
+from consumers.relay_metrics import RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
 from consumers.scheduler import Scheduler, SchedulerMetrics
 from consumers.sweeping import sweep
+from consumers.task_runner import TaskMetrics, TaskRunner
 from consumers.webhooks import WebhookMetrics, WebhookWorker
 from consumers.workshop import open_workshop
 from server.app import Parts, micros
@@ -27,6 +29,7 @@ from server.engine.webhook_signing import PURPOSE as WEBHOOK_SECRETS
 from server.schema.reading import read
 from server.settings import Settings
 from server.store.schedules import StoredSchedules
+from server.store.tasks import StoredTasks
 from server.store.webhook_deliveries import StoredDeliveries
 from server.store.webhook_fanning import Fanning
 from server.store.webhook_posts import WebhookPosts
@@ -83,7 +86,17 @@ async def work(settings: Settings) -> None:
             Ticking(StoredSchedules(parts.pool), declared, enqueued), len(declared), SchedulerMetrics()
         )
         posts = WebhookPosts(settings.webhook_networks)
+        named = TaskRunner(
+            settings.postgres.get_secret_value(),
+            StoredTasks(parts.pool),
+            shop.work,
+            parts.app.named,
+            TaskMetrics(),
+            instance=settings.instance,
+            grace=settings.drain_grace,
+        )
         beside = [
+            asyncio.create_task(named.run(runner.stop)),
             asyncio.create_task(sweep(parts.sweeps, runner.stop)),
             asyncio.create_task(scheduler.run(runner.stop)),
             asyncio.create_task(WebhookWorker(delivering(parts, posts), WebhookMetrics()).run(runner.stop)),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-from transom.events.v1.event_pb2 import Event
+from typing import Protocol
 
 from server.app import Parts, opened
 from server.apps import Work
@@ -19,13 +18,22 @@ CONNECTIONS = 16
 """Connections of a worker to Postgres at most, beside the pipelined ones: each run's commit takes one."""
 
 
+class Cause(Protocol):
+    """What a run is for: an event, or a task."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def traceparent(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """Makes a Work for each run."""
 
     parts: Parts
 
-    def work(self, event: Event) -> Work:
+    def work(self, event: Cause) -> Work:
         """A unit of work by the system, whose events carry on the request and trace of `event`."""
         parts = self.parts
         call = Call(SYSTEM, event.request_id, event.traceparent)

@@ -79,6 +79,7 @@ from server.engine.sessions import Sessions
 from server.engine.sign_ins import SignIns
 from server.engine.sign_up_policy import Policy, SignUpPolicy
 from server.engine.sign_ups import SignUps
+from server.engine.tasks import Tasks
 from server.engine.throttle import Attempts, Throttle
 from server.engine.watch_streams import Streams
 from server.engine.watching import Watching
@@ -167,6 +168,7 @@ from server.store.schemas.presence import Presence
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
 from server.store.slow_lists import SlowLists
+from server.store.tasks import StoredTasks
 from server.store.tokens import Tokens
 from server.store.users import StoredUsers
 from server.store.webhook_deliveries import StoredDeliveries
@@ -467,6 +469,7 @@ async def opened(
         admins = Admins(users, people.sign_ups, sessions, revocations, scopes, factors, notices, audit, **sizes)
         keys = Keys(stored_keys, tokens, audit, scopes)
         schedules = Schedules(StoredSchedules(identity), audit, enqueued, **sizes)
+        tasks = Tasks(StoredTasks(identity), audit, **sizes)
         webhook_events = WebhookEvents(schema, access)
         webhooks = Webhooks(
             StoredEndpoints(identity),
@@ -517,6 +520,7 @@ async def opened(
                 "words": words.sweep,
                 "mails": people.sign_ups.sweep,
                 "schedules": schedules.sweep,
+                "tasks": tasks.sweep,
                 "webhooks": webhooks.sweep,
                 "old mails": partial(mails.sweep, identity, settings.mail_days),
                 "anonymous": people.anonymous.sweep,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.apps.declarations import MARK, Implements, Task
+from server.apps.named import Named
 from server.apps.schedules import Scheduled
 from server.apps.uploads import Check
 from server.schema.compilation import SchemaError
@@ -34,6 +35,8 @@ class App:
     schedules: tuple[Scheduled, ...] = ()
     checks: tuple[Check, ...] = ()
     """What looks at uploaded files."""
+    named: tuple[Named, ...] = ()
+    """What runs tasks that are enqueued by name."""
 
 
 def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
@@ -52,6 +55,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     tasks: dict[str, Task] = {}
     schedules: dict[str, Scheduled] = {}
     checks: list[Check] = []
+    named: dict[str, Named] = {}
     for one in declared:
         if isinstance(one, Implements):
             if one.method not in own:
@@ -63,6 +67,10 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
             methods[one.method] = one
         elif isinstance(one, Check):
             checks.append(one)
+        elif isinstance(one, Named):
+            if one.name in named:
+                faults.append(f"tasks.py: there are two tasks called {one.name}")
+            named[one.name] = one
         elif isinstance(one, Scheduled):
             if one.name in schedules:
                 faults.append(f"tasks.py: there are two schedules called {one.name}")
@@ -75,7 +83,7 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
             tasks[one.name] = one
     if faults:
         raise SchemaError("\n".join(faults))
-    return App(methods, tuple(tasks.values()), tuple(schedules.values()), tuple(checks))
+    return App(methods, tuple(tasks.values()), tuple(schedules.values()), tuple(checks), tuple(named.values()))
 
 
 def _package(folder: Path) -> None:
@@ -86,7 +94,9 @@ def _package(folder: Path) -> None:
     sys.modules[PACKAGE] = package
 
 
-def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable[Implements | Task | Scheduled | Check]:
+def _declared(
+    folder: Path, files: Sequence[str], faults: list[str]
+) -> Iterable[Implements | Task | Named | Scheduled | Check]:
     for file in files:
         if (folder / f"{file}.py").exists():
             try:
@@ -96,7 +106,7 @@ def _declared(folder: Path, files: Sequence[str], faults: list[str]) -> Iterable
                 continue
             for value in vars(module).values():
                 mark = getattr(value, MARK, None)
-                if isinstance(mark, Implements | Task | Scheduled | Check) and _belongs(
+                if isinstance(mark, Implements | Task | Named | Scheduled | Check) and _belongs(
                     mark.function.__module__, module.__name__
                 ):
                     yield mark

@@ -5,3 +5,23 @@ from __future__ import annotations
 
 class Discard(Exception):
     """There is nothing to do for this event, now or ever: what was gathered is dropped and nothing is retried."""
+
+
+class Retry(Exception):
+    """It failed and shall be tried again `after` seconds, if it may be tried again at all."""
+
+    def __init__(self, after: float, reason: str = "") -> None:
+        super().__init__(reason or "the task asked to be retried")
+        self.after = after
+
+
+class Snooze(Exception):
+    """It is too early: run it again `after` seconds. That is no failure and uses up no attempt."""
+
+    def __init__(self, after: float) -> None:
+        super().__init__(f"snoozed for {after:g} s")
+        self.after = after
+
+
+class Cancel(Exception):
+    """The task ends itself as cancelled; what was gathered is dropped."""

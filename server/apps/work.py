@@ -6,9 +6,9 @@ and only if nothing that was read and changed was changed by others meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from google.protobuf import json_format
@@ -20,6 +20,7 @@ from server.engine.access import absent
 from server.engine.identity import fresh_id
 from server.engine.resources import Call as Calling
 from server.engine.resources import Resources, refusal
+from server.engine.tasks import enqueue
 from server.errors import Invalid, Stale
 from server.schema.model import Resource, Schema
 from server.store import mails
@@ -113,6 +114,8 @@ class Work:
         """What was read or will be, by name: what was read once is not read again. None where it is deleted here."""
         self._changes: list[Change] = []
         self._statements: list[tuple[str, Sequence[Any]]] = []
+        self.tell_progress: Callable[[float, str], Awaitable[None]] | None = None
+        """Who is told of progress; set by whoever runs a task."""
 
     @property
     def caller(self) -> Caller:
@@ -277,6 +280,45 @@ class Work:
             request_id=self._call.request_id,
             traceparent=self._call.traceparent,
         )
+
+    def enqueue(
+        self,
+        task: str,
+        payload: Any = None,
+        *,
+        delay: timedelta = timedelta(0),
+        at: datetime | None = None,
+        priority: int = 0,
+        unique_key: str = "",
+    ) -> str:
+        """Has the app's `@task` of that name run once this work is committed, not before `at` or `delay` later; the name of the
+        task, `tasks/{task}`.
+
+        `payload` is what JSON can say, or a message. Of those that are due, higher priorities (-100 to 100) come first. While a
+        task with the same `unique_key` has not ended, there is no new one. Raises Invalid.
+        """
+        if isinstance(payload, Message):
+            payload = json_format.MessageToDict(payload, descriptor_pool=self._resources.schema.pool)
+        name, statements = enqueue(
+            self.now,
+            task,
+            payload,
+            delay=delay,
+            at=at,
+            priority=priority,
+            unique_key=unique_key,
+            caller=self.caller.name,
+            request_id=self._call.request_id,
+            traceparent=self._call.traceparent,
+        )
+        self._statements += statements
+        return name
+
+    async def progress(self, part: float, text: str = "") -> None:
+        """Says how far this task is, 0 to 1, with at most 200 characters of text: at once, not with the commit, and at most
+        twice a second (what comes sooner is left out). Anywhere but in a `@task`, nothing."""
+        if self.tell_progress is not None:
+            await self.tell_progress(min(max(part, 0.0), 1.0), text.replace("\0", "")[:200])
 
     async def store_file(self, id: str, filename: str, content_type: str, data: bytes, owner: str = "") -> str:
         """Keeps `data` as a file and answers its name. At once, not with the commit: an `id` that was given before

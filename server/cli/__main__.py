@@ -19,6 +19,7 @@ SECTIONS = {
         "explain",
         "mail",
         "schedules",
+        "tasks",
         "webhooks",
         "dead",
         "replay",

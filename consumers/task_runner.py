@@ -1,0 +1,341 @@
+"""Runs the tasks that were enqueued by name, from the table in which they stand.
+
+Priority, delay, unique keys, cancelling, and bounds over all workers are questions of order and count, which the database
+that holds the tasks answers in the statement that takes one; a broker between them could answer none, and would be a second
+copy to be kept true. A take is a lease: a worker that dies loses it, and another one takes the task. What a run gathered
+commits together with the task's end, and that fails where the run is not the task's any more: its effect happens once,
+whatever dies when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import psycopg
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from structlog.contextvars import bind_contextvars
+
+from consumers.waiting import Backoff, either
+from server.apps import Cancel, Discard, Order, Retry, Snooze, Work
+from server.apps.named import Named
+from server.engine.tasks import COLLECTION
+from server.errors import Refusal, Stale, Unavailable
+from server.store.tasks import CHANNEL, LEASE, StoredTask, StoredTasks, finished
+
+log = structlog.get_logger("tasks")
+
+RUNS_MAX = 16
+"""Tasks that one worker runs at one time."""
+PROCESSES = 2
+"""Processes of one worker for tasks that ask for one."""
+POLL = 1.0
+"""Seconds after which the table is looked at without having been told to."""
+RECLAIM = LEASE / 3
+"""Seconds between two renewals, and two looks for workers that died."""
+AWAY = ("DATABASE_AWAY", "OUTCOME_UNKNOWN")
+"""Reasons of the database's: they use up no attempts."""
+LOST_MAX = 5
+"""So many workers may die under one task; then it is dead."""
+RERUNS = 5
+"""Times a task is run again at once when somebody changed what it had read."""
+RESULT_BYTES, ERROR_CHARS, TRACEBACK_CHARS = 64 << 10, 500, 8000
+"""Bounds of what is kept of a run."""
+PROGRESS_SECONDS = 0.5
+"""Between two words on progress that are written down."""
+WAIT_MAX = 366 * 86_400.0
+"""Seconds that a task may ask to wait."""
+
+
+class TaskMetrics:
+    """What a worker says of tasks."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        to: dict[str, Any] = {} if registry is None else {"registry": registry}
+        self.runs = Counter("transom_named_task_runs", "Runs by the state they left.", ["handler", "state"], **to)
+        self.running = Gauge("transom_named_tasks_running", "Tasks that run in this worker.", **to)
+        self.lost = Counter("transom_named_task_leases_lost", "Tasks taken back from workers that died.", **to)
+        self.seconds = Histogram("transom_named_task_seconds", "Duration of a run.", ["handler"], **to)
+        self.late = Histogram(
+            "transom_named_task_late_seconds",
+            "How much later than it was due a run began.",
+            buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60, 600, 3600),
+            **to,
+        )
+
+
+class TaskRunner:
+    """One worker's. `run` returns after `stop` was set and what ran has finished or was given back."""
+
+    def __init__(
+        self,
+        dsn: str,
+        stored: StoredTasks,
+        works: Callable[[StoredTask], Work],
+        named: Sequence[Named],
+        metrics: TaskMetrics,
+        *,
+        instance: str = "worker",
+        grace: float = 8.0,
+    ) -> None:
+        self._dsn = dsn
+        self._stored = stored
+        self._works = works
+        self._named = {one.name: one for one in named}
+        self._metrics = metrics
+        self._instance = instance
+        self._grace = grace
+        self._wake = asyncio.Event()
+        self._runs: dict[str, tuple[StoredTask, asyncio.Task[None]]] = {}
+        self._cancelled: set[str] = set()
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set; outlives Postgres being away."""
+        if not self._named:
+            return
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep())]
+        ending = asyncio.create_task(stop.wait())
+        ending.add_done_callback(lambda _: self._wake.set())
+        backoff = Backoff()
+        try:
+            while not stop.is_set():
+                self._wake.clear()
+                try:
+                    if await self._take():
+                        continue
+                    backoff.reset()
+                    wait = POLL
+                except Refusal as away:
+                    wait = backoff.next()
+                    log.warning("tasks wait", reason=away.reason, retry_in=round(wait, 2))
+                await either(self._wake, wait)
+            await self._drain()
+        finally:
+            for one in (*beside, ending):
+                one.cancel()
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _take(self) -> bool:
+        """Begins what there is room for; whether something was."""
+        free = [one for one in self._named.values() if not one.at_once and one.rate is None]
+        bound: dict[str, list[Named]] = {}
+        for one in self._named.values():
+            if one not in free:
+                bound.setdefault(one.queue, []).append(one)
+        begun = 0
+        groups: list[tuple[str, list[Named]]] = [*bound.items(), ("", free)]
+        for queue, members in groups:
+            room = RUNS_MAX - len(self._runs)
+            if room <= 0 or not members:
+                continue
+            at_once = min((one.at_once for one in members if one.at_once), default=0)
+            rate = next((one.rate for one in members if one.rate is not None), None)
+            names = [one.name for one in members]
+            for task in await self._stored.take(self._instance, names, room, queue, at_once, rate):
+                begun += 1
+                self._metrics.late.observe(
+                    max(0.0, (task.start_time or task.run_time).timestamp() - task.run_time.timestamp())
+                )
+                run = asyncio.create_task(self._run(self._named[task.handler], task))
+                self._runs[task.id] = task, run
+                self._metrics.running.set(len(self._runs))
+                run.add_done_callback(lambda _, id=task.id: self._ended(id))  # type: ignore[misc]
+        return begun > 0
+
+    def _ended(self, id: str) -> None:
+        self._runs.pop(id, None)
+        self._cancelled.discard(id)
+        self._metrics.running.set(len(self._runs))
+        self._wake.set()
+
+    async def _run(self, named: Named, task: StoredTask) -> None:
+        bind_contextvars(handler=task.handler, task=f"{COLLECTION}/{task.id}")
+        start = time.monotonic()
+        try:
+            state = await self._settled(named, task)
+            self._metrics.runs.labels(task.handler, state).inc()
+        except asyncio.CancelledError:
+            if task.id in self._cancelled:
+                await self._settle(task, "CANCELLED", error="cancelled while it ran")
+                self._metrics.runs.labels(task.handler, "CANCELLED").inc()
+                return
+            await self._settle(task, "QUEUED", free=True)
+            raise
+        except Exception:
+            log.exception("not settled; its lease ends and it runs again")
+        finally:
+            self._metrics.seconds.labels(task.handler).observe(time.monotonic() - start)
+
+    async def _settled(self, named: Named, task: StoredTask) -> str:
+        """Runs it and writes down how it ended; the state it is in."""
+        if task.lost > LOST_MAX:
+            return await self._settle(task, "DEAD", error=f"{task.lost} workers died under it")
+        for rerun in range(RERUNS + 1):
+            limit = asyncio.timeout(named.time_limit)
+            try:
+                async with limit:
+                    await self._once(named, task)
+                return "SUCCEEDED"
+            except Stale as stale:
+                held = await self._stored.renew([(task.id, task.takes)])
+                if task.id not in held:
+                    return "LOST"
+                if held[task.id]:
+                    return await self._settle(task, "CANCELLED", error="cancelled while it ran")
+                if rerun < RERUNS:
+                    await asyncio.sleep(0.02 * 2**rerun)
+                    continue
+                return await self._failed(named, task, stale)
+            except Discard as discard:
+                return await self._settle(task, "DISCARDED", error=str(discard))
+            except Cancel as cancel:
+                return await self._settle(task, "CANCELLED", error=str(cancel))
+            except Snooze as snooze:
+                return await self._settle(task, "QUEUED", after=snooze.after, free=True)
+            except Retry as retry:
+                return await self._failed(named, task, retry, retry.after)
+            except Exception as error:
+                late = TimeoutError(f"over its time limit of {named.time_limit:g} s") if limit.expired() else None
+                return await self._failed(named, task, late or error)
+        raise AssertionError
+
+    async def _once(self, named: Named, task: StoredTask) -> None:
+        work = self._works(task)
+        told, last = json.loads(task.payload), 0.0
+
+        async def tell(part: float, text: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PROGRESS_SECONDS:
+                last = time.monotonic()
+                await self._stored.progress(task, part, text)
+
+        work.tell_progress = tell
+        order = Order(f"{COLLECTION}/{task.id}", told, task.attempts, task.id, task.caller)
+        if named.cpu:
+            result = await self._apart(named, told)
+        elif inspect.iscoroutinefunction(named.function):
+            result = await named.function(order, work)
+        else:
+            result = await asyncio.to_thread(named.function, order, work)
+        text = "" if result is None else json.dumps(result, allow_nan=False)
+        if len(text.encode()) > RESULT_BYTES or "\\u0000" in text:
+            raise ValueError(f"a result is at most {RESULT_BYTES} bytes as JSON, without NUL: store a file instead")
+        await work.commit(extra=[finished(task.id, task.takes, text)])
+
+    async def _apart(self, named: Named, payload: Any) -> Any:
+        """Calls a function in another process: a fresh one, for gRPC does not survive a fork."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn"))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._pool, _called, _place(named.function), payload
+            )
+        except BrokenProcessPool:
+            self._pool = None
+            raise
+
+    async def _failed(self, named: Named, task: StoredTask, error: Exception, after: float | None = None) -> str:
+        told = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, Unavailable) and error.reason in AWAY:  # the database: that is not the task's fault
+            return await self._settle(task, "QUEUED", after=1, error=why, free=True)
+        if task.attempts > named.retries:
+            log.error("the task is dead", attempts=task.attempts, reason=why[:ERROR_CHARS])
+            return await self._settle(task, "DEAD", error=why, told=told)
+        wait = named.backoff.after(task.attempts) if after is None else after
+        log.warning("the task failed", attempts=task.attempts, reason=why[:ERROR_CHARS], retry_in=round(wait, 2))
+        return await self._settle(task, "FAILED", after=wait, error=why, told=told)
+
+    async def _settle(
+        self, task: StoredTask, state: str, *, after: float = 0, error: str = "", told: str = "", free: bool = False
+    ) -> str:
+        """Writes it down, for as long as the database is away: nobody else has the task before its lease ends."""
+        backoff = Backoff()
+        error, told = error.replace("\0", "")[:ERROR_CHARS], told.replace("\0", "")
+        after = min(max(after, 0.0), WAIT_MAX)
+        while True:
+            try:
+                held = await self._stored.settle(task, state, after=after, error=error, traceback=told, free=free)
+                return state if held else "LOST"
+            except Unavailable:
+                await asyncio.sleep(backoff.next())
+
+    async def _keep(self) -> None:
+        """Renews what runs, cancels what shall be, and takes back what nobody renews."""
+        while True:
+            try:
+                lost = await self._stored.reclaim()
+                self._metrics.lost.inc(lost)
+                held = [(id, task.takes) for id, (task, _) in self._runs.items()]
+                still = await self._stored.renew(held) if held else {}
+                for id, _ in held:
+                    if id in self._runs and (id not in still or still[id]):
+                        if id in still:
+                            self._cancelled.add(id)
+                        self._runs[id][1].cancel()
+                if lost:
+                    self._wake.set()
+            except Refusal as away:
+                log.warning("leases are not renewed", reason=away.reason)
+            # Whoever asks for a run to be cancelled shall not wait for a lease.
+            await asyncio.sleep(POLL if self._runs else RECLAIM)
+
+    async def _listen(self) -> None:
+        """Wakes whoever takes, when something was enqueued."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as connection:
+                    await connection.execute(f"listen {CHANNEL}")
+                    backoff.reset()
+                    async for note in connection.notifies():
+                        if note.payload in self._named:
+                            self._wake.set()
+            except (psycopg.Error, OSError):
+                await asyncio.sleep(backoff.next())  # meanwhile it is polled
+
+    async def _drain(self) -> None:
+        """Waits for what runs, then gives the rest back, to be taken by others at once."""
+        runs = {run for _, run in self._runs.values()}
+        if runs:
+            _, runs = await asyncio.wait(runs, timeout=self._grace)
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, str, str]:
+    """Where another process finds a function of the app: the folder, the module, the name."""
+    module = inspect.getfile(function)
+    depth = function.__module__.count(".")
+    folder = module
+    for _ in range(max(1, depth)):
+        folder = folder.rpartition("/")[0]
+    return folder, function.__module__, function.__qualname__
+
+
+def _called(place: tuple[str, str, str], payload: Any) -> Any:
+    """In the other process: imports the app's file, and calls the function."""
+    import sys
+    from importlib import import_module
+    from pathlib import Path
+    from types import ModuleType
+
+    folder, module, name = place
+    package = module.partition(".")[0]
+    if package not in sys.modules:
+        made = ModuleType(package)
+        made.__path__ = [str(Path(folder))]
+        sys.modules[package] = made
+    return getattr(import_module(module), name)(payload)

@@ -1,0 +1,276 @@
+"""Tasks by name: enqueued with what asks for them, run once in their effect, whatever dies when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from consumers_ground import Ground, asynchronous, eventually
+from prometheus_client import CollectorRegistry
+
+from consumers.task_runner import TaskMetrics, TaskRunner
+from consumers.workshop import Workshop
+from deploy.native.stack import Stack
+from server.apps import Backoff, Cancel, Discard, Order, Retry, Snooze, Work, task
+from server.apps.declarations import MARK
+from server.apps.named import Named
+from server.caller import NOBODY, OPERATOR, Caller, Kind
+from server.engine.audit import Audit
+from server.engine.tasks import Tasks, enqueue
+from server.errors import Denied, Invalid, NotFound, Precondition, Unauthenticated
+from server.store.tasks import StoredTasks
+
+AT_ONCE = Backoff(0.01, 1)
+
+
+@pytest.fixture(scope="module")
+def module_ground(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    with Ground.on(components, tmp_path_factory.mktemp("tasks")) as ground:
+        yield ground
+
+
+@pytest.fixture
+def ground(module_ground: Ground) -> Ground:
+    module_ground.execute("delete from transom.tasks; delete from transom.task_queues; delete from test_v1.things")
+    return module_ground
+
+
+def named(function: Callable[..., Any], **options: Any) -> Named:
+    mark = getattr(task(**{"backoff": AT_ONCE} | options)(function), MARK)
+    assert isinstance(mark, Named)
+    return mark
+
+
+@asynccontextmanager
+async def running(ground: Ground, shop: Workshop, *functions: Named, workers: int = 1) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    runs = [
+        asyncio.create_task(
+            TaskRunner(
+                ground.postgres,
+                StoredTasks(shop.parts.pool),
+                shop.work,
+                functions,
+                TaskMetrics(CollectorRegistry()),
+                instance=f"w{n}",
+                grace=0.2,
+            ).run(stop)
+        )
+        for n in range(workers)
+    ]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*runs), 10)
+
+
+async def asked(shop: Workshop, handler: str, payload: Any = None, **options: Any) -> str:
+    name, statements = enqueue(datetime.now(UTC), handler, payload, **options)
+    await StoredTasks(shop.parts.pool).run(statements)
+    return name.removeprefix("tasks/")
+
+
+def row(ground: Ground, id: str, columns: str = "state") -> Any:
+    [found] = ground.rows(f"select {columns} from transom.tasks where id = %s", [id])
+    return found[0] if len(found) == 1 else found
+
+
+@asynchronous
+async def test_each_outcome_leaves_the_state_it_says(ground: Ground) -> None:
+    async def ends(order: Order, work: Work) -> Any:
+        work.create("test.v1.Thing", "", f"of-{order.key}", {})
+        match order.payload["how"], order.attempt:
+            case "done", _:
+                await work.progress(0.5, "half")
+                return {"answer": 42}
+            case "again", 1:
+                raise Retry(0.01)
+            case "fails", _:
+                raise ValueError("no")
+            case "discard", _:
+                raise Discard("not wanted")
+            case "cancel", _:
+                raise Cancel
+            case "slow", _:
+                await asyncio.sleep(60)
+            case "large", _:
+                return "x" * 70_000
+        return None
+
+    async with ground.workshop() as shop, running(ground, shop, named(ends, retries=1, time_limit=1)):
+        wanted = {
+            "done": ("SUCCEEDED", 1),
+            "again": ("SUCCEEDED", 2),
+            "fails": ("DEAD", 2),
+            "discard": ("DISCARDED", 1),
+        }
+        wanted |= {"cancel": ("CANCELLED", 1), "slow": ("DEAD", 2), "large": ("DEAD", 2)}
+        ids = {how: await asked(shop, "ends", {"how": how}) for how in wanted}
+        await eventually(lambda: not ground.value("select count(*) from transom.tasks where end_time is null"))
+    assert {how: tuple(row(ground, id, "state, attempts")) for how, id in ids.items()} == wanted
+    assert row(ground, ids["done"], "result, progress") == ('{"answer": 42}', 1.0)
+    error, trace = row(ground, ids["fails"], "error, traceback")
+    assert error == "ValueError: no" and "in ends" in trace
+    assert "time limit" in row(ground, ids["slow"], "error")
+    things = {name for (name,) in ground.rows("select name from test_v1.things")}
+    assert things == {f"things/of-{ids[how]}" for how in ("done", "again")}  # of the others nothing is left
+
+
+@asynchronous
+async def test_a_task_is_enqueued_with_the_work_that_asks_for_it_or_not_at_all(ground: Ground) -> None:
+    async with ground.workshop() as shop:
+        cause = type("Cause", (), {"request_id": "r", "traceparent": ""})()
+        work = shop.work(cause)
+        name = work.enqueue("later", {"a": 1}, delay=timedelta(hours=1), unique_key="k", priority=3)
+        assert ground.rows("select 1 from transom.tasks") == []
+        await work.commit()
+        id = name.removeprefix("tasks/")
+        assert row(ground, id, "handler, payload, priority, request_id, run_time > now()") == (
+            "later",
+            '{"a":1}',
+            3,
+            "r",
+            True,
+        )
+        assert (await asked(shop, "later", unique_key="k")) and ground.value("select count(*) from transom.tasks") == 1
+        ground.execute("update transom.tasks set state = 'SUCCEEDED', end_time = now()")
+        await asked(shop, "later", unique_key="k")
+        assert ground.value("select count(*) from transom.tasks") == 2
+        for wrong in (
+            {"handler": "1"},
+            {"payload": object()},
+            {"payload": "x" * 70_000},
+            {"priority": 101},
+            {"delay": timedelta(-1)},
+        ):
+            with pytest.raises(Invalid):
+                enqueue(datetime.now(UTC), **{"handler": "later"} | wrong)
+
+
+@asynchronous
+async def test_what_is_more_urgent_goes_first_and_a_queue_is_bounded_over_all_workers(ground: Ground) -> None:
+    order_of: list[str] = []
+    now = most = 0
+
+    async def one(order: Order, work: Work) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        order_of.append(order.payload["as"])
+        await asyncio.sleep(0.01)
+        now -= 1
+
+    def slow(order: Order, work: Work) -> None:
+        """In a thread."""
+
+    async with ground.workshop() as shop:
+        for priority in (0, -5, 7):
+            for n in range(3):
+                await asked(shop, "one", {"as": f"{priority} {n}"}, priority=priority)
+        for _ in range(5):
+            await asked(shop, "slow")
+        functions = named(one, at_once=1), named(slow, rate="2/1h")
+        async with running(ground, shop, *functions, workers=3):
+            await eventually(lambda: len(order_of) == 9)
+            await eventually(lambda: ground.value("select count(*) from transom.tasks where state = 'SUCCEEDED'") == 11)
+    assert most == 1
+    assert order_of == [f"{priority} {n}" for priority in (7, 0, -5) for n in range(3)]
+    assert ground.value("select count(*) from transom.tasks where handler = 'slow' and state = 'QUEUED'") == 3
+
+
+@asynchronous
+async def test_operators_cancel_and_retry(ground: Ground) -> None:
+    begun = asyncio.Event()
+    hold = True
+
+    async def held(order: Order, work: Work) -> None:
+        begun.set()
+        if hold:
+            await asyncio.Event().wait()
+
+    async with ground.workshop() as shop:
+        stored = StoredTasks(shop.parts.pool)
+        tasks = Tasks(stored, Audit(None))  # type: ignore[arg-type]
+        waits = await asked(shop, "held", delay=timedelta(hours=1))
+        assert (await tasks.cancel(OPERATOR, f"tasks/{waits}")).state == "CANCELLED"
+        with pytest.raises(Precondition):
+            await tasks.cancel(OPERATOR, f"tasks/{waits}")
+        async with running(ground, shop, named(held)):
+            runs = await asked(shop, "held")
+            await begun.wait()
+            assert (await tasks.cancel(OPERATOR, f"tasks/{runs}")).cancelling
+            await eventually(lambda: row(ground, runs) == "CANCELLED")
+            hold = False
+            await tasks.retry(OPERATOR, f"tasks/{runs}")
+            await eventually(lambda: row(ground, runs) == "SUCCEEDED")
+        with pytest.raises(Precondition):
+            await tasks.retry(OPERATOR, f"tasks/{runs}")
+        listed, token = await tasks.list(OPERATOR, "", "held", 1, "")
+        rest, end = await tasks.list(OPERATOR, "", "held", 1, token)
+        assert [one.id for one in (*listed, *rest)] == [runs, waits] and not end
+        for caller, name, refusal in (
+            (NOBODY, f"tasks/{runs}", Unauthenticated),
+            (Caller(Kind.USER, "users/u"), f"tasks/{runs}", Denied),
+            (OPERATOR, "tasks/none", NotFound),
+            (OPERATOR, "x", Invalid),
+        ):
+            for method in (tasks.get, tasks.cancel, tasks.retry):
+                with pytest.raises(refusal):
+                    await method(caller, name)
+
+
+@asynchronous
+async def test_a_worker_that_stops_gives_back_what_it_cannot_finish(ground: Ground) -> None:
+    begun = asyncio.Event()
+
+    async def held(order: Order, work: Work) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with ground.workshop() as shop:
+        id = await asked(shop, "held")
+        async with running(ground, shop, named(held)):
+            await begun.wait()
+        assert row(ground, id, "state, attempts") == ("QUEUED", 0)
+
+
+@asynchronous
+async def test_a_run_that_was_given_up_has_no_effect_any_more(ground: Ground) -> None:
+    """Its lease is over while it goes on: another run takes the task, and of both one commits."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def makes(order: Order, work: Work) -> None:
+        if order.attempt == 1:
+            begun.set()
+            await go.wait()
+        work.create("test.v1.Thing", "", f"by-{order.attempt}", {})
+
+    async with ground.workshop() as shop:
+        id = await asked(shop, "makes")
+        async with running(ground, shop, named(makes)):
+            await begun.wait()
+            ground.execute("update transom.tasks set state = 'FAILED', lease_time = null")
+            async with running(ground, shop, named(makes)):
+                await eventually(lambda: row(ground, id) == "SUCCEEDED")
+                go.set()
+    assert ground.value("select count(*) from test_v1.things") == 1
+
+
+@asynchronous
+async def test_a_snooze_uses_up_no_attempt(ground: Ground) -> None:
+    seen: list[int] = []
+
+    async def early(order: Order, work: Work) -> None:
+        seen.append(order.attempt)
+        if len(seen) < 3:
+            raise Snooze(0.01)
+
+    async with ground.workshop() as shop, running(ground, shop, named(early, retries=0)):
+        id = await asked(shop, "early")
+        await eventually(lambda: row(ground, id) == "SUCCEEDED")
+    assert seen == [1, 1, 1]
