@@ -252,10 +252,11 @@ async def test_a_run_that_was_given_up_has_no_effect_any_more(ground: Ground) ->
 
     async with ground.workshop() as shop:
         id = await asked(shop, "makes")
-        async with running(ground, shop, named(makes)):
+        function = named(makes)
+        async with running(ground, shop, function):
             await begun.wait()
             ground.execute("update transom.tasks set state = 'FAILED', lease_time = null")
-            async with running(ground, shop, named(makes)):
+            async with running(ground, shop, function):
                 await eventually(lambda: row(ground, id) == "SUCCEEDED")
                 go.set()
     assert ground.value("select count(*) from test_v1.things") == 1
