@@ -40,8 +40,10 @@ PROCESSES = 2
 """Processes of one worker for tasks that ask for one."""
 POLL = 1.0
 """Seconds after which the table is looked at without having been told to."""
+SOON = 0.02
+"""And at least so long after the last look."""
 RECLAIM = LEASE / 3
-"""Seconds between two renewals, and two looks for workers that died."""
+"""Seconds between two looks for workers that died."""
 AWAY = ("DATABASE_AWAY", "OUTCOME_UNKNOWN")
 """Reasons of the database's: they use up no attempts."""
 LOST_MAX = 5
@@ -114,7 +116,8 @@ class TaskRunner:
                     if await self._take():
                         continue
                     backoff.reset()
-                    wait = POLL
+                    due = await self._stored.wait(list(self._named))
+                    wait = POLL if due is None else min(POLL, max(due, SOON))
                 except Refusal as away:
                     wait = backoff.next()
                     log.warning("tasks wait", reason=away.reason, retry_in=round(wait, 2))
@@ -273,10 +276,14 @@ class TaskRunner:
 
     async def _keep(self) -> None:
         """Renews what runs, cancels what shall be, and takes back what nobody renews."""
+        looked = -RECLAIM
         while True:
             try:
-                lost = await self._stored.reclaim()
-                self._metrics.lost.inc(lost)
+                lost = 0
+                if time.monotonic() - looked >= RECLAIM:
+                    lost = await self._stored.reclaim()
+                    self._metrics.lost.inc(lost)
+                    looked = time.monotonic()
                 held = [(id, task.takes) for id, (task, _) in self._runs.items()]
                 still = await self._stored.renew(held) if held else {}
                 for id, _ in held:
@@ -289,7 +296,7 @@ class TaskRunner:
             except Refusal as away:
                 log.warning("leases are not renewed", reason=away.reason)
             # Whoever asks for a run to be cancelled shall not wait for a lease.
-            await asyncio.sleep(POLL if self._runs else RECLAIM)
+            await asyncio.sleep(POLL)
 
     async def _listen(self) -> None:
         """Wakes whoever takes, when something was enqueued."""
