@@ -89,8 +89,8 @@ class DataServiceServicer:
 
         First each resource that is asked for, as CURRENT, then a message with `synced`, then each change in the order of its
         commit: none is left out, none is told twice. Whoever loses the stream goes on with the last `resume_token`, at any server.
-        Who may watch is said by the resource's rule for `watch`; the method of the schema that lists them (that gets one, where a
-        `name` is given) must let the caller in; where there is none, only keys and admins are.
+        Who may watch is said by the resource's rule for `watch`; the method of the schema that watches them, or else lists them (or
+        gets one, where a `name` is given), must let the caller in; where there is none, only keys and admins are.
 
         INVALID_ARGUMENT for a filter that cannot be read; NOT_FOUND where there is no such resource or parent; OUT_OF_RANGE, reason
         RESUME_TOKEN_EXPIRED, where what came after the token is kept no more: watch without it; RESOURCE_EXHAUSTED, reason
