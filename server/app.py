@@ -51,6 +51,7 @@ from server.engine.deletions import Deletions
 from server.engine.endings import Endings
 from server.engine.explanations import Explanations
 from server.engine.exports import Exports
+from server.engine.file_watching import FileStreams
 from server.engine.files import Files
 from server.engine.filing import FileReferrers
 from server.engine.identities import Identities
@@ -107,6 +108,7 @@ from server.services.current import CurrentCarried
 from server.services.custom import CustomMethods, unimplemented
 from server.services.data import DataService
 from server.services.data_watch import DataWatch
+from server.services.file_watch import FileWatch
 from server.services.files import FilesService
 from server.services.files_direct import DirectFilesService
 from server.services.hearing import Hearing
@@ -692,6 +694,7 @@ class ApiServer:
             parts.resources, self._watching, self._tail, parts.event_log, parts.queries, Turns(WATCH_TURNS)
         )
         self._watches = Watches(streams, parts.callers)
+        self._file_streams = FileStreams(parts.files, self._watching, self._tail)
         self._announcements = Announcements(dsn, settings.instance, Hearing(parts.callers, self._watching))
         self._health = health.aio.HealthServicer()
         self._services: list[str] = []
@@ -714,6 +717,7 @@ class ApiServer:
         )
         schedules_pb2_grpc.add_SchedulesServiceServicer_to_server(SchedulesService(parts.schedules), server)
         webhooks_pb2_grpc.add_WebhooksServiceServicer_to_server(WebhooksService(parts.webhooks), server)
+        server.add_generic_rpc_handlers((FileWatch(self._watches, self._file_streams).handlers(),))
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
         direct_pb2_grpc.add_DirectFilesServiceServicer_to_server(DirectFilesService(parts.files), server)
         server.add_generic_rpc_handlers((DataWatch(self._watches).handlers(),))

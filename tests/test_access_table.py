@@ -594,7 +594,7 @@ AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKe
 DataService           | everybody | Aggregate Commit Watch
 SchedulesService      | admins    | ListSchedules GetSchedule PauseSchedule ResumeSchedule RunSchedule
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
-FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts
+FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts WatchFile
 FilesService          | everybody | GetPublicFile
 DirectFilesService    | known     | UploadFile DownloadFile
 """
@@ -625,6 +625,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "RevokeKey": {"name": "keys/none"},
     "CompleteUpload": {"name": "files/none"},
     "GetFile": {"name": "files/none"},
+    "WatchFile": {"name": "files/none"},
     "DeleteFile": {"name": "files/none"},
     "SignUploadParts": {"name": "files/none"},
     "ListUploadParts": {"name": "files/none"},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -29,6 +31,7 @@ def photo(size: tuple[int, int] = (60, 40)) -> bytes:
 
 
 PHOTO = photo()
+NOTHING = "CHANGE_UNSPECIFIED"
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +145,96 @@ def test_over_grpc_in_pieces_with_a_checksum(ann: httpx.Client, stack: Stack) ->
             with pytest.raises(grpc.RpcError) as refused:
                 stub.UploadFile(wrong, metadata=call)
             assert refused.value.code() == code
+
+
+@contextmanager
+def watched(client: httpx.Client, name: str, last: str = "") -> Iterator[Iterator[dict[str, Any]]]:
+    """What a watch of a file tells, as an EventSource reads it: each message, with the id of its event."""
+    headers = {"accept": "text/event-stream", **({"last-event-id": last} if last else {})}
+    with client.stream("GET", f"{name}:watch", headers=headers, timeout=30) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream"), answer.read()
+
+        def events() -> Iterator[dict[str, Any]]:
+            id = last
+            for line in answer.iter_lines():
+                id = line.removeprefix("id: ") if line.startswith("id: ") else id
+                if line.startswith("data: "):
+                    yield {"id": id, **json.loads(line.removeprefix("data: "))}
+
+        yield events()
+
+
+def change(told: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The next that tells a change."""
+    return next(one for one in told if one["change"] != NOTHING)
+
+
+def announced(client: httpx.Client, data: bytes) -> dict[str, Any]:
+    body = {"contentType": "image/jpeg", "sizeBytes": str(len(data))}
+    answer = client.post(f"{client.base_url}files:createUpload", json=body)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def arrive(client: httpx.Client, upload: dict[str, Any], data: bytes) -> None:
+    assert httpx.put(upload["uploadUrl"], content=data, headers=upload["uploadHeaders"]).status_code == 200
+    assert client.post(f"{upload['file']['name']}:complete", json={}).status_code == 200
+
+
+def test_a_file_is_watched_from_its_announcement_to_its_end(ann: httpx.Client) -> None:
+    upload = announced(ann, PHOTO)
+    name = upload["file"]["name"]
+    with watched(ann, name) as told:
+        first = next(told)
+        assert (first["change"], first["file"]["state"]) == ("CURRENT", "PENDING")
+        assert next(told)["synced"] is True
+        arrive(ann, upload, PHOTO)
+        states: list[dict[str, Any]] = []
+        while not states or states[-1]["file"]["state"] == "UPLOADED":
+            states.append(change(told))
+        ready = states[-1]
+        assert {one["change"] for one in states} == {"UPDATED"} and ready["file"]["state"] == "READY"
+        assert ready["file"] == ann.get(name).json()
+        # Who goes on after the last is told nothing of it again; who goes on after the first is told what it is now.
+        with watched(ann, name, last=ready["id"]) as more:
+            synced = next(more)
+            assert (synced["change"], synced["synced"]) == (NOTHING, True)
+        with watched(ann, name, last=first["id"]) as more:
+            assert (change(more)["file"], next(more)["synced"]) == (ready["file"], True)
+        assert ann.delete(name).status_code == 200
+        gone = change(told)
+        assert (gone["change"], gone["file"]["state"]) == ("DELETED", "READY")
+    assert reason(ann.get(f"{name}:watch", headers={"last-event-id": gone["id"]}))[0] == 404
+
+
+def test_why_a_file_was_rejected_is_told(ann: httpx.Client) -> None:
+    upload = announced(ann, PHOTO[: len(PHOTO) // 2])
+    with watched(ann, upload["file"]["name"]) as told:
+        next(told)
+        arrive(ann, upload, PHOTO[: len(PHOTO) // 2])
+        while (now := change(told))["file"]["state"] == "UPLOADED":
+            pass
+        assert now["file"]["rejection"]["reason"] == "IMAGE_UNREADABLE"
+
+
+def test_who_may_not_read_a_file_may_not_watch_it(ann: httpx.Client, stack: Stack) -> None:
+    mine, other = (announced(ann, PHOTO)["file"]["name"] for _ in range(2))
+    with httpx.Client(base_url=str(ann.base_url)) as nobody:
+        assert nobody.get(f"{mine}:watch").status_code == 401
+    token = {"authorization": f"Bearer {people.signed_up(stack).token}"}
+    with httpx.Client(base_url=str(ann.base_url), headers=token) as bob:
+        assert bob.get(f"{mine}:watch").status_code == 404
+        assert reason(ann.get(f"{mine}:watch", params={"resume_token": "x"}))[0] == 400
+        with watched(ann, other) as told:
+            id = next(told)["id"]
+        assert ann.get(f"{mine}:watch", params={"resume_token": id}).status_code == 400
+        # A stream ends with the session.
+        public = bob.post(
+            f"{bob.base_url}files:createUpload",
+            json={"contentType": "image/png", "sizeBytes": "9", "visibility": "PUBLIC"},
+        ).json()["file"]["name"]
+        with watched(bob, public) as told:
+            assert (next(told)["change"], next(told)["synced"]) == ("CURRENT", True)
+            assert bob.post(f"{bob.base_url}accounts:signOut", json={}).status_code == 200
+            last = list(told)[-1]
+            assert last["error"]["code"] == grpc.StatusCode.UNAUTHENTICATED.value[0]

@@ -92,7 +92,7 @@ class FileReferrers:
                     raise Stale(
                         "Others changed the same at the same time; try again.", reason="CONTENTION", retry_after=0.1
                     )
-            await file_references.delete(transaction, id)
+            await file_references.delete(transaction, id, caller.name)
         return True
 
 

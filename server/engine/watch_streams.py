@@ -124,7 +124,7 @@ class Stream:
         Exhausted (WATCH_TOO_SLOW, WATCHES_EXCEEDED); Unavailable.
         """
         watching, watcher, resource = self._on.watching, self._watcher, self._view.resource
-        watching.admit(watcher, resource)
+        watching.admit(watcher, resource.message)
         try:
             await self._on.tail.followed()
             place, fresh = None, True
@@ -157,7 +157,7 @@ class Stream:
                     yield told
                 place, fresh = None, False
         finally:
-            watching.dismiss(watcher, resource)
+            watching.dismiss(watcher, resource.message)
 
     async def _resumed(self) -> Place:
         trimmed, numbered, history = await self._on.log.ends()

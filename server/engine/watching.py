@@ -8,6 +8,7 @@ Whoever does not read in time is let go, so that nobody makes others wait.
 from __future__ import annotations
 
 from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
@@ -60,6 +61,7 @@ class Watcher:
         "since",
         "skip",
         "slow",
+        "stale",
         "suspect",
         "who",
     )
@@ -83,6 +85,8 @@ class Watcher:
         self.suspect = False
         """Its caller may not be what it was."""
         self.slow = False
+        self.stale = False
+        """What it listens for has changed."""
         self.drained = False
 
 
@@ -98,6 +102,7 @@ class Watching:
         self._views: dict[Asked, View] = {}
         self._by_message: dict[str, dict[Asked, View]] = {}
         self._dependent: dict[str, set[Group]] = {}
+        self._listening: defaultdict[tuple[str, str], set[Watcher]] = defaultdict(set)
         self._wanted: Counts[str] = Counts()
         self._types: frozenset[str] = frozenset()
         self._watchers: set[Watcher] = set()
@@ -132,8 +137,9 @@ class Watching:
             found = View(asked, self.kind(resource), below, filter, self._access)
         return found
 
-    def admit(self, watcher: Watcher, resource: Resource) -> None:
-        """Counts a watcher. Raises Exhausted where there are too many, Unavailable where the server goes away."""
+    def admit(self, watcher: Watcher, message: str) -> None:
+        """Counts a watcher of what has that message. Raises Exhausted where there are too many, Unavailable where the server goes
+        away."""
         if self._draining:
             raise draining()
         if len(self._watchers) >= WATCHES_MAX or self._counts[watcher.who] >= WATCHES_MAX_OF_ONE:
@@ -141,16 +147,28 @@ class Watching:
             raise Exhausted(f"{whose} too many watches under way.", reason="WATCHES_EXCEEDED", retry_after=5.0)
         self._watchers.add(watcher)
         self._counts[watcher.who] += 1
-        self._want(resource, 1)
-        WATCHES.labels(resource.message).inc()
+        self._want(message, 1)
+        WATCHES.labels(message).inc()
 
-    def dismiss(self, watcher: Watcher, resource: Resource) -> None:
+    def dismiss(self, watcher: Watcher, message: str) -> None:
         """Forgets a watcher that was admitted."""
         self.part(watcher)
         self._watchers.discard(watcher)
         self._counts -= Counts([watcher.who])
-        self._want(resource, -1)
-        WATCHES.labels(resource.message).dec()
+        self._want(message, -1)
+        WATCHES.labels(message).dec()
+
+    def listen(self, watcher: Watcher, message: str, name: str) -> None:
+        """From now on, and until `unlisten`, an event of what is called so wakes the watcher: of what no schema declares, whose
+        events only say that it must be read again. The watcher was admitted for the message."""
+        self._listening[message, name].add(watcher)
+
+    def unlisten(self, watcher: Watcher, message: str, name: str) -> None:
+        """Ends `listen`."""
+        listening = self._listening[message, name]
+        listening.discard(watcher)
+        if not listening:
+            del self._listening[message, name]
 
     def join(self, watcher: Watcher, view: View, standing: Standing) -> None:
         """From now on events of the view after `watcher.since` come to its mailbox."""
@@ -190,9 +208,10 @@ class Watching:
         """Microseconds since 1970."""
         return self._clock()
 
-    def _want(self, resource: Resource, many: int) -> None:
-        for message in {resource.message, *self.kind(resource).depends}:
-            self._wanted[message] += many
+    def _want(self, message: str, many: int) -> None:
+        resource = self._schema.resources.get(message)
+        for one in {message, *(self.kind(resource).depends if resource is not None else ())}:
+            self._wanted[one] += many
         self._types = frozenset(message for message, count in self._wanted.items() if count > 0)
 
     # Of the log's tail.
@@ -213,6 +232,9 @@ class Watching:
         kind = self._kinds.get(entry.resource_type)
         resource = self._schema.resources.get(entry.resource_type)
         if resource is None:
+            for watcher in self._listening.get((entry.resource_type, entry.name), ()):
+                watcher.stale = True
+                watcher.box.wake()
             return
         moment = Moment(entry, kind.parse if kind else self._schema.message_class(resource.message).FromString)
         looking = [

@@ -50,7 +50,7 @@ class Watches:
         self, context: Any, asked: Asked, bound: str, token: str, form: Form, shape: views.Shape | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The messages of a watch. `bound` is what its tokens are good for, beside the resources that are asked for."""
-        watcher = self._watcher()
+        watcher = self.watcher()
         parts = (bound, asked.resource.message, asked.parent, asked.name, asked.filter, str(asked.deleted))
         last = last_event(context)
         stream = self._streams.open(
@@ -66,7 +66,8 @@ class Watches:
             async for message in messages:
                 yield message
 
-    def _watcher(self) -> Watcher:
+    def watcher(self) -> Watcher:
+        """Who calls now, as a watcher."""
         call, callers = current(), self._callers
         authorization = call.authorization
         if authorization is None and (token := call.cookies.token(call.cookie)) is not None:

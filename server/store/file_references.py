@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 from server.schema.model import Field, Resource
 from server.store import referring as referrers
 from server.store.changes import Row
+from server.store.files import TELL_DELETED
 from server.store.pooled import Pool, transaction
 from server.store.transactions import Transaction
 
@@ -19,8 +20,11 @@ _HOLD = "select id, owner, content_type, size_bytes, state, private, public from
 _HELD = sql.SQL(_HOLD + " where id = any($1::text[]) and state <> 'DELETING' order by id for key share")
 _SEEN = _HOLD + " where id = any(%s) and state <> 'DELETING'"
 _LOCK = sql.SQL("select 1 from transom.files where id = $1 and state <> 'DELETING' for update")
-_DELETE = """
-update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null where id = %s
+_DELETE = f"""
+with gone as (
+    update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null where id = %s
+    returning id, owner
+) {TELL_DELETED.format(caller="%s")}
 """
 
 # As the index of the field has it (server/schema/changes/indexes.py).
@@ -93,6 +97,6 @@ async def referring(transaction: Transaction, resource: Resource, field: Field, 
     return await referrers.referring(transaction, resource, field, [name], most)
 
 
-async def delete(transaction: Transaction, id: str) -> None:
-    """Marks a locked file as deleted."""
-    await transaction.execute(_DELETE, [id])
+async def delete(transaction: Transaction, id: str, caller: str) -> None:
+    """Marks a locked file as deleted by `caller`, and tells so by an event."""
+    await transaction.execute(_DELETE, [id, caller])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncCursor
 from psycopg.rows import class_row
@@ -32,7 +32,13 @@ COLUMNS = """id, owner, filename, content_type, size_bytes, sha256, state, creat
 """Of a StoredFile."""
 
 FILE = "transom.files.v1.File"
-"""The type of events of files. Their verbs: uploaded, ready, rejected."""
+"""The type of events of files. Their verbs: uploaded, ready, rejected, deleted. They have no payload: the row is read."""
+
+TELL_DELETED: LiteralString = f"""
+insert into transom.events (resource_type, verb, name, payload, caller, owner)
+select '{FILE}', 'deleted', 'files/' || id, '', {{caller}}, owner from gone
+"""
+"""Tells that `caller` deleted files: those that a `with gone` before it returns, with `id` and `owner`."""
 
 # Two announcements of one owner wait for each other: what is counted stays so until the second has counted, too.
 _ANNOUNCING = "select pg_advisory_xact_lock(hashtextextended('transom.files:' || %s, 0))"
@@ -84,9 +90,11 @@ order by create_time desc, id desc limit %(limit)s
 """
 
 # Its source is free again: a task that runs anew makes a new file.
-_DELETING = """
-update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
-where id = %s and state <> 'DELETING'
+_DELETING = f"""
+with gone as (
+    update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
+    where id = %s and state <> 'DELETING' returning id, owner
+) {TELL_DELETED.format(caller="%s")}
 """
 
 # What is made for an account that is gone, or on its way out, must not outlive it as its own: it is the system's.
@@ -120,10 +128,13 @@ where id = %(id)s and state = 'PENDING'
 returning {COLUMNS}
 """
 
-_DISCARD = """
-update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
-where id in (select id from transom.files where owner = %s and state <> 'DELETING' limit %s)
-returning id
+_DISCARD = f"""
+with gone as (
+    update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
+    where id in (select id from transom.files where owner = %s and state <> 'DELETING' limit %s)
+    returning id, owner
+), told as ({TELL_DELETED.format(caller="'system'")})
+select id from gone
 """
 
 # An upload in parts is of a row that has its id; one that lost the race to be noted is of none.
@@ -133,12 +144,14 @@ union all
 select upload_key as id from transom.files where id = any(%(ids)s) and upload_key = any(%(uploads)s)
 """
 
-_ABANDON = """
-update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
-where id in (
-    select id from transom.files where state = 'PENDING' and create_time < now() - %(unfinished)s
-    limit %(limit)s for update skip locked
-)
+_ABANDON = f"""
+with gone as (
+    update transom.files set state = 'DELETING', delete_time = clock_timestamp(), source = null
+    where id in (
+        select id from transom.files where state = 'PENDING' and create_time < now() - %(unfinished)s
+        limit %(limit)s for update skip locked
+    ) returning id, owner
+) {TELL_DELETED.format(caller="'system'")}
 """
 
 # A signed URL outlives its file: only when it is over can nothing arrive any more.
@@ -298,10 +311,10 @@ class StoredFiles:
             await cursor.execute(_PAGE, {"owner": owner, "time": time, "id": id, "limit": limit})
             return await cursor.fetchall()
 
-    async def delete(self, id: str) -> bool:
-        """Marks a file as deleted: from now on nobody sees it, and its bytes will go. False where there is none."""
+    async def delete(self, id: str, caller: str) -> bool:
+        """Marks a file as deleted by `caller`: from now on nobody sees it, and its bytes will go. False where there is none."""
         async with transaction(self._pool, StoredFile) as cursor:
-            await cursor.execute(_DELETING, [id])
+            await cursor.execute(_DELETING, [id, caller])
             return cursor.rowcount > 0
 
     async def promise(self, id: str, user: str, filename: str, content_type: str) -> StoredFile | None:

@@ -58,7 +58,7 @@ class Direct(Uploads, Downloads):
             await self._objects.write(kept_key(stored.id), data, content_type)
         except Refusal:
             with contextlib.suppress(Refusal):  # nobody knows its name; else the sweep does it
-                await self._files.delete(stored.id)
+                await self._files.delete(stored.id, stored.owner)
             raise
         done = await self._files.complete(stored.id, len(data), processed=self._processed(kind))
         if done is None:

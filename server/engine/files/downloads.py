@@ -44,6 +44,14 @@ class Downloads(Opening):
         """The file `name`, for whoever may read it. Raises NotFound for all others."""
         return file_of(await self._open(caller, name))
 
+    async def exists(self, name: str) -> bool:
+        """Whether there is such a file, whoever may read it: not for those to hear who never could."""
+        try:
+            await self._one(name)
+        except NotFound:
+            return False
+        return True
+
     async def list(self, caller: Caller, page_size: int, page_token: str) -> tuple[Sequence[File], str]:
         """A page of the caller's own files, newest first, and the token of the next page; "" after the last."""
         require(caller, "get")

@@ -24,7 +24,7 @@ class Removal(Opening):
         """
         stored = await self._own(caller, name, "delete")
         if self._referrers is None:
-            deleted = await self._files.delete(stored.id)
+            deleted = await self._files.delete(stored.id, caller.name)
         else:
             deleted = await self._referrers.delete(caller, stored.id)
         if not deleted:

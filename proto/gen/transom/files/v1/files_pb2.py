@@ -29,9 +29,11 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from transom.events.v1 import change_pb2 as transom_dot_events_dot_v1_dot_change__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctransom/files/v1/files.proto\x12\x10transom.files.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\t\n\x04\x46ile\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x66ilename\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x06 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12\x31\n\x05state\x18\x07 \x01(\x0e\x32\x1c.transom.files.v1.File.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rcomplete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\nvisibility\x18\n \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x05\xe2\x41\x02\x01\x05\x12\x39\n\trejection\x18\x0b \x01(\x0b\x32 .transom.files.v1.File.RejectionB\x04\xe2\x41\x01\x03\x12\x36\n\x08variants\x18\x0c \x03(\x0b\x32\x1e.transom.files.v1.File.VariantB\x04\xe2\x41\x01\x03\x12\x37\n\x08metadata\x18\r \x01(\x0b\x32\x1f.transom.files.v1.File.MetadataB\x04\xe2\x41\x01\x03\x12\x19\n\x0bpublic_path\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x36\n\x0cprocess_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a,\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x1ap\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x0e\n\x06sha256\x18\x06 \x01(\x0c\x1a\xee\x01\n\x08Metadata\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x1d\n\x15\x64\x65tected_content_type\x18\x05 \x01(\t\x12\x0e\n\x06\x63odecs\x18\x06 \x03(\t\x12\r\n\x05title\x18\x07 \x01(\t\x12\x13\n\x0bsample_rate\x18\x08 \x01(\x05\x12\x10\n\x08\x63hannels\x18\t \x01(\x05\x12\x12\n\nframe_rate\x18\n \x01(\x01\x12\x0e\n\x06\x66rames\x18\x0b \x01(\x05\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0c\n\x08UPLOADED\x10\x03\x12\x0c\n\x08REJECTED\x10\x04\"A\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRIVATE\x10\x01\x12\n\n\x06PUBLIC\x10\x02:0\xea\x41-\n\x10transom.dev/File\x12\x0c\x66iles/{file}*\x05\x66iles2\x04\x66ile\"\xb6\x01\n\x13\x43reateUploadRequest\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12;\n\nvisibility\x18\x05 \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x04\xe2\x41\x01\x01\"\x8a\x02\n\x14\x43reateUploadResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x12\n\nupload_url\x18\x02 \x01(\t\x12Q\n\x0eupload_headers\x18\x03 \x03(\x0b\x32\x39.transom.files.v1.CreateUploadResponse.UploadHeadersEntry\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x34\n\x12UploadHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x17\x43reateUploadFormRequest\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0esize_bytes_max\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12;\n\nvisibility\x18\x04 \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x04\xe2\x41\x01\x01\"\x87\x02\n\x18\x43reateUploadFormResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x10\n\x08\x66orm_url\x18\x02 \x01(\t\x12O\n\x0b\x66orm_fields\x18\x03 \x03(\x0b\x32:.transom.files.v1.CreateUploadFormResponse.FormFieldsEntry\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x46ormFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x1c\x43reateMultipartUploadRequest\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12;\n\nvisibility\x18\x04 \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fpart_size_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\xa3\x01\n\x1d\x43reateMultipartUploadResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x17\n\x0fpart_size_bytes\x18\x02 \x01(\x03\x12\x12\n\npart_count\x18\x03 \x01(\x05\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\x16SignUploadPartsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x42\n\x05parts\x18\x02 \x03(\x0b\x32-.transom.files.v1.SignUploadPartsRequest.PartB\x04\xe2\x41\x01\x02\x1a\x32\n\x04Part\x12\x14\n\x06number\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01\"\xc7\x02\n\x17SignUploadPartsResponse\x12=\n\x05parts\x18\x01 \x03(\x0b\x32..transom.files.v1.SignUploadPartsResponse.Part\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\xbb\x01\n\x04Part\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\nupload_url\x18\x02 \x01(\t\x12Y\n\x0eupload_headers\x18\x03 \x03(\x0b\x32\x41.transom.files.v1.SignUploadPartsResponse.Part.UploadHeadersEntry\x1a\x34\n\x12UploadHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x16ListUploadPartsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xd8\x01\n\x17ListUploadPartsResponse\x12=\n\x05parts\x18\x01 \x03(\x0b\x32..transom.files.v1.ListUploadPartsResponse.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fpart_size_bytes\x18\x03 \x01(\x03\x12\x12\n\npart_count\x18\x04 \x01(\x05\x1a\x38\n\x04Part\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"@\n\x15\x43ompleteUploadRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\"9\n\x0eGetFileRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\"E\n\x10ListFilesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"S\n\x11ListFilesResponse\x12%\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x16.transom.files.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x11\x44\x65leteFileRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\"\xef\x01\n\x15GetDownloadUrlRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x15\n\x07variant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12N\n\x0b\x64isposition\x18\x03 \x01(\x0e\x32\x33.transom.files.v1.GetDownloadUrlRequest.DispositionB\x04\xe2\x41\x01\x01\"F\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\n\n\x06INLINE\x10\x01\x12\x0e\n\nATTACHMENT\x10\x02\"Y\n\x14GetPublicFileRequest\x12\x12\n\x04\x66ile\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07variant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x66ilename\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x16GetDownloadUrlResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb7\x0c\n\x0c\x46ilesService\x12\x88\x01\n\x0c\x43reateUpload\x12%.transom.files.v1.CreateUploadRequest\x1a&.transom.files.v1.CreateUploadResponse\")\x82\xd3\xe4\x93\x02#\"\x1e/transom/v1/files:createUpload:\x01*\x12\x98\x01\n\x10\x43reateUploadForm\x12).transom.files.v1.CreateUploadFormRequest\x1a*.transom.files.v1.CreateUploadFormResponse\"-\x82\xd3\xe4\x93\x02\'\"\"/transom/v1/files:createUploadForm:\x01*\x12\xac\x01\n\x15\x43reateMultipartUpload\x12..transom.files.v1.CreateMultipartUploadRequest\x1a/.transom.files.v1.CreateMultipartUploadResponse\"2\x82\xd3\xe4\x93\x02,\"\'/transom/v1/files:createMultipartUpload:\x01*\x12\x97\x01\n\x0fSignUploadParts\x12(.transom.files.v1.SignUploadPartsRequest\x1a).transom.files.v1.SignUploadPartsResponse\"/\x82\xd3\xe4\x93\x02)\"$/transom/v1/{name=files/*}:signParts:\x01*\x12\x9b\x01\n\x0fListUploadParts\x12(.transom.files.v1.ListUploadPartsRequest\x1a).transom.files.v1.ListUploadPartsResponse\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/transom/v1/{name=files/*}:listParts\x12\x88\x01\n\x0e\x43ompleteUpload\x12\'.transom.files.v1.CompleteUploadRequest\x1a\x16.transom.files.v1.File\"5\xda\x41\x04name\x82\xd3\xe4\x93\x02(\"#/transom/v1/{name=files/*}:complete:\x01*\x12n\n\x07GetFile\x12 .transom.files.v1.GetFileRequest\x1a\x16.transom.files.v1.File\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/transom/v1/{name=files/*}\x12r\n\tListFiles\x12\".transom.files.v1.ListFilesRequest\x1a#.transom.files.v1.ListFilesResponse\"\x1c\xda\x41\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/transom/v1/files\x12t\n\nDeleteFile\x12#.transom.files.v1.DeleteFileRequest\x1a\x16.google.protobuf.Empty\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c*\x1a/transom/v1/{name=files/*}\x12\x9a\x01\n\x0eGetDownloadUrl\x12\'.transom.files.v1.GetDownloadUrlRequest\x1a(.transom.files.v1.GetDownloadUrlResponse\"5\xda\x41\x04name\x82\xd3\xe4\x93\x02(\x12&/transom/v1/{name=files/*}:downloadUrl\x12\x97\x01\n\rGetPublicFile\x12&.transom.files.v1.GetPublicFileRequest\x1a\x16.google.protobuf.Empty\"F\x82\xd3\xe4\x93\x02@\x12\x18/files/{file}/{filename}Z$\x12\"/files/{file}/{variant}/{filename}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctransom/files/v1/files.proto\x12\x10transom.files.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1etransom/events/v1/change.proto\"\xcd\t\n\x04\x46ile\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08\x66ilename\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x06 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12\x31\n\x05state\x18\x07 \x01(\x0e\x32\x1c.transom.files.v1.File.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x37\n\rcomplete_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12<\n\nvisibility\x18\n \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x05\xe2\x41\x02\x01\x05\x12\x39\n\trejection\x18\x0b \x01(\x0b\x32 .transom.files.v1.File.RejectionB\x04\xe2\x41\x01\x03\x12\x36\n\x08variants\x18\x0c \x03(\x0b\x32\x1e.transom.files.v1.File.VariantB\x04\xe2\x41\x01\x03\x12\x37\n\x08metadata\x18\r \x01(\x0b\x32\x1f.transom.files.v1.File.MetadataB\x04\xe2\x41\x01\x03\x12\x19\n\x0bpublic_path\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x36\n\x0cprocess_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a,\n\tRejection\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x1ap\n\x07Variant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x0e\n\x06sha256\x18\x06 \x01(\x0c\x1a\xee\x01\n\x08Metadata\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x1d\n\x15\x64\x65tected_content_type\x18\x05 \x01(\t\x12\x0e\n\x06\x63odecs\x18\x06 \x03(\t\x12\r\n\x05title\x18\x07 \x01(\t\x12\x13\n\x0bsample_rate\x18\x08 \x01(\x05\x12\x10\n\x08\x63hannels\x18\t \x01(\x05\x12\x12\n\nframe_rate\x18\n \x01(\x01\x12\x0e\n\x06\x66rames\x18\x0b \x01(\x05\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07PENDING\x10\x01\x12\t\n\x05READY\x10\x02\x12\x0c\n\x08UPLOADED\x10\x03\x12\x0c\n\x08REJECTED\x10\x04\"A\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x0b\n\x07PRIVATE\x10\x01\x12\n\n\x06PUBLIC\x10\x02:0\xea\x41-\n\x10transom.dev/File\x12\x0c\x66iles/{file}*\x05\x66iles2\x04\x66ile\"\xb6\x01\n\x13\x43reateUploadRequest\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x04 \x01(\x0c\x42\x04\xe2\x41\x01\x01\x12;\n\nvisibility\x18\x05 \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x04\xe2\x41\x01\x01\"\x8a\x02\n\x14\x43reateUploadResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x12\n\nupload_url\x18\x02 \x01(\t\x12Q\n\x0eupload_headers\x18\x03 \x03(\x0b\x32\x39.transom.files.v1.CreateUploadResponse.UploadHeadersEntry\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x34\n\x12UploadHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x17\x43reateUploadFormRequest\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0esize_bytes_max\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x01\x12;\n\nvisibility\x18\x04 \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x04\xe2\x41\x01\x01\"\x87\x02\n\x18\x43reateUploadFormResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x10\n\x08\x66orm_url\x18\x02 \x01(\t\x12O\n\x0b\x66orm_fields\x18\x03 \x03(\x0b\x32:.transom.files.v1.CreateUploadFormResponse.FormFieldsEntry\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x31\n\x0f\x46ormFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x1c\x43reateMultipartUploadRequest\x12\x16\n\x08\x66ilename\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12;\n\nvisibility\x18\x04 \x01(\x0e\x32!.transom.files.v1.File.VisibilityB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fpart_size_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01\"\xa3\x01\n\x1d\x43reateMultipartUploadResponse\x12$\n\x04\x66ile\x18\x01 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x17\n\x0fpart_size_bytes\x18\x02 \x01(\x03\x12\x12\n\npart_count\x18\x03 \x01(\x05\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\x16SignUploadPartsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x42\n\x05parts\x18\x02 \x03(\x0b\x32-.transom.files.v1.SignUploadPartsRequest.PartB\x04\xe2\x41\x01\x02\x1a\x32\n\x04Part\x12\x14\n\x06number\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01\"\xc7\x02\n\x17SignUploadPartsResponse\x12=\n\x05parts\x18\x01 \x03(\x0b\x32..transom.files.v1.SignUploadPartsResponse.Part\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\xbb\x01\n\x04Part\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\nupload_url\x18\x02 \x01(\t\x12Y\n\x0eupload_headers\x18\x03 \x03(\x0b\x32\x41.transom.files.v1.SignUploadPartsResponse.Part.UploadHeadersEntry\x1a\x34\n\x12UploadHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x16ListUploadPartsRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"\xd8\x01\n\x17ListUploadPartsResponse\x12=\n\x05parts\x18\x01 \x03(\x0b\x32..transom.files.v1.ListUploadPartsResponse.Part\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fpart_size_bytes\x18\x03 \x01(\x03\x12\x12\n\npart_count\x18\x04 \x01(\x05\x1a\x38\n\x04Part\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"@\n\x15\x43ompleteUploadRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\"9\n\x0eGetFileRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\"E\n\x10ListFilesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"S\n\x11ListFilesResponse\x12%\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x16.transom.files.v1.File\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x11\x44\x65leteFileRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\"\xef\x01\n\x15GetDownloadUrlRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x15\n\x07variant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12N\n\x0b\x64isposition\x18\x03 \x01(\x0e\x32\x33.transom.files.v1.GetDownloadUrlRequest.DispositionB\x04\xe2\x41\x01\x01\"F\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\n\n\x06INLINE\x10\x01\x12\x0e\n\nATTACHMENT\x10\x02\"Y\n\x14GetPublicFileRequest\x12\x12\n\x04\x66ile\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07variant\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x66ilename\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x16GetDownloadUrlResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x10WatchFileRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10transom.dev/File\x12\x1a\n\x0cresume_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xbb\x01\n\x11WatchFileResponse\x12)\n\x06\x63hange\x18\x01 \x01(\x0e\x32\x19.transom.events.v1.Change\x12\x0c\n\x04name\x18\x02 \x01(\t\x12$\n\x04\x66ile\x18\x03 \x01(\x0b\x32\x16.transom.files.v1.File\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\x0e\n\x06synced\x18\x05 \x01(\x08\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status2\xc4\r\n\x0c\x46ilesService\x12\x88\x01\n\x0c\x43reateUpload\x12%.transom.files.v1.CreateUploadRequest\x1a&.transom.files.v1.CreateUploadResponse\")\x82\xd3\xe4\x93\x02#\"\x1e/transom/v1/files:createUpload:\x01*\x12\x98\x01\n\x10\x43reateUploadForm\x12).transom.files.v1.CreateUploadFormRequest\x1a*.transom.files.v1.CreateUploadFormResponse\"-\x82\xd3\xe4\x93\x02\'\"\"/transom/v1/files:createUploadForm:\x01*\x12\xac\x01\n\x15\x43reateMultipartUpload\x12..transom.files.v1.CreateMultipartUploadRequest\x1a/.transom.files.v1.CreateMultipartUploadResponse\"2\x82\xd3\xe4\x93\x02,\"\'/transom/v1/files:createMultipartUpload:\x01*\x12\x97\x01\n\x0fSignUploadParts\x12(.transom.files.v1.SignUploadPartsRequest\x1a).transom.files.v1.SignUploadPartsResponse\"/\x82\xd3\xe4\x93\x02)\"$/transom/v1/{name=files/*}:signParts:\x01*\x12\x9b\x01\n\x0fListUploadParts\x12(.transom.files.v1.ListUploadPartsRequest\x1a).transom.files.v1.ListUploadPartsResponse\"3\xda\x41\x04name\x82\xd3\xe4\x93\x02&\x12$/transom/v1/{name=files/*}:listParts\x12\x88\x01\n\x0e\x43ompleteUpload\x12\'.transom.files.v1.CompleteUploadRequest\x1a\x16.transom.files.v1.File\"5\xda\x41\x04name\x82\xd3\xe4\x93\x02(\"#/transom/v1/{name=files/*}:complete:\x01*\x12n\n\x07GetFile\x12 .transom.files.v1.GetFileRequest\x1a\x16.transom.files.v1.File\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c\x12\x1a/transom/v1/{name=files/*}\x12\x8a\x01\n\tWatchFile\x12\".transom.files.v1.WatchFileRequest\x1a#.transom.files.v1.WatchFileResponse\"2\x90\x02\x01\xda\x41\x04name\x82\xd3\xe4\x93\x02\"\x12 /transom/v1/{name=files/*}:watch0\x01\x12r\n\tListFiles\x12\".transom.files.v1.ListFilesRequest\x1a#.transom.files.v1.ListFilesResponse\"\x1c\xda\x41\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/transom/v1/files\x12t\n\nDeleteFile\x12#.transom.files.v1.DeleteFileRequest\x1a\x16.google.protobuf.Empty\")\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1c*\x1a/transom/v1/{name=files/*}\x12\x9a\x01\n\x0eGetDownloadUrl\x12\'.transom.files.v1.GetDownloadUrlRequest\x1a(.transom.files.v1.GetDownloadUrlResponse\"5\xda\x41\x04name\x82\xd3\xe4\x93\x02(\x12&/transom/v1/{name=files/*}:downloadUrl\x12\x97\x01\n\rGetPublicFile\x12&.transom.files.v1.GetPublicFileRequest\x1a\x16.google.protobuf.Empty\"F\x82\xd3\xe4\x93\x02@\x12\x18/files/{file}/{filename}Z$\x12\"/files/{file}/{variant}/{filename}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -140,6 +142,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPUBLICFILEREQUEST'].fields_by_name['variant']._serialized_options = b'\342A\001\001'
   _globals['_GETPUBLICFILEREQUEST'].fields_by_name['filename']._loaded_options = None
   _globals['_GETPUBLICFILEREQUEST'].fields_by_name['filename']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHFILEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_WATCHFILEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020transom.dev/File'
+  _globals['_WATCHFILEREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHFILEREQUEST'].fields_by_name['resume_token']._serialized_options = b'\342A\001\001'
   _globals['_FILESSERVICE'].methods_by_name['CreateUpload']._loaded_options = None
   _globals['_FILESSERVICE'].methods_by_name['CreateUpload']._serialized_options = b'\202\323\344\223\002#\"\036/transom/v1/files:createUpload:\001*'
   _globals['_FILESSERVICE'].methods_by_name['CreateUploadForm']._loaded_options = None
@@ -154,6 +160,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILESSERVICE'].methods_by_name['CompleteUpload']._serialized_options = b'\332A\004name\202\323\344\223\002(\"#/transom/v1/{name=files/*}:complete:\001*'
   _globals['_FILESSERVICE'].methods_by_name['GetFile']._loaded_options = None
   _globals['_FILESSERVICE'].methods_by_name['GetFile']._serialized_options = b'\332A\004name\202\323\344\223\002\034\022\032/transom/v1/{name=files/*}'
+  _globals['_FILESSERVICE'].methods_by_name['WatchFile']._loaded_options = None
+  _globals['_FILESSERVICE'].methods_by_name['WatchFile']._serialized_options = b'\220\002\001\332A\004name\202\323\344\223\002\"\022 /transom/v1/{name=files/*}:watch'
   _globals['_FILESSERVICE'].methods_by_name['ListFiles']._loaded_options = None
   _globals['_FILESSERVICE'].methods_by_name['ListFiles']._serialized_options = b'\332A\000\202\323\344\223\002\023\022\021/transom/v1/files'
   _globals['_FILESSERVICE'].methods_by_name['DeleteFile']._loaded_options = None
@@ -162,68 +170,72 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILESSERVICE'].methods_by_name['GetDownloadUrl']._serialized_options = b'\332A\004name\202\323\344\223\002(\022&/transom/v1/{name=files/*}:downloadUrl'
   _globals['_FILESSERVICE'].methods_by_name['GetPublicFile']._loaded_options = None
   _globals['_FILESSERVICE'].methods_by_name['GetPublicFile']._serialized_options = b'\202\323\344\223\002@\022\030/files/{file}/{filename}Z$\022\"/files/{file}/{variant}/{filename}'
-  _globals['_FILE']._serialized_start=260
-  _globals['_FILE']._serialized_end=1489
-  _globals['_FILE_REJECTION']._serialized_start=889
-  _globals['_FILE_REJECTION']._serialized_end=933
-  _globals['_FILE_VARIANT']._serialized_start=935
-  _globals['_FILE_VARIANT']._serialized_end=1047
-  _globals['_FILE_METADATA']._serialized_start=1050
-  _globals['_FILE_METADATA']._serialized_end=1288
-  _globals['_FILE_STATE']._serialized_start=1290
-  _globals['_FILE_STATE']._serialized_end=1372
-  _globals['_FILE_VISIBILITY']._serialized_start=1374
-  _globals['_FILE_VISIBILITY']._serialized_end=1439
-  _globals['_CREATEUPLOADREQUEST']._serialized_start=1492
-  _globals['_CREATEUPLOADREQUEST']._serialized_end=1674
-  _globals['_CREATEUPLOADRESPONSE']._serialized_start=1677
-  _globals['_CREATEUPLOADRESPONSE']._serialized_end=1943
-  _globals['_CREATEUPLOADRESPONSE_UPLOADHEADERSENTRY']._serialized_start=1891
-  _globals['_CREATEUPLOADRESPONSE_UPLOADHEADERSENTRY']._serialized_end=1943
-  _globals['_CREATEUPLOADFORMREQUEST']._serialized_start=1946
-  _globals['_CREATEUPLOADFORMREQUEST']._serialized_end=2114
-  _globals['_CREATEUPLOADFORMRESPONSE']._serialized_start=2117
-  _globals['_CREATEUPLOADFORMRESPONSE']._serialized_end=2380
-  _globals['_CREATEUPLOADFORMRESPONSE_FORMFIELDSENTRY']._serialized_start=2331
-  _globals['_CREATEUPLOADFORMRESPONSE_FORMFIELDSENTRY']._serialized_end=2380
-  _globals['_CREATEMULTIPARTUPLOADREQUEST']._serialized_start=2383
-  _globals['_CREATEMULTIPARTUPLOADREQUEST']._serialized_end=2583
-  _globals['_CREATEMULTIPARTUPLOADRESPONSE']._serialized_start=2586
-  _globals['_CREATEMULTIPARTUPLOADRESPONSE']._serialized_end=2749
-  _globals['_SIGNUPLOADPARTSREQUEST']._serialized_start=2752
-  _globals['_SIGNUPLOADPARTSREQUEST']._serialized_end=2937
-  _globals['_SIGNUPLOADPARTSREQUEST_PART']._serialized_start=2887
-  _globals['_SIGNUPLOADPARTSREQUEST_PART']._serialized_end=2937
-  _globals['_SIGNUPLOADPARTSRESPONSE']._serialized_start=2940
-  _globals['_SIGNUPLOADPARTSRESPONSE']._serialized_end=3267
-  _globals['_SIGNUPLOADPARTSRESPONSE_PART']._serialized_start=3080
-  _globals['_SIGNUPLOADPARTSRESPONSE_PART']._serialized_end=3267
-  _globals['_SIGNUPLOADPARTSRESPONSE_PART_UPLOADHEADERSENTRY']._serialized_start=1891
-  _globals['_SIGNUPLOADPARTSRESPONSE_PART_UPLOADHEADERSENTRY']._serialized_end=1943
-  _globals['_LISTUPLOADPARTSREQUEST']._serialized_start=3269
-  _globals['_LISTUPLOADPARTSREQUEST']._serialized_end=3385
-  _globals['_LISTUPLOADPARTSRESPONSE']._serialized_start=3388
-  _globals['_LISTUPLOADPARTSRESPONSE']._serialized_end=3604
-  _globals['_LISTUPLOADPARTSRESPONSE_PART']._serialized_start=3548
-  _globals['_LISTUPLOADPARTSRESPONSE_PART']._serialized_end=3604
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=3606
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=3670
-  _globals['_GETFILEREQUEST']._serialized_start=3672
-  _globals['_GETFILEREQUEST']._serialized_end=3729
-  _globals['_LISTFILESREQUEST']._serialized_start=3731
-  _globals['_LISTFILESREQUEST']._serialized_end=3800
-  _globals['_LISTFILESRESPONSE']._serialized_start=3802
-  _globals['_LISTFILESRESPONSE']._serialized_end=3885
-  _globals['_DELETEFILEREQUEST']._serialized_start=3887
-  _globals['_DELETEFILEREQUEST']._serialized_end=3947
-  _globals['_GETDOWNLOADURLREQUEST']._serialized_start=3950
-  _globals['_GETDOWNLOADURLREQUEST']._serialized_end=4189
-  _globals['_GETDOWNLOADURLREQUEST_DISPOSITION']._serialized_start=4119
-  _globals['_GETDOWNLOADURLREQUEST_DISPOSITION']._serialized_end=4189
-  _globals['_GETPUBLICFILEREQUEST']._serialized_start=4191
-  _globals['_GETPUBLICFILEREQUEST']._serialized_end=4280
-  _globals['_GETDOWNLOADURLRESPONSE']._serialized_start=4282
-  _globals['_GETDOWNLOADURLRESPONSE']._serialized_end=4368
-  _globals['_FILESSERVICE']._serialized_start=4371
-  _globals['_FILESSERVICE']._serialized_end=5962
+  _globals['_FILE']._serialized_start=317
+  _globals['_FILE']._serialized_end=1546
+  _globals['_FILE_REJECTION']._serialized_start=946
+  _globals['_FILE_REJECTION']._serialized_end=990
+  _globals['_FILE_VARIANT']._serialized_start=992
+  _globals['_FILE_VARIANT']._serialized_end=1104
+  _globals['_FILE_METADATA']._serialized_start=1107
+  _globals['_FILE_METADATA']._serialized_end=1345
+  _globals['_FILE_STATE']._serialized_start=1347
+  _globals['_FILE_STATE']._serialized_end=1429
+  _globals['_FILE_VISIBILITY']._serialized_start=1431
+  _globals['_FILE_VISIBILITY']._serialized_end=1496
+  _globals['_CREATEUPLOADREQUEST']._serialized_start=1549
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=1731
+  _globals['_CREATEUPLOADRESPONSE']._serialized_start=1734
+  _globals['_CREATEUPLOADRESPONSE']._serialized_end=2000
+  _globals['_CREATEUPLOADRESPONSE_UPLOADHEADERSENTRY']._serialized_start=1948
+  _globals['_CREATEUPLOADRESPONSE_UPLOADHEADERSENTRY']._serialized_end=2000
+  _globals['_CREATEUPLOADFORMREQUEST']._serialized_start=2003
+  _globals['_CREATEUPLOADFORMREQUEST']._serialized_end=2171
+  _globals['_CREATEUPLOADFORMRESPONSE']._serialized_start=2174
+  _globals['_CREATEUPLOADFORMRESPONSE']._serialized_end=2437
+  _globals['_CREATEUPLOADFORMRESPONSE_FORMFIELDSENTRY']._serialized_start=2388
+  _globals['_CREATEUPLOADFORMRESPONSE_FORMFIELDSENTRY']._serialized_end=2437
+  _globals['_CREATEMULTIPARTUPLOADREQUEST']._serialized_start=2440
+  _globals['_CREATEMULTIPARTUPLOADREQUEST']._serialized_end=2640
+  _globals['_CREATEMULTIPARTUPLOADRESPONSE']._serialized_start=2643
+  _globals['_CREATEMULTIPARTUPLOADRESPONSE']._serialized_end=2806
+  _globals['_SIGNUPLOADPARTSREQUEST']._serialized_start=2809
+  _globals['_SIGNUPLOADPARTSREQUEST']._serialized_end=2994
+  _globals['_SIGNUPLOADPARTSREQUEST_PART']._serialized_start=2944
+  _globals['_SIGNUPLOADPARTSREQUEST_PART']._serialized_end=2994
+  _globals['_SIGNUPLOADPARTSRESPONSE']._serialized_start=2997
+  _globals['_SIGNUPLOADPARTSRESPONSE']._serialized_end=3324
+  _globals['_SIGNUPLOADPARTSRESPONSE_PART']._serialized_start=3137
+  _globals['_SIGNUPLOADPARTSRESPONSE_PART']._serialized_end=3324
+  _globals['_SIGNUPLOADPARTSRESPONSE_PART_UPLOADHEADERSENTRY']._serialized_start=1948
+  _globals['_SIGNUPLOADPARTSRESPONSE_PART_UPLOADHEADERSENTRY']._serialized_end=2000
+  _globals['_LISTUPLOADPARTSREQUEST']._serialized_start=3326
+  _globals['_LISTUPLOADPARTSREQUEST']._serialized_end=3442
+  _globals['_LISTUPLOADPARTSRESPONSE']._serialized_start=3445
+  _globals['_LISTUPLOADPARTSRESPONSE']._serialized_end=3661
+  _globals['_LISTUPLOADPARTSRESPONSE_PART']._serialized_start=3605
+  _globals['_LISTUPLOADPARTSRESPONSE_PART']._serialized_end=3661
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=3663
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=3727
+  _globals['_GETFILEREQUEST']._serialized_start=3729
+  _globals['_GETFILEREQUEST']._serialized_end=3786
+  _globals['_LISTFILESREQUEST']._serialized_start=3788
+  _globals['_LISTFILESREQUEST']._serialized_end=3857
+  _globals['_LISTFILESRESPONSE']._serialized_start=3859
+  _globals['_LISTFILESRESPONSE']._serialized_end=3942
+  _globals['_DELETEFILEREQUEST']._serialized_start=3944
+  _globals['_DELETEFILEREQUEST']._serialized_end=4004
+  _globals['_GETDOWNLOADURLREQUEST']._serialized_start=4007
+  _globals['_GETDOWNLOADURLREQUEST']._serialized_end=4246
+  _globals['_GETDOWNLOADURLREQUEST_DISPOSITION']._serialized_start=4176
+  _globals['_GETDOWNLOADURLREQUEST_DISPOSITION']._serialized_end=4246
+  _globals['_GETPUBLICFILEREQUEST']._serialized_start=4248
+  _globals['_GETPUBLICFILEREQUEST']._serialized_end=4337
+  _globals['_GETDOWNLOADURLRESPONSE']._serialized_start=4339
+  _globals['_GETDOWNLOADURLRESPONSE']._serialized_end=4425
+  _globals['_WATCHFILEREQUEST']._serialized_start=4427
+  _globals['_WATCHFILEREQUEST']._serialized_end=4514
+  _globals['_WATCHFILERESPONSE']._serialized_start=4517
+  _globals['_WATCHFILERESPONSE']._serialized_end=4704
+  _globals['_FILESSERVICE']._serialized_start=4707
+  _globals['_FILESSERVICE']._serialized_end=6439
 # @@protoc_insertion_point(module_scope)

@@ -84,6 +84,11 @@ class FilesServiceStub:
                 request_serializer=transom_dot_files_dot_v1_dot_files__pb2.GetFileRequest.SerializeToString,
                 response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.File.FromString,
                 _registered_method=True)
+        self.WatchFile = channel.unary_stream(
+                '/transom.files.v1.FilesService/WatchFile',
+                request_serializer=transom_dot_files_dot_v1_dot_files__pb2.WatchFileRequest.SerializeToString,
+                response_deserializer=transom_dot_files_dot_v1_dot_files__pb2.WatchFileResponse.FromString,
+                _registered_method=True)
         self.ListFiles = channel.unary_unary(
                 '/transom.files.v1.FilesService/ListFiles',
                 request_serializer=transom_dot_files_dot_v1_dot_files__pb2.ListFilesRequest.SerializeToString,
@@ -186,6 +191,19 @@ class FilesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchFile(self, request, context):
+        """What a file is, then what becomes of it, until the client goes: for whom, and refused as, GetFile. It tells of states, not of
+        steps: where two changes follow each other at once, only what came of both may be told. Over REST the messages are
+        server-sent events, or lines of JSON.
+
+        INVALID_ARGUMENT, reason INVALID_RESUME_TOKEN, for what is no token of this watch. RESOURCE_EXHAUSTED, reason WATCHES_EXCEEDED,
+        where the caller has 500 watches under way at this server, of whatever kind. UNAUTHENTICATED as soon as the session ends.
+        UNAVAILABLE, reason SERVER_DRAINING, where the server goes away: go on at another with the last token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFiles(self, request, context):
         """The caller's files, newest first.
         """
@@ -258,6 +276,11 @@ def add_FilesServiceServicer_to_server(servicer, server):
                     servicer.GetFile,
                     request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.GetFileRequest.FromString,
                     response_serializer=transom_dot_files_dot_v1_dot_files__pb2.File.SerializeToString,
+            ),
+            'WatchFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFile,
+                    request_deserializer=transom_dot_files_dot_v1_dot_files__pb2.WatchFileRequest.FromString,
+                    response_serializer=transom_dot_files_dot_v1_dot_files__pb2.WatchFileResponse.SerializeToString,
             ),
             'ListFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFiles,
@@ -483,6 +506,33 @@ class FilesService:
             '/transom.files.v1.FilesService/GetFile',
             transom_dot_files_dot_v1_dot_files__pb2.GetFileRequest.SerializeToString,
             transom_dot_files_dot_v1_dot_files__pb2.File.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/transom.files.v1.FilesService/WatchFile',
+            transom_dot_files_dot_v1_dot_files__pb2.WatchFileRequest.SerializeToString,
+            transom_dot_files_dot_v1_dot_files__pb2.WatchFileResponse.FromString,
             options,
             channel_credentials,
             insecure,
