@@ -36,13 +36,15 @@ async def lane(at: Database, plans: str = "") -> AsyncIterator[QueryLane]:
 
 
 @asynccontextmanager
-async def held(at: Database, on: QueryLane, many: int) -> AsyncIterator[list[asyncio.Task[Any]]]:
+async def held(
+    at: Database, on: QueryLane, many: int, reader: str | None = None
+) -> AsyncIterator[list[asyncio.Task[Any]]]:
     """So many statements that wait for a lock until the block ends: each is under way when it begins."""
     holder = QueryLane(at.postgres, "holder", "-c idle_in_transaction_session_timeout=0")
     try:
         await holder.read([Step(b"select pg_advisory_lock($1::int)::text", [str(LOCKED).encode()], once=True)])
         wait = Step(b"select pg_advisory_lock_shared($1::int)::text", [str(LOCKED).encode()], once=True)
-        tasks = [asyncio.create_task(on.read([wait])) for _ in range(many)]
+        tasks = [asyncio.create_task(on.read([wait], reader=reader)) for _ in range(many)]
         while at.sql("select count(*) from pg_locks where locktype = 'advisory' and not granted") != [(many,)]:
             await asyncio.sleep(0.01)
         yield tasks
@@ -72,6 +74,22 @@ async def test_who_comes_when_all_are_busy_waits_for_their_turn(at: Database, mo
             assert not any(task.done() for task in waiting)
         assert len(await asyncio.gather(*slow, *waiting)) == CONNECTIONS + 2
         assert len(await asyncio.gather(*(on.read([ONE]) for _ in range(CONNECTIONS)))) == CONNECTIONS
+
+
+@asynchronous
+async def test_who_asks_for_much_keeps_the_rest_for_others(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_lane, "QUEUED", 2)
+    async with lane(at) as on:
+        async with held(at, on, query_lane.HELD, "users/ada") as slow:
+            mine = [asyncio.create_task(on.read([ONE], reader="users/ada")) for _ in range(2)]
+            await asyncio.sleep(0)
+            with pytest.raises(Exhausted):
+                await on.read([ONE], reader="users/ada")
+            assert len(await on.read([ONE], reader="users/bob")) == 1
+            assert not any(task.done() for task in (*slow, *mine))
+        assert len(await asyncio.gather(*slow, *mine)) == query_lane.HELD + 2
+        assert not on._held
+        assert not on._queued
 
 
 @asynchronous

@@ -130,7 +130,7 @@ class Queries:
 
         async def ask(stale: bool) -> Result | Precondition:
             try:
-                return await (self._of_replica if stale else self._of_primary)(limited, waits=seconds is None)
+                return await (self._of_replica if stale else self._of_primary)(limited, reader, seconds is None)
             except Unavailable as slow:
                 if slow.reason != "DATABASE_SLOW":
                     raise
@@ -149,14 +149,14 @@ class Queries:
             raise answer
         return answer
 
-    async def _of_primary(self, steps: Sequence[Step], *, waits: bool) -> Result:
-        return (await self._primary.read(steps, waits=waits))[-1]
+    async def _of_primary(self, steps: Sequence[Step], reader: str | None, waits: bool) -> Result:
+        return (await self._primary.read(steps, reader=reader, waits=waits))[-1]
 
-    async def _of_replica(self, steps: Sequence[Step], *, waits: bool) -> Result:
+    async def _of_replica(self, steps: Sequence[Step], reader: str | None, waits: bool) -> Result:
         assert self._replica is not None
         expected = self._freshness.positions.replayed
         # In this order: what it has replayed before is what it shows.
-        replayed, *_, result = await self._replica.read([REPLAYED, *steps], waits=waits)
+        replayed, *_, result = await self._replica.read([REPLAYED, *steps], reader=reader, waits=waits)
         if int8(replayed.get_value(0, 0)) < expected:
             raise Unavailable("The replica may be another one.", reason="DATABASE_AWAY")
         return result
