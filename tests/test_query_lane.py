@@ -126,7 +126,7 @@ async def test_a_turn_that_comes_to_who_has_just_gone_is_the_next_ones(at: Datab
         async with held(at, on, CONNECTIONS) as slow:
             first, second = (asyncio.create_task(on.read([ONE])) for _ in range(2))
             await asyncio.sleep(0)
-            on._free(on._connections[0])  # the first one's turn, before it can take it
+            on._free(on._connections[0], "")  # the first one's turn, before it can take it
             first.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await first
