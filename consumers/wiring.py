@@ -73,7 +73,7 @@ async def work(settings: Settings) -> None:
                 mail.Mails(parts.pool, parts.files, settings).handler,
                 file_processing.FileProcessing(parts.processing, parts.app.checks, settings).handler,
                 *account_data.handlers(parts.deletions, parts.exports),
-                *tasks.handlers(parts.app.tasks, parts.schema),
+                *tasks.handlers(parts.app.tasks, parts.schema, parts.files),
                 *schedules.handlers(parts.app.schedules, parts.pool),
             ],
             RunnerMetrics(),

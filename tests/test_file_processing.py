@@ -16,8 +16,9 @@ from consumers_ground import Ground, asynchronous, eventually
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from transom.events.v1.event_pb2 import Event
+from transom.files.v1 import files_pb2 as pb
 
-from consumers import file_processing, topology
+from consumers import file_processing, tasks, topology
 from consumers.file_processing import FileProcessing
 from consumers.inbox import Inbox
 from consumers.processing import child
@@ -26,7 +27,8 @@ from consumers.relay import Relay, RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
 from consumers.workshop import Workshop
 from deploy.native.stack import Stack
-from server.apps import Rejected, Upload, on_upload
+from server.apps import Event as AppEvent
+from server.apps import Rejected, Upload, Work, on, on_upload
 from server.apps.declarations import MARK
 from server.caller import Caller, Kind
 from server.engine.files import File
@@ -99,13 +101,15 @@ def events(ground: Ground, name: str) -> list[str]:
 
 
 @asynccontextmanager
-async def working(ground: Ground) -> AsyncIterator[Workshop]:
-    """A worker that processes files, and a relay that feeds it, in this process."""
+async def working(ground: Ground, *functions: Any) -> AsyncIterator[Workshop]:
+    """A worker that processes files and runs these functions of an app, and a relay that feeds it, in this process."""
     async with ground.workshop() as shop:
-        handler = FileProcessing(shop.parts.processing, [], shop.parts.settings).handler
+        own = tasks.handlers([getattr(one, MARK) for one in functions], ground.schema, shop.parts.files)
+        handlers = [FileProcessing(shop.parts.processing, [], shop.parts.settings).handler, *own]
         metrics = CollectorRegistry()
-        runner = Runner(ground.amqp, Inbox(shop.parts.pool), shop.work, [handler], RunnerMetrics(metrics))
-        relay = Relay(ground.postgres, ground.amqp, [file_processing.ADDRESS], RelayMetrics(CollectorRegistry()))
+        runner = Runner(ground.amqp, Inbox(shop.parts.pool), shop.work, handlers, RunnerMetrics(metrics))
+        addresses = [(handler.name, handler.key) for handler in handlers]
+        relay = Relay(ground.postgres, ground.amqp, addresses, RelayMetrics(CollectorRegistry()))
         running = [asyncio.create_task(runner.run()), asyncio.create_task(relay.run())]
         try:
             yield shop
@@ -117,7 +121,21 @@ async def working(ground: Ground) -> AsyncIterator[Workshop]:
 
 @asynchronous
 async def test_a_photo_is_ready_a_moment_after_it_was_uploaded(ground: Ground) -> None:
-    async with working(ground) as shop:
+    told: dict[tuple[str, str], Any] = {}
+
+    @on("transom.files.v1.File", "ready")
+    async def tell_ready(event: AppEvent, work: Work) -> None:
+        told[event.verb, event.name] = event.resource
+
+    @on("transom.files.v1.File", "rejected")
+    def tell_rejected(event: AppEvent, work: Work) -> None:
+        told[event.verb, event.name] = event.resource
+
+    @on("transom.files.v1.File", "deleted")
+    async def tell_deleted(event: AppEvent, work: Work) -> None:
+        told[event.verb, event.name] = event.resource
+
+    async with working(ground, tell_ready, tell_rejected, tell_deleted) as shop:
         files = shop.parts.files
         made = await uploaded(shop)
         assert made.state == "UPLOADED" and not made.variants
@@ -137,6 +155,12 @@ async def test_a_photo_is_ready_a_moment_after_it_was_uploaded(ground: Ground) -
         assert refused.value.reason == "FILE_REJECTED"
         assert events(ground, made.name) == ["uploaded", "ready"]
         assert events(ground, broken.name) == ["uploaded", "rejected"]
+        # And the app's own functions are told so.
+        await files.delete(ANN, made.name)
+        await eventually(lambda: len(told) == 3)
+        assert told["rejected", broken.name].rejection.reason == "IMAGE_UNREADABLE"
+        assert told["ready", made.name] is None or told["ready", made.name].state == pb.File.READY
+        assert told["deleted", made.name] is None
 
 
 @asynchronous
@@ -236,7 +260,7 @@ async def test_a_file_that_is_deleted_meanwhile_leaves_nothing(ground: Ground) -
         gone = await uploaded(shop)
         await shop.parts.files.delete(ANN, gone.name)
         await run(shop, gone.name)
-        assert events(ground, made.name) == events(ground, gone.name) == ["uploaded"]
+        assert events(ground, made.name) == events(ground, gone.name) == ["uploaded", "deleted"]
         ground.execute("update transom.files set delete_time = now() - interval '1 day', upload_expire_time = null")
         await shop.parts.files.sweep()
         objects = shop.parts.processing._objects

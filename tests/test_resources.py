@@ -643,6 +643,7 @@ WRONG = {
     "a method of Transom's own": ("methods", '@method("transom.files.v1.FilesService.GetFile")\nasync def f(call): ...', "is not a method of the app's services"),
     "one method twice": ("methods", '@method("library.v1.LibraryService.PrintBook")\nasync def f(call): ...\n@method("library.v1.LibraryService.PrintBook")\nasync def g(call): ...', "is implemented twice"),
     "a resource that is none": ("tasks", '@on("library.v1.Nothing", "created")\nasync def f(event, work): ...', "is not a resource of the schema"),
+    "a verb that files do not have": ("tasks", '@on("transom.files.v1.File", "created")\nasync def f(event, work): ...', "is none of the verbs of files"),
     "a function for two events": ("tasks", '@on("library.v1.Book", "created")\n@on("library.v1.Book", "updated")\nasync def f(event, work): ...', "is declared for two things"),
     "a function that does not wait": ("methods", '@method("library.v1.LibraryService.PrintBook")\ndef f(call): ...', "must be an `async def`"),
     "retries without end": ("tasks", '@on("library.v1.Book", "created", retries=1000)\nasync def f(event, work): ...', "retries go from 0 to"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from server.apps.declarations import MARK, Implements, Task
 from server.apps.named import Named
 from server.apps.schedules import Scheduled
-from server.apps.uploads import Check
+from server.apps.uploads import FILE, FILE_VERBS, Check
 from server.schema.compilation import SchemaError
 from server.schema.model import Schema
 
@@ -76,7 +76,11 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
                 faults.append(f"tasks.py: there are two schedules called {one.name}")
             schedules[one.name] = one
         else:
-            if one.resource_type not in schema.resources:
+            if one.resource_type == FILE and one.verb not in FILE_VERBS:
+                faults.append(
+                    f"tasks.py: {one.name}: {one.verb} is none of the verbs of files: {', '.join(FILE_VERBS)}"
+                )
+            elif one.resource_type not in schema.resources and one.resource_type != FILE:
                 faults.append(f"tasks.py: {one.name}: {one.resource_type} is not a resource of the schema")
             elif one.name in tasks:
                 faults.append(f"tasks.py: there are two tasks called {one.name}")

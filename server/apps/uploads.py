@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from server.apps.declarations import marked
+from server.store.files import FILE
+
+__all__ = ["FILE", "FILE_VERBS", "Check", "Rejected", "Upload", "on_upload"]
+
+FILE_VERBS = ("uploaded", "ready", "rejected", "deleted")
+"""Verbs of the events of files, which a task may be on."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

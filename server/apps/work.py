@@ -69,7 +69,8 @@ class Event:
     verb: str
     name: str
     resource: Any
-    """The resource as it was after that change; before it, where it was deleted."""
+    """The resource as it was after that change; before it, where it was deleted. Of a file (transom.files.v1.File) what it is
+    now, None where it is gone."""
     caller: str
     request_id: str
     traceparent: str
@@ -78,13 +79,18 @@ class Event:
     @classmethod
     def of(cls, event: Any, schema: Schema) -> Event:
         """From the message on the wire (transom.events.v1.Event)."""
+        return cls.about(event, schema.message_class(event.resource_type).FromString(event.payload))
+
+    @classmethod
+    def about(cls, event: Any, resource: Any) -> Event:
+        """From the message on the wire, and the resource that it is about."""
         return cls(
             id=event.id,
             position=event.position,
             resource_type=event.resource_type,
             verb=event.verb,
             name=event.name,
-            resource=schema.message_class(event.resource_type).FromString(event.payload),
+            resource=resource,
             caller=event.caller,
             request_id=event.request_id,
             traceparent=event.traceparent,
