@@ -647,6 +647,15 @@ def test_acknowledged_writes_survive_the_primary(
             "select name from transom.events where name = any(%s) and verb = 'created'", [made]
         ).fetchall()
     assert sorted(name for (name,) in events) == sorted(made), "each with its event, once"
+    until(lambda: _readers(stack) >= {"api-1", "api-2", "api-3"})  # the promoted one is no longer read as a replica
+
+
+def _readers(stack: Stack) -> set[str]:
+    """Who is connected to what is the replica now."""
+    postgres = stack.topology.postgres
+    with postgres.superuser(next(name for name in NODES if name != postgres.leader)) as database:
+        found = database.execute("select application_name from pg_stat_activity where usename = 'transom'").fetchall()
+    return {name for (name,) in found}
 
 
 def test_a_locked_row_keeps_nobody_from_signing_in(stack: Stack, schema: Schema, web: Web) -> None:

@@ -40,13 +40,17 @@ WRITTEN = Step(
 )
 """What the primary has written for good, the timeline and the system."""
 
+RETURN_SECONDS = 10.0
+"""How often it is asked for a replica where the one there was has become the primary."""
+
 REPLAYED = Step(
     b"""select case when pg_is_in_recovery() then (pg_last_wal_replay_lsn() - '0/0')::bigint
-      else (pg_current_wal_flush_lsn() - '0/0')::bigint - 1 end""",
+      else (pg_current_wal_flush_lsn() - '0/0')::bigint - 1 end,
+      pg_is_in_recovery()""",
     [],
 )
-"""What any snapshot that is taken afterwards shows. Of a replica that was promoted: a commit is in the log before it is visible,
-but then it is the last that is there."""
+"""What any snapshot that is taken afterwards shows, and whether it is a replica. Of one that was promoted: a commit is in the
+log before it is visible, but then it is the last that is there."""
 
 
 class Positions:
@@ -63,6 +67,8 @@ class Positions:
         self.since = 0
         """The first position that was seen of that history."""
         self._connects = 0
+        self._look_anew_at = math.inf
+        """When another replica is to be looked for; infinite where none was seen yet: then the address may be a primary's."""
         self._seen: deque[tuple[float, int]] = deque(maxlen=int(60 / WATCH_SECONDS))
         self._caught_up_at = 0.0
         self._away = False
@@ -201,6 +207,10 @@ class Positions:
         except Refusal:
             self.failed()
             return
+        if self._promoted(results):
+            self.failed()
+            replica.drop()  # connected anew, it leads to the new replica, where there is one
+            return
         self.replayed = _least(results)
         if connects != self._connects:
             self._connects = connects
@@ -209,6 +219,17 @@ class Positions:
             if written <= self.replayed:
                 self._caught_up_at = max(self._caught_up_at, when)
                 break
+
+    def _promoted(self, results: Sequence[Result]) -> bool:
+        """Whether what was a replica is none any more and it is time to look for another."""
+        if all(one.get_value(0, 1) == b"\x01" for one in results):
+            self._look_anew_at = 0.0
+            return False
+        now = time.monotonic()
+        if now < self._look_anew_at:
+            return False
+        self._look_anew_at = now + RETURN_SECONDS
+        return True
 
 
 def _least(positions: Sequence[Result]) -> int:
