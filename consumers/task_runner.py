@@ -15,13 +15,14 @@ import json
 import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import psycopg
 import structlog
+from google.protobuf import json_format
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.contextvars import bind_contextvars
 
@@ -54,6 +55,8 @@ RESULT_BYTES, ERROR_CHARS, TRACEBACK_CHARS = 64 << 10, 500, 8000
 """Bounds of what is kept of a run."""
 PROGRESS_SECONDS = 0.5
 """Between two words on progress that are written down."""
+MEASURED, DEPTH_MAX = 15.0, 100_000
+"""Seconds between two counts of what there is to do, and up to where it is counted."""
 WAIT_MAX = 366 * 86_400.0
 """Seconds that a task may ask to wait."""
 
@@ -64,6 +67,9 @@ class TaskMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         to: dict[str, Any] = {} if registry is None else {"registry": registry}
         self.runs = Counter("transom_named_task_runs", "Runs by the state they left.", ["handler", "state"], **to)
+        self.depth = Gauge(
+            "transom_named_tasks", "Tasks that have not ended, as far as they are counted.", ["handler", "state"], **to
+        )
         self.running = Gauge("transom_named_tasks_running", "Tasks that run in this worker.", **to)
         self.lost = Counter("transom_named_task_leases_lost", "Tasks taken back from workers that died.", **to)
         self.seconds = Histogram("transom_named_task_seconds", "Duration of a run.", ["handler"], **to)
@@ -88,7 +94,11 @@ class TaskRunner:
         *,
         instance: str = "worker",
         grace: float = 8.0,
+        declare: Callable[[], Awaitable[None]] | None = None,
+        message: Callable[[str], Any] | None = None,
     ) -> None:
+        """`declare` tells servers which tasks there are; `message` is the class of a message by its full name, for tasks that are
+        told one."""
         self._dsn = dsn
         self._stored = stored
         self._works = works
@@ -96,6 +106,8 @@ class TaskRunner:
         self._metrics = metrics
         self._instance = instance
         self._grace = grace
+        self._declare = declare
+        self._message = message
         self._wake = asyncio.Event()
         self._runs: dict[str, tuple[StoredTask, asyncio.Task[None]]] = {}
         self._cancelled: set[str] = set()
@@ -103,9 +115,10 @@ class TaskRunner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; outlives Postgres being away."""
+        await self._tell(stop)
         if not self._named:
             return
-        beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep())]
+        beside = [asyncio.create_task(one) for one in (self._listen(), self._keep(), self._measure())]
         ending = asyncio.create_task(stop.wait())
         ending.add_done_callback(lambda _: self._wake.set())
         backoff = Backoff()
@@ -155,6 +168,31 @@ class TaskRunner:
                 self._metrics.running.set(len(self._runs))
                 run.add_done_callback(lambda _, id=task.id: self._ended(id))  # type: ignore[misc]
         return begun > 0
+
+    async def _tell(self, stop: asyncio.Event) -> None:
+        """Says which tasks there are, for as long as the database is away."""
+        backoff = Backoff()
+        while self._declare is not None and not stop.is_set():
+            try:
+                await self._declare()
+                break
+            except Refusal as away:
+                wait = backoff.next()
+                log.warning("tasks are not declared", reason=away.reason, retry_in=round(wait, 2))
+                await either(stop, wait)
+
+    async def _measure(self) -> None:
+        """Says how much there is to do."""
+        while True:
+            try:
+                depths = await self._stored.depths(DEPTH_MAX)
+            except Refusal:
+                depths = None
+            if depths is not None:
+                self._metrics.depth.clear()
+                for one in depths:
+                    self._metrics.depth.labels(one.handler, one.state).set(one.number)
+            await asyncio.sleep(MEASURED)
 
     def _ended(self, id: str) -> None:
         self._runs.pop(id, None)
@@ -224,7 +262,10 @@ class TaskRunner:
                 await self._stored.progress(task, part, text)
 
         work.tell_progress = tell
-        order = Order(f"{COLLECTION}/{task.id}", told, task.attempts, task.id, task.caller)
+        payload = told
+        if named.payload and self._message is not None:
+            payload = json_format.ParseDict(told, self._message(named.payload)())
+        order = Order(f"{COLLECTION}/{task.id}", payload, task.attempts, task.id, task.caller)
         if named.cpu:
             result = await self._apart(named, told)
         elif inspect.iscoroutinefunction(named.function):
@@ -253,7 +294,8 @@ class TaskRunner:
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, Unavailable) and error.reason in AWAY:  # the database: that is not the task's fault
             return await self._settle(task, "QUEUED", after=1, error=why, free=True)
-        if task.attempts > named.retries:
+        hopeless = isinstance(error, json_format.ParseError)
+        if task.attempts > named.retries or hopeless:
             log.error("the task is dead", attempts=task.attempts, reason=why[:ERROR_CHARS])
             return await self._settle(task, "DEAD", error=why, told=told)
         wait = named.backoff.after(task.attempts) if after is None else after

@@ -22,6 +22,7 @@ from consumers.webhooks import WebhookMetrics, WebhookWorker
 from consumers.workshop import open_workshop
 from server.app import Parts, micros
 from server.apps.loading import TASKS, load
+from server.apps.named import declared as task_handlers
 from server.engine.schedules import Ticking, enqueued
 from server.engine.sealing import Seal
 from server.engine.webhook_delivering import Delivering, Patience
@@ -29,6 +30,7 @@ from server.engine.webhook_signing import PURPOSE as WEBHOOK_SECRETS
 from server.schema.reading import read
 from server.settings import Settings
 from server.store.schedules import StoredSchedules
+from server.store.task_handlers import StoredHandlers
 from server.store.tasks import StoredTasks
 from server.store.webhook_deliveries import StoredDeliveries
 from server.store.webhook_fanning import Fanning
@@ -85,6 +87,7 @@ async def work(settings: Settings) -> None:
         scheduler = Scheduler(
             Ticking(StoredSchedules(parts.pool), declared, enqueued), len(declared), SchedulerMetrics()
         )
+        handlers = task_handlers(parts.app.named)
         posts = WebhookPosts(settings.webhook_networks)
         named = TaskRunner(
             settings.postgres.get_secret_value(),
@@ -94,6 +97,8 @@ async def work(settings: Settings) -> None:
             TaskMetrics(),
             instance=settings.instance,
             grace=settings.drain_grace,
+            message=parts.schema.message_class,
+            declare=lambda: StoredHandlers(parts.pool).declare(handlers),
         )
         beside = [
             asyncio.create_task(named.run(runner.stop)),

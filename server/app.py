@@ -29,6 +29,7 @@ from transom.admin.v1 import admin_pb2_grpc
 from transom.data.v1 import data_pb2_grpc
 from transom.files.v1 import direct_pb2_grpc, files_pb2_grpc
 from transom.schedules.v1 import schedules_pb2_grpc
+from transom.tasks.v1 import tasks_pb2_grpc
 from transom.webhooks.v1 import webhooks_pb2_grpc
 
 from server.apps.loading import METHODS, App, load
@@ -80,6 +81,7 @@ from server.engine.sessions import Sessions
 from server.engine.sign_ins import SignIns
 from server.engine.sign_up_policy import Policy, SignUpPolicy
 from server.engine.sign_ups import SignUps
+from server.engine.task_enqueuing import Enqueuing
 from server.engine.tasks import Tasks
 from server.engine.throttle import Attempts, Throttle
 from server.engine.watch_streams import Streams
@@ -122,6 +124,8 @@ from server.services.schedules import SchedulesService
 from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.services.standard.repeating import Repeating
+from server.services.task_following import Following
+from server.services.tasks import TasksService
 from server.services.watching import Watches
 from server.services.webhooks import WebhooksService
 from server.settings import Settings
@@ -170,6 +174,7 @@ from server.store.schemas.presence import Presence
 from server.store.second_factors import StoredSecondFactors
 from server.store.sessions import StoredSessions
 from server.store.slow_lists import SlowLists
+from server.store.task_handlers import StoredHandlers
 from server.store.tasks import StoredTasks
 from server.store.tokens import Tokens
 from server.store.users import StoredUsers
@@ -239,6 +244,9 @@ class Parts:
     templates: Templates
     """The app's mails."""
     schedules: Schedules
+    tasks: Tasks
+    enqueuing: Enqueuing
+    following: Following
     webhook_events: WebhookEvents
     webhooks: Webhooks
     sweeps: Mapping[str, Callable[[], Awaitable[int]]]
@@ -471,7 +479,8 @@ async def opened(
         admins = Admins(users, people.sign_ups, sessions, revocations, scopes, factors, notices, audit, **sizes)
         keys = Keys(stored_keys, tokens, audit, scopes)
         schedules = Schedules(StoredSchedules(identity), audit, enqueued, **sizes)
-        tasks = Tasks(StoredTasks(identity), audit, **sizes)
+        stored_tasks, handlers = StoredTasks(identity), StoredHandlers(identity)
+        tasks = Tasks(stored_tasks, audit, handlers, **sizes)
         webhook_events = WebhookEvents(schema, access)
         webhooks = Webhooks(
             StoredEndpoints(identity),
@@ -515,6 +524,9 @@ async def opened(
             app=app,
             templates=templates,
             schedules=schedules,
+            tasks=tasks,
+            enqueuing=Enqueuing(stored_tasks, handlers, schema, resources.decisions, micros),
+            following=Following(tasks, stored_tasks),
             webhook_events=webhook_events,
             webhooks=webhooks,
             sweeps={
@@ -716,6 +728,9 @@ class ApiServer:
             AdminService(parts.admins, parts.keys, parts.explanations), server
         )
         schedules_pb2_grpc.add_SchedulesServiceServicer_to_server(SchedulesService(parts.schedules), server)
+        tasks_service = TasksService(parts.tasks, parts.enqueuing, parts.following, parts.callers)
+        server.add_generic_rpc_handlers((tasks_service.handlers(),))
+        tasks_pb2_grpc.add_TasksServiceServicer_to_server(tasks_service, server)
         webhooks_pb2_grpc.add_WebhooksServiceServicer_to_server(WebhooksService(parts.webhooks), server)
         server.add_generic_rpc_handlers((FileWatch(self._watches, self._file_streams).handlers(),))
         files_pb2_grpc.add_FilesServiceServicer_to_server(FilesService(parts.files), server)
@@ -777,6 +792,7 @@ class ApiServer:
         log.info("draining")
         await asyncio.sleep(settings.drain_notice)
         self._watching.drain()
+        self._parts.following.drain()
         await self._server.stop(settings.drain_grace)
         await self._announcements.aclose()
         await self._tail.aclose()

@@ -593,6 +593,7 @@ AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
 DataService           | everybody | Aggregate Commit Watch
 SchedulesService      | admins    | ListSchedules GetSchedule PauseSchedule ResumeSchedule RunSchedule
+TasksService          | known     | EnqueueTask GetTask ListTasks CancelTask RetryTask WaitTask WatchTask
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts WatchFile
 FilesService          | everybody | GetPublicFile
@@ -632,6 +633,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "GetPublicFile": {"file": "none", "filename": "none"},
     "GetDownloadUrl": {"name": "files/none"},
     "DownloadFile": {"name": "files/none"},
+    "EnqueueTask": {"handler": "none"},
+    **{f"{verb}Task": {"name": "tasks/none"} for verb in ("Get", "Cancel", "Retry", "Wait", "Watch")},
     "GetSchedule": {"name": "schedules/none"},
     "PauseSchedule": {"name": "schedules/none"},
     "ResumeSchedule": {"name": "schedules/none"},

@@ -215,7 +215,8 @@ async def test_operators_cancel_and_retry(ground: Ground) -> None:
         assert [one.id for one in (*listed, *rest)] == [runs, waits] and not end
         for caller, name, refusal in (
             (NOBODY, f"tasks/{runs}", Unauthenticated),
-            (Caller(Kind.USER, "users/u"), f"tasks/{runs}", Denied),
+            (Caller(Kind.USER, "users/u"), f"tasks/{runs}", NotFound),
+            (Caller(Kind.KEY, "keys/k", scopes=frozenset()), f"tasks/{runs}", Denied),
             (OPERATOR, "tasks/none", NotFound),
             (OPERATOR, "x", Invalid),
         ):

@@ -70,6 +70,8 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
         elif isinstance(one, Named):
             if one.name in named:
                 faults.append(f"tasks.py: there are two tasks called {one.name}")
+            if one.payload and not _is_message(schema, one.payload):
+                faults.append(f"tasks.py: {one.name}: {one.payload} is not a message of the schema")
             named[one.name] = one
         elif isinstance(one, Scheduled):
             if one.name in schedules:
@@ -88,6 +90,14 @@ def load(folder: Path, schema: Schema, files: Sequence[str] = FILES) -> App:
     if faults:
         raise SchemaError("\n".join(faults))
     return App(methods, tuple(tasks.values()), tuple(schedules.values()), tuple(checks), tuple(named.values()))
+
+
+def _is_message(schema: Schema, name: str) -> bool:
+    try:
+        schema.message_class(name)
+    except KeyError:
+        return False
+    return True
 
 
 def _package(folder: Path) -> None:

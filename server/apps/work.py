@@ -294,13 +294,14 @@ class Work:
         *,
         delay: timedelta = timedelta(0),
         at: datetime | None = None,
-        priority: int = 0,
+        priority: int | None = None,
         unique_key: str = "",
     ) -> str:
         """Has the app's `@task` of that name run once this work is committed, not before `at` or `delay` later; the name of the
         task, `tasks/{task}`.
 
-        `payload` is what JSON can say, or a message. Of those that are due, higher priorities (-100 to 100) come first. While a
+        `payload` is what JSON can say, or a message. Of those that are due, higher priorities (-100 to 100; as the
+        `@task` has it, where none is said) come first. While a
         task with the same `unique_key` has not ended, there is no new one. Raises Invalid.
         """
         if isinstance(payload, Message):

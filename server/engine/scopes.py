@@ -21,6 +21,7 @@ OWN: Mapping[str, Sequence[str]] = {
     "transom.accounts.v1.Account": ("delete",),
     "transom.accounts.v1.Export": ("create", "get", "list"),
     "transom.schedules.v1.Schedule": ("list", "get", "pause", "resume", "run"),
+    "transom.tasks.v1.Task": ("create", "get", "list", "cancel", "retry"),
     "transom.webhooks.v1.WebhookEndpoint": (
         "create",
         "get",

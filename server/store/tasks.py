@@ -27,7 +27,8 @@ _ENQUEUE: LiteralString = """
 with made as (
     insert into transom.tasks
         (id, handler, payload, priority, unique_key, run_time, caller, request_id, traceparent)
-    values (%s, %s, %s, %s, %s, coalesce(%s::timestamptz, clock_timestamp() + %s::interval), %s, %s, %s)
+    values (%s, %s, %s, coalesce(%s, (select priority from transom.task_handlers where name = %s), 0), %s,
+            coalesce(%s::timestamptz, clock_timestamp() + %s::interval), %s, %s, %s)
     on conflict (handler, unique_key) where unique_key <> '' and state in ('QUEUED', 'RUNNING', 'FAILED') do nothing
     returning handler
 ) select pg_notify('transom_tasks', handler) from made
@@ -85,6 +86,20 @@ _PROGRESS: LiteralString = """
 update transom.tasks set progress = %s, progress_text = %s where id = %s and takes = %s and state = 'RUNNING'
 """
 _FIND: LiteralString = f"select {_COLUMNS} from transom.tasks where id = %s"
+_MANY: LiteralString = f"select {_COLUMNS} from transom.tasks where id = any(%s)"
+_HOLDS_KEY: LiteralString = f"""
+select {_COLUMNS} from transom.tasks
+where handler = %s and unique_key = %s and unique_key <> '' and state in ('QUEUED', 'RUNNING', 'FAILED')
+"""
+# Counted no further than it is asked.
+_UNDER_WAY: LiteralString = """
+select count(*)::float8 as number
+from (select from transom.tasks where caller = %s and end_time is null limit %s) as counted
+"""
+_DEPTHS: LiteralString = """
+select handler, state, count(*) as number
+from (select handler, state from transom.tasks where end_time is null limit %s) as counted group by 1, 2
+"""
 _LIST: LiteralString = f"""
 select {_COLUMNS} from transom.tasks
 where (%(state)s = '' or state = %(state)s) and (%(handler)s = '' or handler = %(handler)s)
@@ -144,6 +159,15 @@ class _Number:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """How many tasks of a handler are in a state."""
+
+    handler: str
+    state: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Renewed:
     id: str
     cancelling: bool
@@ -154,7 +178,7 @@ def enqueued(
     handler: str,
     payload: str,
     *,
-    priority: int = 0,
+    priority: int | None = None,
     unique_key: str = "",
     at: datetime | None = None,
     delay: timedelta = timedelta(0),
@@ -163,8 +187,8 @@ def enqueued(
     traceparent: str = "",
 ) -> Statement:
     """The statement that enqueues a task in whichever transaction it is run. With a `unique_key` that a task of this handler has
-    which has not ended, it does nothing."""
-    return _ENQUEUE, [id, handler, payload, priority, unique_key, at, delay, caller, request_id, traceparent]
+    which has not ended, it does nothing. Without a `priority` it has its handler's."""
+    return _ENQUEUE, [id, handler, payload, priority, handler, unique_key, at, delay, caller, request_id, traceparent]
 
 
 def finished(id: str, take: int, result: str) -> Statement:
@@ -277,6 +301,39 @@ class StoredTasks:
     async def find(self, id: str) -> StoredTask | None:
         """The task, if there is one."""
         return await self._one(_FIND, [id], [])
+
+    async def many(self, ids: Sequence[str]) -> list[StoredTask]:
+        """Those that there are of them."""
+        async with transaction(self._pool, StoredTask) as cursor:
+            await cursor.execute(_MANY, [list(ids)])
+            return await cursor.fetchall()
+
+    async def enqueue(
+        self, id: str, statements: Sequence[Statement], handler: str, unique_key: str
+    ) -> StoredTask | None:
+        """The task that the statements enqueue as `id`, or the one of that handler that has the key and has not ended; None
+        where that one has ended in between."""
+        async with transaction(self._pool, StoredTask) as cursor:
+            await all_of(cursor, statements)
+            await cursor.execute(_FIND, [id])
+            made = await cursor.fetchone()
+            if made is None:
+                await cursor.execute(_HOLDS_KEY, [handler, unique_key])
+                made = await cursor.fetchone()
+            return made
+
+    async def under_way(self, caller: str, most: int) -> int:
+        """How many tasks of the caller's have not ended, counted up to `most`."""
+        async with transaction(self._pool, _Number) as cursor:
+            await cursor.execute(_UNDER_WAY, [caller, most])
+            found = await cursor.fetchone()
+            return int(found.number or 0) if found else 0
+
+    async def depths(self, most: int) -> list[Depth]:
+        """How many have not ended, by handler and state; of `most` of them."""
+        async with transaction(self._pool, Depth) as cursor:
+            await cursor.execute(_DEPTHS, [most])
+            return await cursor.fetchall()
 
     async def list(self, state: str, handler: str, caller: str | None, before: str, limit: int) -> list[StoredTask]:
         """At most `limit` tasks, the newest first, after that of the id `before`; of all states, handlers, callers where these
