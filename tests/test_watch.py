@@ -70,6 +70,23 @@ async def test_each_is_told_what_they_may_see(at: Database) -> None:
 
 
 @asynchronous
+async def test_what_rules_look_up_is_not_remembered_beyond_its_end(at: Database) -> None:
+    async with relayed(at), newsroom(at) as here:
+        await here.make("Team", "teams/anew", open=True)
+        watch = here.watch("Note", "teams/-", BOB, filter='title = "anew"')
+        await watch.says("synced")
+        a = await here.make("Note", "teams/anew/notes/a", title="anew")
+        await watch.says("synced", f"CREATED {a}")
+        await here.remove("Note", a)
+        await here.remove("Team", "teams/anew")
+        await here.make("Team", "teams/anew")  # another of that name, that is not open
+        b = await here.make("Note", "teams/anew/notes/b", title="anew")
+        c = await here.make("Note", "teams/anew/notes/c", title="anew", public=True)
+        await watch.says("synced", f"CREATED {a}", f"DELETED {a}", f"CREATED {c}")
+        assert b not in "".join(watch.said)
+
+
+@asynchronous
 async def test_filters(at: Database) -> None:
     async with relayed(at), newsroom(at) as here:
         await here.make("Team", "teams/filter")

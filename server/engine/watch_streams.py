@@ -244,6 +244,7 @@ class Stream:
                 if known and len(self._pages) < 2:
                     continue
                 moment = Moment(entry, self._parse(entry.resource_type))
+                alone.forget(entry.resource_type, entry.name)
                 if alone.concerned(moment):
                     return
                 if own and not known and self._takes(entry.name):

@@ -144,6 +144,10 @@ class Group:
         """Whether its rules may look up the resource."""
         return any(one.message == message and pattern.fullmatch(name) for one, pattern in self.depends)
 
+    def forget(self, message: str, name: str) -> None:
+        """Has the resource looked up anew: it has changed, whether or not that concerns what was told."""
+        self.asking.found.pop((message, name), None)
+
     def concerned(self, moment: Moment) -> bool:
         """Whether the change is one of what its rules look up."""
         name, message = moment.entry.name, moment.entry.resource_type

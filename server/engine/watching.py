@@ -240,6 +240,8 @@ class Watching:
         looking = [
             g for g in self._dependent.get(entry.resource_type, ()) if g.looks_at(entry.resource_type, entry.name)
         ]
+        for group in looking:
+            group.forget(entry.resource_type, entry.name)
         concerned = [group for group in looking if group.concerned(moment)]
         pattern = resource.pattern_of(entry.name)
         parent = pattern.parent_of(entry.name) if pattern is not None else ""

@@ -12,10 +12,10 @@ from transom.data.v1 import data_pb2 as pb
 
 from server.engine import bounds
 from server.engine.aggregates import typed
+from server.engine.resources import Call
 from server.engine.watch_views import Asked
 from server.errors import Invalid
 from server.schema.model import Kind
-from server.services.standard.parsing import calling
 from server.services.watching import Form, Watches
 
 SERVICE, METHOD = "transom.data.v1.DataService", "Watch"
@@ -35,7 +35,7 @@ class DataWatch:
 
     async def watch(self, data: bytes, context: Any) -> AsyncGenerator[bytes, None]:
         """Tells what there is, and what changes."""
-        resources, call = self._watches.resources, calling()
+        resources = self._watches.resources
         try:
             request = pb.WatchRequest.FromString(data)
         except DecodeError as fault:
@@ -46,10 +46,13 @@ class DataWatch:
         own = Kind.GET if request.name else Kind.LIST
         kind = Kind.WATCH if resources.methods.has(Kind.WATCH, resource) else own
         said = {"parent": request.parent, "name": request.name, "filter": request.filter}
-        await resources.methods.check(resources.access, call, kind, resource, **said)
+
+        async def entry(call: Call) -> None:
+            await resources.methods.check(resources.access, call, kind, resource, **said)
+
         asked = Asked(resource, request.parent, request.name, request.filter, request.show_deleted)
         async with aclosing(
-            self._watches.messages(context, asked, METHOD, request.resume_token, self._form)
+            self._watches.messages(context, asked, METHOD, request.resume_token, self._form, entry=entry)
         ) as messages:
             async for message in messages:
                 yield message

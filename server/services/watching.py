@@ -5,8 +5,9 @@ A message is put together from stored bytes, as a List's reply is. What is the s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -14,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from server.caller import Caller
 from server.engine import views
 from server.engine.authentication import Authentication
-from server.engine.resources import Resources
+from server.engine.resources import Call, Resources
 from server.engine.tokens import digest
 from server.engine.watch_streams import Stream, Streams
 from server.engine.watch_views import NOTHING, Asked, Told
@@ -27,6 +28,9 @@ from server.services.rest_streams import ended_in_band, last_event
 from server.services.standard.parsing import calling, parser
 
 Behavior = Callable[[bytes, Any], AsyncGenerator[bytes, None]]
+
+Entry = Callable[[Call], Awaitable[None]]
+"""Whether who calls may call the method at all. Raises the refusal of who may not."""
 
 _ASKED = {
     "parent": FieldDescriptor.TYPE_STRING,
@@ -47,10 +51,20 @@ class Watches:
         self._callers = callers
 
     async def messages(
-        self, context: Any, asked: Asked, bound: str, token: str, form: Form, shape: views.Shape | None = None
+        self,
+        context: Any,
+        asked: Asked,
+        bound: str,
+        token: str,
+        form: Form,
+        shape: views.Shape | None = None,
+        *,
+        entry: Entry,
     ) -> AsyncGenerator[bytes, None]:
-        """The messages of a watch. `bound` is what its tokens are good for, beside the resources that are asked for."""
-        watcher = self.watcher()
+        """The messages of a watch. `bound` is what its tokens are good for, beside the resources that are asked for. `entry`
+        is asked at once, and again whenever who calls is not what it was."""
+        await entry(calling())
+        watcher = self.watcher(entry)
         parts = (bound, asked.resource.message, asked.parent, asked.name, asked.filter, str(asked.deleted))
         last = last_event(context)
         stream = self._streams.open(
@@ -66,16 +80,19 @@ class Watches:
             async for message in messages:
                 yield message
 
-    def watcher(self) -> Watcher:
+    def watcher(self, entry: Entry | None = None) -> Watcher:
         """Who calls now, as a watcher."""
-        call, callers = current(), self._callers
+        call, asked, callers = current(), calling(), self._callers
         authorization = call.authorization
         if authorization is None and (token := call.cookies.token(call.cookie)) is not None:
             authorization = f"Bearer {token}"
         address = call.address
 
         async def again() -> Caller:
-            return await callers.caller(authorization, address)
+            caller = await callers.caller(authorization, address)
+            if entry is not None and caller != asked.caller:
+                await entry(replace(asked, caller=caller))
+            return caller
 
         hashed = digest(authorization.partition(" ")[2]) if authorization and call.caller.known else b""
         return Watcher(call.caller, call.caller.name or address, hashed, again)
@@ -93,11 +110,13 @@ class Watches:
         ruled = access.rule_of(method) is not None
 
         async def watch(data: bytes, context: Any) -> AsyncGenerator[bytes, None]:
-            call = calling()
             request = parsed(data)
             shape = shaping(request) if shaped else None
-            if ruled and not call.caller.trusted:
-                await access.call(call, method, request)
+
+            async def entry(call: Call) -> None:
+                if ruled and not call.caller.trusted:
+                    await access.call(call, method, request)
+
             said = {name: getattr(request, name) for name in served}
             asked = Asked(
                 resource,
@@ -107,7 +126,7 @@ class Watches:
                 said.get("show_deleted", False),
             )
             async with aclosing(
-                self.messages(context, asked, method.path, said.get("resume_token", ""), form, shape)
+                self.messages(context, asked, method.path, said.get("resume_token", ""), form, shape, entry=entry)
             ) as messages:
                 async for message in messages:
                     yield message
