@@ -10,7 +10,7 @@ from email.message import EmailMessage
 
 import aiosmtplib
 
-from server.engine.bounces import status_of
+from server.engine.bounces import plain, status_of
 from server.errors import Unavailable
 from server.settings import Settings
 
@@ -26,6 +26,7 @@ class Answer:
 
     code: int
     said: str
+    """In one line of characters that can be kept: a server may send any bytes."""
     stage: str = "5.0.0"
     """The status that stands for where it was refused, if the server tells none."""
 
@@ -55,18 +56,20 @@ class Line:
         """Hands over a mail to one recipient. Raises Unavailable where the connection does not last."""
         try:
             _, said = await self._client.send_message(message, sender=sender, recipients=[recipient])
-            return Answer(250, said)
+            return Answer(250, plain(said))
         except aiosmtplib.SMTPRecipientsRefused as refused:
             [one] = refused.recipients
-            return Answer(one.code, one.message)
+            return Answer(one.code, plain(one.message))
         except aiosmtplib.SMTPSenderRefused as refused:
             if refused.code in OURS:
                 raise _away(refused) from refused
-            return Answer(refused.code, refused.message, "5.1.8")
+            return Answer(refused.code, plain(refused.message), "5.1.8")
         except aiosmtplib.SMTPDataError as refused:
-            return Answer(refused.code, refused.message, "5.6.0")
+            return Answer(refused.code, plain(refused.message), "5.6.0")
         except aiosmtplib.SMTPNotSupported as lacking:
-            return Answer(550, f"5.6.7 {lacking}")  # RFC 6531: an address in letters that the server does not know
+            return Answer(
+                550, plain(f"5.6.7 {lacking}")
+            )  # RFC 6531: an address in letters that the server does not know
         except (aiosmtplib.SMTPException, OSError) as error:
             raise _away(error) from error
 
@@ -122,4 +125,5 @@ class Lines:
 
 
 def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"the mail server did not take it: {type(error).__name__}: {error}", reason="MAIL_SERVER_AWAY")
+    said = plain(f"{type(error).__name__}: {error}")
+    return Unavailable(f"the mail server did not take it: {said}", reason="MAIL_SERVER_AWAY")

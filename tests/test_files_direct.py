@@ -14,12 +14,14 @@ import grpc
 import httpx
 import people
 import pytest
+from click.testing import CliRunner
 from google.api.httpbody_pb2 import HttpBody
 from PIL import Image
 from transom.files.v1 import direct_pb2 as pb
 from transom.files.v1 import direct_pb2_grpc, files_pb2
 
 from deploy.native.stack import Stack
+from server.cli.files import command
 
 SCRIPT = b"<script>alert(1)</script>"
 
@@ -75,6 +77,7 @@ def test_a_photo_is_sent_through_the_edge_processed_and_read_there(ann: httpx.Cl
     assert "inline" in read.headers["content-disposition"] and read.headers["x-content-type-options"] == "nosniff"
     small = ann.get(f"{file['name']}:download", params={"variant": "thumbnail"})
     assert small.headers["content-type"] == "image/webp" and small.content[:4] == b"RIFF"
+    assert small.headers["content-disposition"].endswith("-thumbnail.webp")
     assert reason(ann.get(f"{file['name']}:download", params={"variant": "huge"})) == (404, "VARIANT_MISSING")
 
 
@@ -207,7 +210,20 @@ def test_a_file_is_watched_from_its_announcement_to_its_end(ann: httpx.Client) -
     assert reason(ann.get(f"{name}:watch", headers={"last-event-id": gone["id"]}))[0] == 404
 
 
-def test_why_a_file_was_rejected_is_told(ann: httpx.Client) -> None:
+def counted(stack: Stack, metric: str) -> float:
+    """The sum of a metric over the servers and the workers."""
+    total = 0.0
+    for process in [name for name in stack.ports if name.endswith("-metrics")]:
+        text = httpx.get(f"http://127.0.0.1:{stack.ports[process]}/metrics").text
+        total += sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
+    return total
+
+
+def test_why_a_file_was_rejected_is_told_shown_and_counted(
+    ann: httpx.Client, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = ('transom_files_total{change="rejected"}', "transom_file_processing_seconds_count{", "transom_file_bytes")
+    before = [counted(stack, metric) for metric in metrics]
     upload = announced(ann, PHOTO[: len(PHOTO) // 2])
     with watched(ann, upload["file"]["name"]) as told:
         next(told)
@@ -215,6 +231,15 @@ def test_why_a_file_was_rejected_is_told(ann: httpx.Client) -> None:
         while (now := change(told))["file"]["state"] == "UPLOADED":
             pass
         assert now["file"]["rejection"]["reason"] == "IMAGE_UNREADABLE"
+    assert all(counted(stack, metric) > was for metric, was in zip(metrics, before, strict=True))
+    monkeypatch.setenv("TRANSOM_POSTGRES", stack.env["TRANSOM_POSTGRES"])
+    name = upload["file"]["name"]
+    listed = CliRunner().invoke(command, ["list", "--state", "rejected", "--owner", now["file"]["owner"]]).output
+    assert name in listed and "IMAGE_UNREADABLE" in listed
+    assert name not in CliRunner().invoke(command, ["list", "--state", "ready"]).output
+    shown = CliRunner().invoke(command, ["show", name]).output
+    assert "rejected   IMAGE_UNREADABLE: " in shown and "announced" in shown
+    assert CliRunner().invoke(command, ["show", "files/none"]).exit_code == 1
 
 
 def test_who_may_not_read_a_file_may_not_watch_it(ann: httpx.Client, stack: Stack) -> None:

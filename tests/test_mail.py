@@ -251,6 +251,16 @@ async def test_a_connection_that_breaks_between_two_recipients_repeats_nothing(g
     assert (server.recipients, again.recipients) == (["ann@example.com"], ["ben@example.com"])
 
 
+@asynchronous
+async def test_whatever_bytes_a_server_says_the_mail_it_took_is_not_sent_again(ground: Ground) -> None:
+    event = queue(ground, "ann@example.com, cem@example.com")
+    with Server({"cem@example.com": "550 5.1.1 no\0body"}, data="250 2.0.0 taken\0") as server:
+        async with mailing(ground, server) as handler:
+            await sent(ground, handler, event)
+    assert (server.recipients, states(ground)["cem@example.com"]) == (["ann@example.com"], "refused")
+    assert bounces.plain("Bo\udceete\0pleine\r\n") == "Bo te pleine"  # Latin 1, as it is read from the line
+
+
 STEPS = ("of", "open", "hand", "settle", "settled", "commit")
 """Where a worker may die, in order."""
 

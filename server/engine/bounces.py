@@ -126,6 +126,11 @@ def verdict(status: str, failures: int) -> Reason | None:
     return Reason.BOUNCED_OFTEN if failures + 1 >= OFTEN and not re.search(BLAMELESS, status) else None
 
 
+def plain(said: str) -> str:
+    """What a mail server said, in one line without what Postgres does not keep: bytes that are no UTF-8, NUL."""
+    return " ".join("".join(c if c.isprintable() else " " for c in said).split())
+
+
 def status_of(said: str) -> str:
     """The enhanced status (RFC 3463) in what a mail server said; "" where it told none."""
     found = _STATUS.search(said[:200])
@@ -149,6 +154,6 @@ def report(message: Message[Any, Any]) -> Report | None:
 
 
 def _report(block: Message[Any, Any]) -> Report:
-    said = " ".join(str(block.get("Diagnostic-Code", "")).split())
+    said = plain(str(block.get("Diagnostic-Code", "")))
     status = status_of(str(block.get("Status", ""))) or status_of(said)
     return Report(str(block["Action"]).strip().lower(), status, said.partition(";")[2].strip() or said)

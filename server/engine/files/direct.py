@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from server.caller import Caller
 from server.engine import content_types
-from server.engine.files.downloads import Downloads, disposition
+from server.engine.files.downloads import Downloads, disposition, variant_filename
 from server.engine.files.known import TYPE, File, check_readable, file_of, kept_key, missing, variant_key, variant_of
 from server.engine.files.opening import require
 from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch
@@ -53,7 +53,7 @@ class Direct(Uploads, Downloads):
         if seen is not None:
             raise mismatch("CONTENT_TYPE_MISMATCH", "content type", kind, seen)
         new = NewFile(new_id(), caller.name, filename, content_type, len(data), hashed, public)
-        stored = await self._files.announce(new, UPLOAD_LIFE, self._quota)
+        stored = await self._files.announce(new, UPLOAD_LIFE, self._quota_of(caller))
         try:
             await self._objects.write(kept_key(stored.id), data, content_type)
         except Refusal:
@@ -69,7 +69,7 @@ class Direct(Uploads, Downloads):
         """The bytes of a file, for whom `download_url` is, and refused as there; Precondition, too, above DIRECT_BYTES_MAX."""
         stored = await self._open(caller, name)
         check_readable(stored, name, own=stored.owner == caller.name)
-        key, content_type, size = kept_key(stored.id), stored.content_type, stored.size_bytes
+        key, content_type, filename, size = kept_key(stored.id), stored.content_type, stored.filename, stored.size_bytes
         if variant:
             found = next((v for v in map(variant_of, stored.variants) if v.name == variant), None)
             if found is None:
@@ -80,6 +80,7 @@ class Direct(Uploads, Downloads):
                     resource=(TYPE, name),
                 )
             key, content_type, size = variant_key(stored.id, variant), found.content_type, found.size_bytes
+            filename = variant_filename(filename, variant, content_type)
         if size > DIRECT_BYTES_MAX:
             raise Precondition(
                 f"The file has {size} bytes, more than the {DIRECT_BYTES_MAX} that come this way: use GetDownloadUrl.",
@@ -87,4 +88,4 @@ class Direct(Uploads, Downloads):
                 resource=(TYPE, name),
             )
         data = await self._objects.read(key, DIRECT_BYTES_MAX)
-        return Content(data, content_type, disposition(stored.filename, stored.id, content_type))
+        return Content(data, content_type, disposition(filename, stored.id, content_type))

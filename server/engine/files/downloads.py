@@ -92,7 +92,7 @@ class Downloads(Opening):
                     resource=(TYPE, f"files/{stored.id}"),
                 )
             key, content_type = variant_key(stored.id, variant), found.content_type
-            filename = _named(filename, variant, content_type)
+            filename = variant_filename(filename, variant, content_type)
         told = disposition(filename, stored.id, content_type, how)
         return self._objects.signed_get(key, content_type, told, DOWNLOAD_LIFE, caching=caching)
 
@@ -115,7 +115,7 @@ def disposition(filename: str, id: str, content_type: str, how: Disposition = Di
     return f"{'inline' if shown else 'attachment'}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _named(filename: str, variant: str, content_type: str) -> str:
+def variant_filename(filename: str, variant: str, content_type: str) -> str:
     """The name of a variant for people: `beam.png`, thumbnail, as WebP, is `beam-thumbnail.webp`."""
     if not filename:
         return ""
