@@ -215,6 +215,17 @@ def png_with_words() -> bytes:
     return picture("PNG", pnginfo=words)
 
 
+def webp_with_note() -> bytes:
+    data = (
+        picture("WEBP", lossless=True)
+        + b"NOTE"
+        + len(SECRET).to_bytes(4, "little")
+        + SECRET
+        + b"\0" * (len(SECRET) % 2)
+    )
+    return data[:4] + (len(data) - 8).to_bytes(4, "little") + data[8:]
+
+
 @pytest.mark.parametrize(
     ("data", "content_type"),
     [
@@ -225,6 +236,7 @@ def png_with_words() -> bytes:
         (png_with_words() + SECRET, "image/png"),
         (picture("WEBP", orientation=3, xmp=SECRET), "image/webp"),
         (picture("WEBP", lossless=True), "image/webp"),
+        (webp_with_note(), "image/webp"),
         (gif_with_comment() + SECRET, "image/gif"),
     ],
 )

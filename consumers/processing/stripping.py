@@ -19,7 +19,7 @@ STRIPPED = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset(b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP bKGD pHYs acTL fcTL fdAT".split())
-_WEBP_DROPPED = frozenset({b"EXIF", b"XMP "})
+_WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 _GIF_KEPT = frozenset({b"NETSCAPE2.0", b"ANIMEXTS1.0"})
 _BOXES = frozenset({b"udta", b"meta", b"uuid"})
 """Boxes of MP4 and QuickTime that say where and with what it was taken."""
@@ -149,7 +149,7 @@ def _webp(data: bytes, orientation: int) -> bytes:
         if kind == b"VP8X":
             flags = chunk[8] & ~0x0C | (0x08 if orientation != 1 else 0)
             chunk = chunk[:8] + bytes([flags]) + chunk[9:]
-        if kind not in _WEBP_DROPPED:
+        if kind in _WEBP_KEPT:
             out.append(chunk)
         at = end
     if orientation != 1:
