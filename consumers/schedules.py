@@ -78,10 +78,10 @@ async def _alone(pool: Pool, name: str) -> AsyncIterator[None]:
     async with pool.connection() as connection:
         async with connection.cursor(row_factory=scalar_row) as cursor:
             ours = await (await cursor.execute(_LOCK, [name])).fetchone()
-        await connection.commit()  # a transaction that idles would be ended
         if not ours:
             raise Discard("a run of a tick before goes on, and its runs do not overlap")
         try:
+            await connection.commit()  # a transaction that idles would be ended
             yield
         finally:
             await connection.execute(_UNLOCK, [name])
