@@ -154,7 +154,9 @@ class Watching:
         """Forgets a watcher that was admitted."""
         self.part(watcher)
         self._watchers.discard(watcher)
-        self._counts -= Counts([watcher.who])
+        self._counts[watcher.who] -= 1
+        if not self._counts[watcher.who]:
+            del self._counts[watcher.who]
         self._want(message, -1)
         WATCHES.labels(message).dec()
 
