@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import inspect
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import structlog
+from prometheus_client import Histogram
 from transom.events.v1.event_pb2 import Event
 
 from consumers.handlers import Handler, Statement, Work
@@ -21,9 +23,10 @@ from server.engine.content_types import ANYTHING, media_type
 from server.engine.processing import Made, Processing
 from server.schema.compilation import SchemaError
 from server.settings import Settings
+from server.store.file_metrics import CHANGES
 from server.store.files import FILE, StoredFile
 from server.store.objects import ObjectMissing
-from server.store.processing import UPLOADED
+from server.store.processing import READY, REJECTED, UPLOADED
 
 NAME = "transom.file_processing"
 ADDRESS = (NAME, f"{FILE}.{UPLOADED}")
@@ -38,6 +41,14 @@ AT_ONCE = 2
 BYTES_MAX = 512 << 20
 """Bytes of a file that is fetched. A larger one is READY as it is; it is refused where an app's check or everybody's eyes ask
 for more than that."""
+
+SECONDS_OF = Histogram(
+    "transom_file_processing_seconds",
+    "Time of one run over an uploaded file, by its kind (image, audio, video, text, application) and what came of it: ready,"
+    " rejected, or failed, which is tried again.",
+    ["kind", "outcome"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 480),
+)
 
 log = structlog.get_logger("files")
 
@@ -72,20 +83,32 @@ class FileProcessing:
         stored = await self._processing.waiting(event.name)
         if stored is None:
             return ()  # deleted, or done by another run
+        start, outcome = time.monotonic(), "failed"
+        try:
+            statements, outcome = await self._processed(event, stored)
+        finally:
+            SECONDS_OF.labels(_kind(stored), outcome).observe(time.monotonic() - start)
+        if statements:
+            CHANGES.labels(outcome).inc()
+        return statements
+
+    async def _processed(self, event: Event, stored: StoredFile) -> tuple[Sequence[Statement], str]:
+        """What is to be committed, and the verb of it."""
         if stored.rejection is not None:
-            return await self._processing.refused(stored, **stored.rejection)
+            return await self._processing.refused(stored, **stored.rejection), REJECTED
         if stored.size_bytes > BYTES_MAX:
             return await self._unseen(stored)
         with tempfile.TemporaryDirectory(prefix="transom-file-", ignore_cleanup_errors=True) as path:
             try:
-                return await self._looked_at(stored, Path(path))
+                return await self._looked_at(stored, Path(path)), READY
             except Rejected as rejected:
                 log.info("a file was rejected", file=event.name, reason=rejected.reason)
-                return await self._processing.refused(stored, rejected.reason, rejected.message)
+                return await self._processing.refused(stored, rejected.reason, rejected.message), REJECTED
             except ObjectMissing:
                 if await self._processing.waiting(event.name) is None:
-                    return ()  # deleted meanwhile
-                return await self._processing.refused(stored, "BYTES_MISSING", "The file's bytes are gone.")
+                    return (), REJECTED  # deleted meanwhile
+                told = "The file's bytes are gone."
+                return await self._processing.refused(stored, "BYTES_MISSING", told), REJECTED
 
     async def _looked_at(self, stored: StoredFile, folder: Path) -> Sequence[Statement]:
         content = folder / CONTENT
@@ -123,12 +146,18 @@ class FileProcessing:
             size = written.tell()
         return hashed.digest(), size
 
-    async def _unseen(self, stored: StoredFile) -> Sequence[Statement]:
+    async def _unseen(self, stored: StoredFile) -> tuple[Sequence[Statement], str]:
         """A file too large to be fetched."""
         if self._checks or stored.public:
             message = f"The file has more than {BYTES_MAX >> 20} MiB, which is too much to look at all of it."
-            return await self._processing.refused(stored, "TOO_LARGE_TO_PROCESS", message)
-        return await self._processing.accepted(stored, stored.sha256, stored.size_bytes)
+            return await self._processing.refused(stored, "TOO_LARGE_TO_PROCESS", message), REJECTED
+        return await self._processing.accepted(stored, stored.sha256, stored.size_bytes), READY
+
+
+def _kind(stored: StoredFile) -> str:
+    """What the metrics call a file's type: few words, whatever clients declare."""
+    kind = (media_type(stored.content_type) or ANYTHING).partition("/")[0]
+    return kind if kind in ("image", "audio", "video", "text") else "application"
 
 
 async def _called(check: Check, upload: Upload) -> None:

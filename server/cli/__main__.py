@@ -17,6 +17,7 @@ SECTIONS = {
         "audit",
         "events",
         "explain",
+        "files",
         "mail",
         "schedules",
         "tasks",

@@ -13,6 +13,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import class_row
 
 from server.errors import Exhausted
+from server.store.file_metrics import BYTES, CHANGES
 from server.store.pooled import Pool, transaction
 
 PENDING_MOST = 1000
@@ -86,6 +87,12 @@ _PAGE = f"""
 select {COLUMNS} from transom.files
 where owner = %(owner)s and state <> 'DELETING'
   and (%(time)s::timestamptz is null or (create_time, id) < (%(time)s, %(id)s))
+order by create_time desc, id desc limit %(limit)s
+"""
+
+_NEWEST = f"""
+select {COLUMNS} from transom.files
+where state <> 'DELETING' and (%(owner)s = '' or owner = %(owner)s) and (%(state)s = '' or state = %(state)s)
 order by create_time desc, id desc limit %(limit)s
 """
 
@@ -282,6 +289,7 @@ class StoredFiles:
             )
             made = await cursor.fetchone()
         assert made is not None  # it was inserted
+        CHANGES.labels("announced").inc()
         return made
 
     async def in_parts(self, id: str, upload_key: str) -> StoredFile | None:
@@ -302,13 +310,24 @@ class StoredFiles:
         async with transaction(self._pool, StoredFile) as cursor:
             state = "UPLOADED" if processed else "READY"
             await cursor.execute(_COMPLETE, {"id": id, "size_bytes": size_bytes, "state": state})
-            return await cursor.fetchone()
+            completed = await cursor.fetchone()
+        if completed is not None:
+            CHANGES.labels(state.lower()).inc()
+            BYTES.inc(size_bytes)
+        return completed
 
     async def page(self, owner: str, after: tuple[datetime, str] | None, limit: int) -> list[StoredFile]:
         """At most `limit` files of `owner`, newest first, that come after the one made then and named so."""
         time, id = after or (None, None)
         async with transaction(self._pool, StoredFile) as cursor:
             await cursor.execute(_PAGE, {"owner": owner, "time": time, "id": id, "limit": limit})
+            return await cursor.fetchall()
+
+    async def newest(self, owner: str, state: str, limit: int) -> list[StoredFile]:
+        """At most `limit` files, newest first, of that owner and in that state where these are not empty. For operators: without
+        an owner all rows are looked at."""
+        async with transaction(self._pool, StoredFile) as cursor:
+            await cursor.execute(_NEWEST, {"owner": owner, "state": state, "limit": limit})
             return await cursor.fetchall()
 
     async def delete(self, id: str, caller: str) -> bool:

@@ -8,6 +8,7 @@ from server.caller import Caller
 from server.engine.files.known import kept_key, keys_of, missing, uploaded_key
 from server.engine.files.opening import Opening
 from server.errors import Refusal
+from server.store.file_metrics import CHANGES
 
 SWEPT = 100
 """Files that one sweep looks after."""
@@ -29,6 +30,7 @@ class Removal(Opening):
             deleted = await self._referrers.delete(caller, stored.id)
         if not deleted:
             raise missing(name)
+        CHANGES.labels("deleted").inc()
         with contextlib.suppress(Refusal):  # else the sweep does it
             await self._remove(stored.id, stored.upload_key, keys_of(stored.id, stored.variants))
 
@@ -36,6 +38,7 @@ class Removal(Opening):
         """Deletes some files of `owner`, at most SWEPT, whatever refers to them; how many it were. Their bytes are gone, too, or
         will be when S3 is back."""
         ids = await self._files.discard(owner, SWEPT)
+        CHANGES.labels("deleted").inc(len(ids))
         with contextlib.suppress(Refusal):  # else the sweep does it
             await self._objects.delete(*(key for id in ids for key in (kept_key(id), uploaded_key(id))))
         return len(ids)
@@ -47,6 +50,7 @@ class Removal(Opening):
         Raises Unavailable where S3 is away: what is left then is found again.
         """
         abandoned = await self._files.abandon(SWEPT)
+        CHANGES.labels("abandoned").inc(abandoned)
         remains = await self._files.remains(SWEPT)
         for remain in remains:
             if remain.state == "DELETING":
