@@ -125,6 +125,7 @@ from server.services.second_factors import SecondFactorsService
 from server.services.standard import StandardMethods
 from server.services.standard.repeating import Repeating
 from server.services.task_following import Following
+from server.services.task_operations import TaskOperations
 from server.services.tasks import TasksService
 from server.services.watching import Watches
 from server.services.webhooks import WebhooksService
@@ -741,7 +742,9 @@ class ApiServer:
             server,
         )
         if any(service.name == OPERATIONS for service in parts.schema.services):
-            server.add_generic_rpc_handlers((OperationsService(parts.schema, parts.operations).handlers(),))
+            of_tasks = TaskOperations(parts.schema, parts.tasks, parts.following, parts.callers)
+            operations_service = OperationsService(parts.schema, parts.operations, of_tasks)
+            server.add_generic_rpc_handlers((operations_service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         self._services = [s.name for s in parts.schema.services]
         add_reflection(server, parts.schema.pool, [*self._services, health.SERVICE_NAME])

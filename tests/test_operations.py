@@ -14,7 +14,7 @@ from desk_ground import Desk, desk, schema
 from google.api_core import operation
 from google.api_core.operations_v1 import OperationsClient
 from google.longrunning import operations_proto_pb2
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from library_ground import engine
 from people_ground import Client, Refused
@@ -282,3 +282,32 @@ def test_googles_operations_client_is_at_home(here: Desk, who: Client) -> None:
         )
         [answer] = reflect(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5)
         assert OPERATIONS[1:] in [service.name for service in answer.list_services_response.service]
+
+
+def test_a_task_is_an_operation_too(here: Desk, who: Client) -> None:
+    tasks = "/transom.tasks.v1.TasksService"
+
+    here.at.sql(
+        "insert into transom.task_handlers (name, callable_by) values ('asked', 'users') on conflict do nothing"
+    )
+    made = here.grpc(who, f"{tasks}/EnqueueTask", {"handler": "asked"})
+    name = f"operations/{made.name}"
+    told = here.grpc(who, f"{OPERATIONS}/GetOperation", {"name": name})
+    assert (told.name, told.done) == (name, False)
+    waited = operations_proto_pb2.WaitOperationRequest(name=name)
+    waited.timeout.FromMilliseconds(10)
+    assert not here.grpc(who, f"{OPERATIONS}/WaitOperation", waited).done
+    assert here.grpc(here.people.person(), f"{OPERATIONS}/GetOperation", {"name": name}) == ABSENT
+    here.at.sql(
+        "update transom.tasks set state = 'SUCCEEDED', result = '{\"a\": 1}', end_time = now() where id = %s",
+        made.name.removeprefix("tasks/"),
+    )
+    ended = here.grpc(who, f"{OPERATIONS}/WaitOperation", {"name": name})
+    result = struct_pb2.Value()
+    assert ended.done and ended.response.Unpack(result) and json_format.MessageToDict(result) == {"a": 1}
+    assert ended.metadata.type_url.endswith("transom.tasks.v1.Task")
+    here.grpc(who, f"{OPERATIONS}/CancelOperation", {"name": name})  # it has ended, which is no error
+    lost = here.grpc(who, f"{tasks}/EnqueueTask", {"handler": "asked"}).name
+    here.grpc(who, f"{OPERATIONS}/CancelOperation", {"name": f"operations/{lost}"})
+    failed = here.grpc(who, f"{OPERATIONS}/GetOperation", {"name": f"operations/{lost}"})
+    assert failed.done and failed.error.code == grpc.StatusCode.CANCELLED.value[0]

@@ -9,6 +9,7 @@ import grpc
 from server.engine.operations import Operations
 from server.schema.model import Schema
 from server.services.standard.parsing import calling
+from server.services.task_operations import TaskOperations
 
 SERVICE = "google.longrunning.Operations"
 
@@ -16,8 +17,9 @@ SERVICE = "google.longrunning.Operations"
 class OperationsService:
     """The service as the schema of the app has it: what is packed in its answers is of that schema, too."""
 
-    def __init__(self, schema: Schema, operations: Operations) -> None:
+    def __init__(self, schema: Schema, operations: Operations, tasks: TaskOperations) -> None:
         self._schema = schema
+        self._tasks = tasks
         self._operations = operations
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -34,10 +36,14 @@ class OperationsService:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def GetOperation(self, request: Any, context: Any) -> Any:
+        if self._tasks.has(request.name):
+            return await self._tasks.get(request.name)
         return await self._operations.get(calling(), request.name)
 
     async def WaitOperation(self, request: Any, context: Any) -> Any:
-        """The operation as it is: best effort, as the service's protos allow."""
+        """A task's, once it has ended or the time is up. Others are done when they are answered."""
+        if self._tasks.has(request.name):
+            return await self._tasks.wait(request)
         return await self._operations.get(calling(), request.name)
 
     async def ListOperations(self, request: Any, context: Any) -> Any:
@@ -48,9 +54,14 @@ class OperationsService:
         return reply(operations=operations, next_page_token=token)
 
     async def CancelOperation(self, request: Any, context: Any) -> Any:
-        await self._operations.cancel(calling(), request.name)
+        if self._tasks.has(request.name):
+            await self._tasks.cancel(request.name)
+        else:
+            await self._operations.cancel(calling(), request.name)
         return self._schema.message_class("google.protobuf.Empty")()
 
     async def DeleteOperation(self, request: Any, context: Any) -> Any:
+        if self._tasks.has(request.name):
+            await self._tasks.delete(request.name)
         await self._operations.delete(calling(), request.name)
         return self._schema.message_class("google.protobuf.Empty")()

@@ -79,8 +79,8 @@ class TasksService(tasks_pb2_grpc.TasksServiceServicer):
         return task(await self._tasks.retry(caller(), request.name), caller())
 
     async def WaitTask(self, request: pb.WaitTaskRequest, context: Any) -> pb.Task:
-        seconds = _delay(request.timeout, "timeout").total_seconds() if request.HasField("timeout") else WAIT_MAX
-        row = await self._following.wait(caller(), request.name, min(seconds, WAIT_MAX), again(self._callers))
+        seconds = seconds_of(request.timeout) if request.HasField("timeout") else WAIT_MAX
+        row = await self._following.wait(caller(), request.name, seconds, again(self._callers))
         return task(row, caller())
 
     async def watch(self, data: bytes, context: Any) -> AsyncGenerator[bytes, None]:
@@ -113,6 +113,11 @@ def again(callers: Authentication) -> Any:
         return await callers.caller(authorization, address)
 
     return asked
+
+
+def seconds_of(timeout: Any) -> float:
+    """How long to wait. Raises Invalid; lowers what is too long."""
+    return min(_delay(timeout, "timeout").total_seconds(), WAIT_MAX)
 
 
 def _refused(status: bytes) -> bytes:
