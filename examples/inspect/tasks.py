@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from server.apps import Event, Work, on
-from server.errors import NotFound, Precondition
+from server.apps import Discard, Event, Order, Work, on, task
+from server.errors import Invalid, NotFound, Precondition
 
 from .photos import Photo, reduced
 from .reminders import remind_overdue as remind_overdue
@@ -23,7 +23,7 @@ async def report_submitted(event: Event, work: Work) -> None:
         return
     site = await work.get(_site_of(inspection.name))
     managers = await _managers(work, site)
-    file = await _stored(event, work, site, inspection, managers)
+    file = await _stored(work, f"report-{event.id}", inspection.inspector, site, inspection, managers)
     work.update(inspection, {"report": file}, event="reported")
     for manager in managers:
         work.mail(manager, _subject(inspection, site), _letter(inspection, site), attachments=[file])
@@ -38,8 +38,28 @@ async def report_imported(event: Event, work: Work) -> None:
     if inspection is None:
         return
     site = await work.get(_site_of(inspection.name))
-    file = await _stored(event, work, site, inspection, await _managers(work, site))
+    managers = await _managers(work, site)
+    file = await _stored(work, f"report-{event.id}", inspection.inspector, site, inspection, managers)
     work.update(inspection, {"report": file}, event="reported")
+
+
+@task("draft_report", retries=3, at_once=4, callable_by="users")
+async def draft_report(order: Order, work: Work) -> dict[str, str]:
+    """The report of an inspection as it would be now, for a member of its site: `{"inspection": name}` → `{"file": name}`."""
+    name = str(order.payload.get("inspection", "")) if isinstance(order.payload, dict) else ""
+    try:
+        inspection = await work.get(name)
+        site = await work.get(_site_of(name))
+        if order.caller.startswith(
+            "users/"
+        ):  # a task reads with the app's rights: whose it is has to be looked at here
+            await work.get(f"{site.name}/members/{order.caller.removeprefix('users/')}")
+    except (NotFound, Invalid) as fault:
+        raise Discard("there is no such inspection for its caller") from fault
+    if inspection.DESCRIPTOR.full_name != TYPE:
+        raise Discard(f"{name} is no inspection")
+    managers = await _managers(work, site)
+    return {"file": await _stored(work, f"draft-{order.key}", order.caller, site, inspection, managers)}
 
 
 async def _current(event: Event, work: Work) -> Any | None:
@@ -52,8 +72,8 @@ async def _current(event: Event, work: Work) -> Any | None:
     return inspection if same and not inspection.report else None
 
 
-async def _stored(event: Event, work: Work, site: Any, inspection: Any, managers: list[str]) -> str:
-    """The name of the report's file, rendered and stored; the same for the same event."""
+async def _stored(work: Work, id: str, owner: str, site: Any, inspection: Any, managers: list[str]) -> str:
+    """The name of the report's file, rendered and stored; the same for the same id."""
     findings = in_order(await work.list("inspect.v1.Finding", inspection.name))
     report = Report(
         site=site,
@@ -64,18 +84,19 @@ async def _stored(event: Event, work: Work, site: Any, inspection: Any, managers
         photos=await _photos(work, findings),
     )
     # Rendering takes some hundred milliseconds of computing: in a thread, so that the consumer goes on meanwhile.
+    await work.progress(0.8, "the pages")
     pdf = await asyncio.to_thread(report.pdf)
     name = inspection.name.rpartition("/")[2]
-    return await work.store_file(
-        f"report-{event.id}", f"{name}.pdf", "application/pdf", pdf, owner=inspection.inspector
-    )
+    return await work.store_file(id, f"{name}.pdf", "application/pdf", pdf, owner=owner)
 
 
 async def _photos(work: Work, findings: list[Any]) -> dict[str, Photo | None]:
     """The findings' photos by name, reduced one by one, so that never more than one is in memory at full size."""
     names = dict.fromkeys(name for finding in findings for name in finding.photos)
     photos: dict[str, Photo | None] = {}
-    for name in list(names)[:PHOTOS_MAX]:
+    wanted = list(names)[:PHOTOS_MAX]
+    for n, name in enumerate(wanted):
+        await work.progress(0.8 * n / len(wanted), f"photo {n + 1} of {len(wanted)}")
         try:
             photos[name] = await asyncio.to_thread(reduced, await work.read_file(name, "medium"))
         except (NotFound, Precondition):
