@@ -15,13 +15,17 @@ from prometheus_client import CollectorRegistry
 from consumers.task_runner import TaskMetrics, TaskRunner
 from consumers.workshop import Workshop
 from deploy.native.stack import Stack
+from server.app import micros
 from server.apps import Backoff, Cancel, Discard, Order, Retry, Snooze, Work, task
 from server.apps.declarations import MARK
-from server.apps.named import Named
+from server.apps.named import Named, declared
 from server.caller import NOBODY, OPERATOR, Caller, Kind
 from server.engine.audit import Audit
-from server.engine.tasks import Tasks, enqueue
-from server.errors import Denied, Invalid, NotFound, Precondition, Unauthenticated
+from server.engine.resources import Call
+from server.engine.task_enqueuing import Enqueuing, Wish
+from server.engine.tasks import TASK, Tasks, enqueue
+from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition, Unauthenticated
+from server.store.task_handlers import StoredHandlers
 from server.store.tasks import StoredTasks
 
 AT_ONCE = Backoff(0.01, 1)
@@ -56,6 +60,7 @@ async def running(ground: Ground, shop: Workshop, *functions: Named, workers: in
                 shop.work,
                 functions,
                 TaskMetrics(CollectorRegistry()),
+                message=shop.parts.schema.message_class,
                 instance=f"w{n}",
                 grace=0.2,
             ).run(stop)
@@ -276,3 +281,50 @@ async def test_a_snooze_uses_up_no_attempt(ground: Ground) -> None:
         id = await asked(shop, "early")
         await eventually(lambda: row(ground, id) == "SUCCEEDED")
     assert seen == [1, 1, 1]
+
+
+@asynchronous
+async def test_a_call_enqueues_what_its_handler_takes_for_whom_it_lets(ground: Ground) -> None:
+    told: list[Any] = []
+
+    async def typed(order: Order, work: Work) -> None:
+        told.append(order.payload)
+
+    async def quiet(order: Order, work: Work) -> None:
+        """Nobody's but keys' and admins'."""
+
+    functions = [named(typed, payload="test.v1.Thing", priority=7, callable_by="users"), named(quiet)]
+    user, key = Caller(Kind.USER, "users/u"), Caller(Kind.KEY, "keys/k", scopes=frozenset({f"{TASK}:create"}))
+    async with ground.workshop() as shop:
+        parts = shop.parts
+        stored, handlers = StoredTasks(parts.pool), StoredHandlers(parts.pool)
+        await handlers.declare(declared(functions))
+        enqueuing = Enqueuing(stored, handlers, parts.schema, parts.resources.decisions, micros)
+        name = parts.schema.message_class("test.v1.Thing").DESCRIPTOR.fields[0].name
+        made = await enqueuing.enqueue(Call(user), Wish("typed", {name: "things/a"}, unique_key="k"))
+        assert (made.priority, made.caller, made.unique_key) == (7, "users/u", "users/u/k")
+        assert (await enqueuing.enqueue(Call(user), Wish("typed", {name: "things/b"}, unique_key="k"))).id == made.id
+        assert (await enqueuing.enqueue(Call(key), Wish("quiet", None, priority=-3))).priority == -3
+        for caller, wish, refusal in (
+            (NOBODY, Wish("typed", {}), Unauthenticated),
+            (user, Wish("quiet", {}), NotFound),  # as if there were none
+            (user, Wish("none", {}), NotFound),
+            (user, Wish("typed", {"none": 1}), Invalid),
+            (user, Wish("typed", {}, priority=1), Invalid),
+            (Caller(Kind.KEY, "keys/k", scopes=frozenset()), Wish("quiet", {}), Denied),
+        ):
+            with pytest.raises(refusal):
+                await enqueuing.enqueue(Call(caller), wish)
+        wrong = await asked(shop, "typed", {"none": 1})
+        async with running(ground, shop, *functions):
+            await eventually(lambda: not ground.value("select count(*) from transom.tasks where end_time is null"))
+        assert [getattr(one, name) for one in told] == ["things/a"]
+        assert row(ground, wrong, "state, attempts") == ("DEAD", 1)  # what is no such message never will be
+        ground.execute(
+            "insert into transom.tasks (id, handler, caller) select 'n' || n, 'x', 'users/u' from generate_series(1, 1000) n"
+        )
+        with pytest.raises(Exhausted):
+            await enqueuing.enqueue(Call(user), Wish("typed", {}))
+        await handlers.declare([])
+        with pytest.raises(NotFound):
+            await enqueuing.enqueue(Call(key), Wish("quiet", {}))
