@@ -35,7 +35,22 @@ IGNORED_PARAMETERS = ("alt", "fields", "key", "prettyPrint", "quotaUser", "xgafv
 HTTP_BODY = "google.api.HttpBody"
 """What is sent as it is, in messages or whole."""
 
+FILES = "transom.files.v1.DirectFilesService"
+FILES_SECONDS = 120
+"""Longest time of one of its calls: a file is in a server's memory for as long, however slowly its client reads."""
+
 _TOLD = "  response_headers_to_add: *told"
+
+_FILES = (
+    "  route:",
+    "    cluster: servers",
+    "    timeout: 0s",
+    f"    max_stream_duration: {{max_stream_duration: {FILES_SECONDS}s}}",
+    "    idle_timeout: 60s",
+    "    priority: HIGH",
+    "    retry_policy: *cautious",
+)
+"""As the route of streams, but of a bounded time."""
 
 _PART = re.compile(r"^( *)# >>> (\w+)\n(?:.*\n)*?^ *# <<<$", re.MULTILINE)
 
@@ -113,7 +128,7 @@ def _routes(schema: Schema) -> str:
             if methods:
                 lines += [
                     _match(service.name, methods),
-                    f"  route: *{route}",
+                    *(_FILES if service.name == FILES else [f"  route: *{route}"]),
                     "  typed_per_filter_config: *unbuffered",
                     *more,
                 ]

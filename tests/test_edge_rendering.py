@@ -112,6 +112,8 @@ def test_streams_are_counted_apart_and_safe_ones_begin_elsewhere_while_nothing_w
     assert "unavailable" not in collect["route"]["retry_policy"]["retry_on"]
     assert "response_headers_to_add" in watch and "response_headers_to_add" in follow
     assert "response_headers_to_add" not in collect, "nothing of it is a message a line"
+    file = route("/transom.files.v1.DirectFilesService/DownloadFile")["route"]
+    assert file["max_stream_duration"] == {"max_stream_duration": "120s"}, "who reads slowly keeps it in memory so long"
 
 
 def test_a_schema_of_hundreds_of_methods_is_taken(tmp_path: Path) -> None:

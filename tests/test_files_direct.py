@@ -8,7 +8,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import Context
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -21,7 +22,11 @@ from transom.files.v1 import direct_pb2 as pb
 from transom.files.v1 import direct_pb2_grpc, files_pb2
 
 from deploy.native.stack import Stack
+from server.caller import Caller, Kind
 from server.cli.files import command
+from server.errors import Exhausted
+from server.services.current import CURRENT, Current
+from server.services.files_direct import DirectFilesService
 
 SCRIPT = b"<script>alert(1)</script>"
 
@@ -148,6 +153,26 @@ def test_over_grpc_in_pieces_with_a_checksum(ann: httpx.Client, stack: Stack) ->
             with pytest.raises(grpc.RpcError) as refused:
                 stub.UploadFile(wrong, metadata=call)
             assert refused.value.code() == code
+
+
+def test_one_caller_keeps_two_files_of_a_server_in_memory() -> None:
+    """Whoever does not read on keeps their own places, not those of others."""
+    service = DirectFilesService(cast(Any, None))
+
+    def enter(who: str) -> str:
+        call = Current()
+        call.caller = Caller(Kind.USER, who)
+        return Context().run(lambda: (CURRENT.set(call), service._enter())[1])
+
+    ann = [enter("users/ann"), enter("users/ann")]
+    with pytest.raises(Exhausted):
+        enter("users/ann")
+    for who in ("ben", "cy", "dan"):
+        assert [enter(f"users/{who}"), enter(f"users/{who}")]
+    with pytest.raises(Exhausted):
+        enter("users/eve")
+    service._leave(ann.pop())
+    assert enter("users/eve")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from server.services.files import file_message, public
 
 AT_ONCE = 8
 """Files that go through one server at one time; each is in its memory."""
+A_CALLER = 2
+"""Of these, files of one caller."""
 SECONDS = 60.0
 """How long a file may take to arrive."""
 PIECE = 256 << 10
@@ -29,10 +32,11 @@ class DirectFilesService(direct_pb2_grpc.DirectFilesServiceServicer):
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()
+        """Files by whose they are."""
 
     async def UploadFile(self, requests: AsyncIterator[pb.UploadFileRequest], context: Any) -> files_pb2.File:
-        self._enter()
+        who = self._enter()
         try:
             first, data = await self._arrived(requests)
             file = await self._files.upload_direct(
@@ -44,11 +48,11 @@ class DirectFilesService(direct_pb2_grpc.DirectFilesServiceServicer):
                 public=public(first.visibility),
             )
         finally:
-            self._under_way -= 1
+            self._leave(who)
         return file_message(file)
 
     async def DownloadFile(self, request: pb.DownloadFileRequest, context: Any) -> AsyncIterator[HttpBody]:
-        self._enter()
+        who = self._enter()
         try:
             content = await self._files.download_direct(caller(), request.name, request.variant)
             kind = content.content_type
@@ -59,17 +63,30 @@ class DirectFilesService(direct_pb2_grpc.DirectFilesServiceServicer):
             for at in range(0, len(content.data), PIECE):
                 yield HttpBody(content_type=kind, data=content.data[at : at + PIECE])
         finally:
-            self._under_way -= 1
+            self._leave(who)
 
-    def _enter(self) -> None:
-        """Raises Unauthenticated for nobody, before anything of theirs is kept, and Exhausted."""
+    def _enter(self) -> str:
+        """Whose place is taken. Raises Unauthenticated for nobody, before anything of theirs is kept, and Exhausted."""
         if not caller().known:
             raise Unauthenticated("Sign in first.")
-        if self._under_way >= AT_ONCE:
+        who = caller().name
+        if self._under_way[who] >= A_CALLER:
+            raise Exhausted(
+                f"{A_CALLER} of your files go through this server at this moment; wait for one to end.",
+                reason="TOO_MANY_TRANSFERS",
+                retry_after=1.0,
+            )
+        if self._under_way.total() >= AT_ONCE:
             raise Exhausted(
                 "Too many files go through this server at this moment.", reason="TOO_MANY_TRANSFERS", retry_after=1.0
             )
-        self._under_way += 1
+        self._under_way[who] += 1
+        return who
+
+    def _leave(self, who: str) -> None:
+        self._under_way[who] -= 1
+        if not self._under_way[who]:
+            del self._under_way[who]
 
     async def _arrived(self, requests: AsyncIterator[pb.UploadFileRequest]) -> tuple[pb.UploadFileRequest, bytes]:
         """The first message, and all of the content."""
