@@ -22,8 +22,9 @@ EVERY = 0.5
 """Seconds between two looks."""
 FOLLOWED_MAX, FOLLOWED_MAX_OF_ONE = 2000, 100
 """Followers at one server, of all callers and of one."""
-CHECKED = 5.0
-"""Seconds after which it is looked at again whether who follows still may."""
+CHECKED, TOLD_AGAIN = 5.0, 3
+"""Seconds after which it is looked at again whether who follows still may; at each third such look they are told the
+task again, so that nobody on the way takes the stream for a dead one."""
 WAIT_MAX = 20.0
 """Seconds that somebody may wait in one call: the edge gives calls 30."""
 
@@ -55,7 +56,7 @@ class Following:
     async def follow(
         self, caller: Caller, name: str, again: Callable[[], Awaitable[Caller]]
     ) -> AsyncGenerator[StoredTask, None]:
-        """The task as it is, then as it becomes, until it has ended.
+        """The task as it is, then as it becomes, until it has ended; the same again where nothing changes for long.
 
         `again` says who calls by now. Raises as Tasks.get, also later; Exhausted (TASK_WATCHES_EXCEEDED), Unavailable
         (SERVER_DRAINING).
@@ -68,11 +69,15 @@ class Following:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look())
             yield row
+            quiet = 0
             while row.end_time is None:
                 try:
                     await asyncio.wait_for(follower.woken.wait(), CHECKED)
                 except TimeoutError:
                     require_known(await again(), "get")
+                    quiet += 1
+                    if quiet % TOLD_AGAIN == 0:
+                        yield row
                     continue
                 follower.woken.clear()
                 if self._draining:

@@ -139,10 +139,11 @@ class TasksServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchTask(self, request, context):
-        """The task as it is, then as it becomes, until it has ended: then so does the stream. It is looked at twice a second, so of changes
-        that follow each other quickly the last one is told. Who is cut off asks again, and misses nothing that still holds. Refused
-        as GetTask, also later, when the session ends; as WaitTask; and UNAVAILABLE, reason SERVER_DRAINING, where the server goes away:
-        ask again. Over REST the messages are server-sent events, or lines of JSON.
+        """The task as it is, then as it becomes, until it has ended: then so does the stream. It is looked at twice a second, so of
+        changes that follow each other quickly the last one is told; where none comes, the same is told again about every 15 s. Who is
+        cut off asks again, and misses nothing that still holds. Refused as GetTask, also later, when the session ends; as WaitTask;
+        and UNAVAILABLE, reason SERVER_DRAINING, where the server goes away: ask again. Over REST the messages are server-sent events,
+        or lines of JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
