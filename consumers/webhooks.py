@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -18,8 +18,10 @@ from server.store.webhook_deliveries import DueEndpoint, TakenDelivery
 
 AT_ONCE = 32
 """Posts of one process at one time."""
-LOOK, LOOK_BUSY = 0.5, 0.02
-"""Seconds between two looks for what is new or due, and while there is some."""
+LOOK, LOOK_BUSY = 1.0, 0.02
+"""Seconds between two looks for what is new or due, where nobody tells, and while there is some."""
+LOOK_DUE = 0.5
+"""Seconds between two looks for what is due again."""
 GRACE = 16.0
 """Seconds that posts under way may take when the process ends: as long as one takes at most. What is given up is posted again."""
 
@@ -46,64 +48,96 @@ class WebhookMetrics:
         )
         self.in_flight = Gauge("transom_webhook_in_flight", "Posts under way.", **to)
         self.disabled = Counter("transom_webhook_disabled", "Endpoints that were given up here.", ["reason"], **to)
+        self.errors = Counter(
+            "transom_webhook_errors",
+            "What should not happen, by where: fan (writing down), event (one that cannot be told), take, attempt, listen.",
+            ["where"],
+            **to,
+        )
 
 
 class WebhookWorker:
-    """One process's. `run` returns after `stop` was set and what was under way is done."""
+    """One process's. `run` returns after `stop` was set and what was under way is done. `hear` calls what it is given whenever
+    there may be new events, until it is cancelled; without it they are looked for."""
 
-    def __init__(self, delivering: Delivering, metrics: WebhookMetrics) -> None:
+    def __init__(
+        self,
+        delivering: Delivering,
+        metrics: WebhookMetrics,
+        hear: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
+    ) -> None:
         self._delivering = delivering
         self._metrics = metrics
+        self._hear = hear
+        self._told = asyncio.Event()
         self._posts: set[asyncio.Task[None]] = set()
         self._done = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Writes down and posts; outlives Postgres being away."""
-        await asyncio.gather(self._fan(stop), self._post(stop))
+        listening = asyncio.create_task(self._listen(stop))
+        try:
+            await asyncio.gather(self._fan(stop), self._post(stop))
+        finally:
+            listening.cancel()
+            for task in self._posts:  # none, but where this was cancelled
+                task.cancel()
+            await asyncio.gather(listening, *self._posts, return_exceptions=True)
+
+    async def _listen(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+
+        def told() -> None:
+            backoff.reset()
+            self._told.set()
+
+        while self._hear is not None and not stop.is_set():
+            try:
+                await self._hear(told)
+            except Exception as lost:
+                await self._wait(stop, backoff, lost, "listen")
 
     async def _fan(self, stop: asyncio.Event) -> None:
         backoff = Backoff()
         while not stop.is_set():
+            self._told.clear()
             try:
                 busy, made = await self._delivering.fan()
-                self._metrics.made.inc(made)
-                if made:
-                    self._done.set()
-                backoff.reset()
-                await either(stop, LOOK_BUSY if busy else LOOK * random.uniform(0.5, 1))
-            except Refusal as refusal:
-                await self._wait(stop, backoff, refusal)
+            except Exception as lost:
+                await self._wait(stop, backoff, lost, "fan")
+                continue
+            backoff.reset()
+            self._metrics.made.inc(made)
+            self._metrics.errors.labels("event").inc(self._delivering.unreadable())
+            if made:
+                self._done.set()
+            if busy:
+                await either(stop, LOOK_BUSY)
+            else:
+                await _first(stop, self._told, LOOK * random.uniform(0.5, 1))
 
     async def _post(self, stop: asyncio.Event) -> None:
         backoff = Backoff()
-        ended = asyncio.create_task(stop.wait())
-        try:
-            while not stop.is_set():
-                self._done.clear()
-                try:
-                    taken: Sequence[tuple[DueEndpoint, TakenDelivery]] = ()
-                    if room := AT_ONCE - len(self._posts):
-                        taken = await self._delivering.take(room)
-                    backoff.reset()
-                except Refusal as refusal:
-                    await self._wait(stop, backoff, refusal)
-                    continue
-                for endpoint, delivery in taken:
-                    task = asyncio.create_task(self._attempt(endpoint, delivery))
-                    self._posts.add(task)
-                    task.add_done_callback(self._over)
-                if not taken:
-                    woken = asyncio.create_task(self._done.wait())
-                    await asyncio.wait(
-                        (ended, woken), timeout=LOOK * random.uniform(0.5, 1), return_when=asyncio.FIRST_COMPLETED
-                    )
-                    woken.cancel()
-            if self._posts:
-                _, late = await asyncio.wait(self._posts, timeout=GRACE)
-                for task in late:
-                    task.cancel()
-        finally:
-            ended.cancel()
+        while not stop.is_set():
+            self._done.clear()
+            try:
+                taken: Sequence[tuple[DueEndpoint, TakenDelivery]] = ()
+                if room := AT_ONCE - len(self._posts):
+                    taken = await self._delivering.take(room)
+            except Exception as lost:
+                await self._wait(stop, backoff, lost, "take")
+                continue
+            backoff.reset()
+            for endpoint, delivery in taken:
+                task = asyncio.create_task(self._attempt(endpoint, delivery))
+                self._posts.add(task)
+                task.add_done_callback(self._over)
+            if not taken:
+                await _first(stop, self._done, LOOK_DUE * random.uniform(0.5, 1))
+        if self._posts:
+            _, late = await asyncio.wait(self._posts, timeout=GRACE)
+            for task in late:
+                task.cancel()
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._posts.discard(task)
@@ -117,6 +151,7 @@ class WebhookWorker:
             log.warning("a post was not written down; it comes again", endpoint=endpoint.id, reason=refusal.reason)
             return
         except Exception:
+            self._metrics.errors.labels("attempt").inc()
             log.exception("a post was not written down; it comes again", endpoint=endpoint.id, delivery=delivery.id)
             return
         finally:
@@ -138,7 +173,22 @@ class WebhookWorker:
             self._metrics.disabled.labels(attempt.disabled).inc()
             log.warning("an endpoint was disabled", endpoint=endpoint.id, reason=attempt.disabled)
 
-    async def _wait(self, stop: asyncio.Event, backoff: Backoff, refusal: Refusal) -> None:
-        wait = backoff.next()
-        log.warning("webhooks wait", reason=refusal.reason, retry_in=round(wait, 2))
+    async def _wait(self, stop: asyncio.Event, backoff: Backoff, lost: Exception, where: str) -> None:
+        """Before it is tried again; whatever happened ends nothing."""
+        wait = round(backoff.next(), 2)
+        self._metrics.errors.labels(where).inc()
+        if isinstance(lost, Refusal):
+            log.warning("webhooks wait", where=where, reason=lost.reason, retry_in=wait)
+        else:
+            log.error("webhooks wait", where=where, retry_in=wait, exc_info=lost)
         await either(stop, wait)
+
+
+async def _first(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+    """Returns when one of both is set, or the time is over."""
+    waits = [asyncio.create_task(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

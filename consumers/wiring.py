@@ -29,6 +29,7 @@ from server.engine.webhook_delivering import Delivering, Patience
 from server.engine.webhook_signing import PURPOSE as WEBHOOK_SECRETS
 from server.schema.reading import read
 from server.settings import Settings
+from server.store.positions_told import hear
 from server.store.schedules import StoredSchedules
 from server.store.task_handlers import StoredHandlers
 from server.store.tasks import StoredTasks
@@ -104,11 +105,19 @@ async def work(settings: Settings) -> None:
             asyncio.create_task(named.run(runner.stop)),
             asyncio.create_task(sweep(parts.sweeps, runner.stop)),
             asyncio.create_task(scheduler.run(runner.stop)),
-            asyncio.create_task(WebhookWorker(delivering(parts, posts), WebhookMetrics()).run(runner.stop)),
+            asyncio.create_task(
+                WebhookWorker(
+                    delivering(parts, posts),
+                    WebhookMetrics(),
+                    lambda told: hear(settings.postgres.get_secret_value(), f"{settings.instance} webhooks"[:63], told),
+                ).run(runner.stop)
+            ),
         ]
-        await runner.run()
-        await asyncio.gather(*beside)
-        await posts.aclose()
+        try:
+            await runner.run()
+            await asyncio.gather(*beside)
+        finally:
+            await posts.aclose()
     log.info("stopped")
 
 

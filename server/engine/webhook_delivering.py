@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+import structlog
+
 from server.engine.sealing import Seal
 from server.engine.webhook_events import WebhookEvents
 from server.engine.webhook_signing import headers
@@ -15,6 +17,8 @@ from server.errors import Internal
 from server.store.webhook_deliveries import BROKEN, DueEndpoint, Settled, StoredDeliveries, TakenDelivery
 from server.store.webhook_fanning import Fanning
 from server.store.webhook_posts import Answer
+
+log = structlog.get_logger("webhooks")
 
 LATE_MOST = 3600.0
 """Seconds of a Retry-After at most."""
@@ -89,6 +93,10 @@ class Delivering:
         made. Raises Unavailable."""
         return await self._fanning.step(self._events.messages, self._events.told)
 
+    def unreadable(self) -> int:
+        """How many deliveries could not be told as they should, since this was asked last."""
+        return self._events.unreadable()
+
     async def take(self, limit: int) -> Sequence[tuple[DueEndpoint, TakenDelivery]]:
         """At most so many deliveries that are due; they are this process's for a minute. Raises Unavailable."""
         return await self._deliveries.take(limit, self._lease())
@@ -104,7 +112,11 @@ class Delivering:
             answer = Answer(0, "SECRET_UNREADABLE", "", 0.0)
         else:
             signed = headers(delivery.message, self._micros() // 1_000_000, delivery.body, opened)
-            answer = await self._posts.post(endpoint.url, signed, delivery.body)
+            try:
+                answer = await self._posts.post(endpoint.url, signed, delivery.body)
+            except Exception:  # it waits and is given up like any other that fails, and holds nothing up for good
+                log.exception("a post went wrong", endpoint=endpoint.id, delivery=delivery.id)
+                answer = Answer(0, "INTERNAL", "", 0.0)
         settled = self._settled(endpoint, delivery, answer)
         disabled = await self._deliveries.settle(endpoint.id, delivery.id, delivery.lease, settled)
         return Attempt(endpoint.id, delivery, answer, settled.state, disabled or "")
@@ -116,12 +128,14 @@ class Delivering:
             return Settled("delivered", *told)
         if answer.code == 410:
             return Settled("failed", *told, disable="GONE")
-        wait = self._patience.wait(delivery.attempts)
+        # The last attempt is at the horizon; or later, where the endpoint asks to wait beyond it.
+        left = self._patience.horizon - delivery.age
+        wait = min(self._patience.wait(delivery.attempts), max(left, 0.0))
         closed = self._patience.closed(endpoint.failures + 1)
         if answer.code in (429, 503) and answer.retry_after is not None:
             late = min(answer.retry_after, LATE_MOST)
             wait, closed = max(wait, late), max(closed, late)
         shut = timedelta(seconds=closed) if closed else None
-        if delivery.age + wait > self._patience.horizon:
+        if left <= 0:
             return Settled("failed", *told, closed=shut)
         return Settled("waiting", *told, wait=timedelta(seconds=wait), closed=shut)

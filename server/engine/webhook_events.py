@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from google.protobuf import json_format
 
 from server.caller import ADMIN, OPERATOR, SYSTEM, Caller, Kind
@@ -27,8 +28,13 @@ BODY_MAX = 256 << 10
 PING = "transom.webhooks.v1.Ping"
 """The type of what tells nothing."""
 
+UNREADABLE = "EVENT_UNREADABLE"
+"""The error of a delivery whose event cannot be read: it is not posted unless somebody replays it, then without the resource."""
+
 CREATED, UPDATED, DELETED, REMOVED = "CREATED", "UPDATED", "DELETED", "REMOVED"
 """What has become of a resource for who is told, as transom.events.v1.Change has it."""
+
+log = structlog.get_logger("webhooks")
 
 _TYPE = re.compile(r"([A-Za-z_][A-Za-z0-9_.]{0,199})\.(\*|[a-z][a-z0-9_]{0,62})")
 
@@ -40,6 +46,7 @@ class WebhookEvents:
         self._schema = schema
         self._access = access
         self._filters: dict[str, Filters] = {}
+        self._unreadable = 0
 
     @property
     def messages(self) -> list[str]:
@@ -83,17 +90,25 @@ class WebhookEvents:
         wanted = [one for one in listeners if one.owner in owners]
         for event in events:
             said: dict[str, bytes] = {}
-            moment = _Moment(event, self._schema)
+            moment: _Moment | None = None
             for one in wanted:
                 if not any(_is(event, type) for type in one.types):
                     continue
                 if not owners[one.owner].in_scope(event.resource_type, "watch"):
                     continue
-                change = self._change(one.filter, moment)
-                if change is None:
-                    continue
-                if change not in said:
-                    said[change] = self._body(moment, change)
+                error = ""
+                try:
+                    moment = moment or _Moment(event, self._schema)
+                    change = self._change(one.filter, moment)
+                    if change is None:
+                        continue
+                    if change not in said:
+                        said[change] = self._body(moment, change)
+                except Exception:  # the others are told all the same, and this one is where somebody sees it
+                    log.exception("an event cannot be told", id=event.id, endpoint=one.endpoint)
+                    self._unreadable += 1
+                    change, error = UNREADABLE, UNREADABLE
+                    said[change] = _unread(event)
                 made.append(
                     NewDelivery(
                         one.endpoint,
@@ -102,9 +117,15 @@ class WebhookEvents:
                         event.name,
                         event.position,
                         said[change],
+                        error,
                     )
                 )
         return made, refused
+
+    def unreadable(self) -> int:
+        """How many deliveries were made with UNREADABLE since this was asked last."""
+        found, self._unreadable = self._unreadable, 0
+        return found
 
     def _change(self, filter: str, moment: _Moment) -> str | None:
         """What has become of the resource for an endpoint with this filter; None where it was never among those asked for."""
@@ -128,16 +149,8 @@ class WebhookEvents:
         return found.matches(moment.event.name, message, self._hiding(resource))
 
     def _body(self, moment: _Moment, change: str) -> bytes:
-        event = moment.event
-        data: dict[str, Any] = {
-            "id": str(event.id),
-            "position": str(event.position),
-            "resourceType": event.resource_type,
-            "verb": event.verb,
-            "change": change,
-            "name": event.name,
-        }
-        told = {"type": f"{event.resource_type}.{event.verb}", "timestamp": _time(event.create_time), "data": data}
+        told = _head(moment.event, change)
+        data = told["data"]
         if change != REMOVED:
             shown = self._shown(moment)
             body = _json(told | {"data": data | {"resource": shown}}) if shown is not None else b""
@@ -184,6 +197,25 @@ class _Moment:
         if before is not None and after is not None and deleted(self.resource, before):
             before = None
         self.before, self.after = before, after
+
+
+def _head(event: LoggedEvent, change: str) -> dict[str, Any]:
+    """What is told of every event."""
+    data: dict[str, Any] = {
+        "id": str(event.id),
+        "position": str(event.position),
+        "resourceType": event.resource_type,
+        "verb": event.verb,
+        "change": change,
+        "name": event.name,
+    }
+    return {"type": f"{event.resource_type}.{event.verb}", "timestamp": _time(event.create_time), "data": data}
+
+
+def _unread(event: LoggedEvent) -> bytes:
+    told = _head(event, DELETED if event.gone else UPDATED)
+    told["data"]["resourceOmitted"] = True
+    return _json(told)
 
 
 def ping(endpoint: str, time: datetime) -> bytes:

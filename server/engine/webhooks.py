@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from server.engine.sealing import Seal
 from server.engine.text import line, refuse
 from server.engine.webhook_events import PING, WebhookEvents, ping
 from server.engine.webhook_signing import new_secret, written
-from server.errors import AlreadyExists, Denied, Exhausted, Expired, Invalid, NotFound, Stale, Violation
+from server.errors import AlreadyExists, Denied, Exhausted, Expired, Invalid, NotFound, Precondition, Stale, Violation
 from server.query import pages
 from server.store.webhook_deliveries import StoredDeliveries, StoredDelivery
 from server.store.webhook_fanning import ENDPOINTS_MAX
@@ -92,7 +92,7 @@ class Webhooks:
         types = self._checked(caller, wanted.url, wanted.types, wanted.filter, wanted.description)
         secret = new_secret()
         note = self._audit.statement(
-            "webhook_created", actor=caller.name, target=_name(id), details={"url": wanted.url}
+            "webhook_created", actor=caller.name, target=_name(id), details={"host": _host(wanted.url)}
         )
         made = await self._endpoints.create(
             id,
@@ -136,8 +136,10 @@ class Webhooks:
         types: Sequence[str] = wanted.types if "event_types" in wanted.paths else stored.types
         filter = wanted.filter if "filter" in wanted.paths else stored.filter
         description = wanted.description if "description" in wanted.paths else stored.description
+        # What waits and what is replayed goes where the caller says from now on: they must be allowed to know that, too.
+        self._may_watch(caller, {one if one == "*" else one.rpartition(".")[0] for one in stored.types})
         types = self._checked(caller, url, types, filter, description)
-        note = self._audit.statement("webhook_updated", actor=caller.name, target=name, details={"url": url})
+        note = self._audit.statement("webhook_updated", actor=caller.name, target=name, details={"host": _host(url)})
         args = (url, types, filter, description, caller.name)
         if not await self._endpoints.update(stored.id, stored.version, *args, note):
             raise Stale("The endpoint has changed since it was read.")
@@ -184,9 +186,12 @@ class Webhooks:
         return await self._one(name), written(secret)
 
     async def ping(self, caller: Caller, name: str) -> StoredDelivery:
-        """Has something posted that tells nothing. Raises Invalid, NotFound, Exhausted (PINGS_WAITING)."""
+        """Has something posted that tells nothing. Raises Invalid, NotFound, Exhausted (PINGS_WAITING); Precondition
+        (ENDPOINT_NOT_ACTIVE) where it would not be posted."""
         require_scope(caller, ENDPOINT, "ping")
         stored, now = await self._one(name), self._micros()
+        if stored.state != "active":
+            raise Precondition(f"The endpoint is {stored.state}; resume it first.", reason="ENDPOINT_NOT_ACTIVE")
         body = ping(name, datetime.fromtimestamp(now / 1e6, UTC))
         made = await self._deliveries.ping(stored.id, f"ping_{fresh_id(now)}", PING, body, PINGS_MAX)
         if made is None:
@@ -210,18 +215,25 @@ class Webhooks:
         return rows[:size], pages.sealed(query, str(rows[size - 1].id)) if len(rows) > size else ""
 
     async def replay(self, caller: Caller, name: str) -> StoredDelivery:
-        """Has one event posted again, or now where it waits. Raises Invalid, NotFound."""
+        """Has one event posted again, or now where it waits. Raises Invalid, NotFound; Denied as `create`."""
         require_scope(caller, ENDPOINT, "replay")
         endpoint, id = _delivery_id(name)
+        stored = await self._delivery(name)
+        if stored.type != PING:
+            self._may_watch(caller, [stored.type.rpartition(".")[0]])
         note = self._audit.statement("webhook_replayed", actor=caller.name, target=name)
         if not await self._deliveries.again(endpoint, id, note):
             raise _none(name, "WebhookDelivery")
         return await self._delivery(name)
 
-    async def replay_range(self, caller: Caller, name: str, start: datetime, end: datetime | None) -> tuple[int, int]:
+    async def replay_range(
+        self, caller: Caller, name: str, start: datetime | None, end: datetime | None
+    ) -> tuple[int, int]:
         """Has what was written in a range of time posted, in order; after which position of the log, and up to which.
         Raises Invalid, NotFound, Expired (EVENTS_GONE), Exhausted (TOO_MANY_REPLAYS)."""
         require_scope(caller, ENDPOINT, "replay")
+        if start is None:
+            raise Invalid.field("start_time", "is required", "REQUIRED")
         if end is not None and end <= start:
             raise Invalid.field("end_time", "must be after start_time", "OUT_OF_RANGE")
         id = _id(name)
@@ -248,11 +260,14 @@ class Webhooks:
             line("webhook_endpoint.description", description, DESCRIPTION_MAX),
         )
         types, messages = self._events.checked(types, filter)
+        self._may_watch(caller, messages)
+        return types
+
+    def _may_watch(self, caller: Caller, messages: Iterable[str]) -> None:
         for message in messages:
             if not caller.in_scope(message, "watch"):
                 scope = f"{message}:watch"
                 raise Denied(f"This needs the scope {scope}.", reason="SCOPE_REQUIRED", metadata={"scope": scope})
-        return types
 
     def _url(self, url: str) -> Violation | None:
         """What is wrong with it, as far as it tells by itself; where its name leads is looked at when something is posted."""
@@ -292,6 +307,11 @@ class Webhooks:
         if found is None:
             raise _none(name, "WebhookDelivery")
         return found
+
+
+def _host(url: str) -> str:
+    """Of a URL what may be written down: its path and query may be known to few."""
+    return urlsplit(url).netloc
 
 
 def _name(id: str) -> str:

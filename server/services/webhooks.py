@@ -90,9 +90,7 @@ class WebhooksService(webhooks_pb2_grpc.WebhooksServiceServicer):
     async def ReplayWebhookEvents(
         self, request: pb.ReplayWebhookEventsRequest, context: Any
     ) -> pb.ReplayWebhookEventsResponse:
-        if not request.HasField("start_time"):
-            raise Invalid.field("start_time", "is required", "REQUIRED")
-        start = _read("start_time", request.start_time)
+        start = _read("start_time", request.start_time) if request.HasField("start_time") else None
         end = _read("end_time", request.end_time) if request.HasField("end_time") else None
         after, until = await self._webhooks.replay_range(caller(), request.name, start, end)
         return pb.ReplayWebhookEventsResponse(start_position=min(after + 1, until), end_position=until)

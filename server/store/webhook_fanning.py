@@ -6,6 +6,7 @@ killed. One process does it at a time. Endpoints that are at the same place shar
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,16 +55,19 @@ select id from transom.webhook_endpoints where id = any(%s) and state = 'active'
 """
 # Another one of the resource that waits goes first. One that waits already is told once.
 _INSERT = """
-insert into transom.webhook_deliveries as d (endpoint, message, type, resource, position, body, next_time)
-select %(endpoint)s, %(message)s, %(type)s, %(resource)s, %(position)s, %(body)s,
+insert into transom.webhook_deliveries as d (endpoint, message, type, resource, position, body, error, state, done_time,
+  next_time)
+select %(endpoint)s, %(message)s, %(type)s, %(resource)s, %(position)s, %(body)s, %(error)s,
+  case when %(error)s = '' then 'waiting' else 'failed' end, case when %(error)s = '' then null else clock_timestamp() end,
   case when exists (select from transom.webhook_deliveries w
     where w.endpoint = %(endpoint)s and w.resource = %(resource)s and w.state = 'waiting')
   then 'infinity' else clock_timestamp() end
 on conflict (endpoint, message) do update set
-  state = 'waiting', turn = excluded.turn, next_time = excluded.next_time, attempts = 0, first_time = null, body = excluded.body,
-  done_time = null
+  state = excluded.state, turn = excluded.turn, next_time = excluded.next_time, attempts = 0, first_time = null,
+  body = excluded.body, error = excluded.error, done_time = excluded.done_time
 where d.state <> 'waiting'
 """
+_TRIMMED = "select trimmed from transom.relay"
 _MOVE = "update transom.webhook_positions set position = %s where id = any(%s)"
 _PARTS_DONE = "delete from transom.webhook_positions where position >= until"
 _DISABLE = """
@@ -123,6 +127,13 @@ class NewDelivery:
     resource: str
     position: int
     body: bytes
+    error: str = ""
+    """Why it is not posted; "" where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trimmed:
+    trimmed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,7 @@ class Fanning:
         self._pool = pool
 
     async def step(self, types: Sequence[str], decide: Decide) -> tuple[bool, int]:
-        """Tells those who are furthest behind some of what follows, of resources of these messages: whether there was
+        """Tells those who are at one place some of what follows, of resources of these messages: whether there was
         something to do, and how many deliveries it made. Raises Unavailable."""
         async with transaction(self._pool, _Held) as cursor:
             await cursor.execute(_ALONE)
@@ -157,7 +168,9 @@ class Fanning:
             listeners = await _all(connection, Listener, _LOWEST, None)
             if not listeners:
                 return False, 0
-            first = listeners[0]
+            # Any of the places, so that who is told months again does not keep those waiting who are told what is new.
+            at = random.choice(sorted({one.position for one in listeners}))
+            first = next(one for one in listeners if one.position == at)
             group = [one for one in listeners if one.position == first.position]
             if first.position < first.trimmed:
                 await self._lost(cursor, group)
@@ -168,6 +181,9 @@ class Fanning:
             reached = min([*ends, first.numbered, first.position + SPAN_MAX])
             asked = {"after": first.position, "until": reached, "types": list(types)}
             events = await _all(connection, LoggedEvent, _EVENTS, asked)
+            # What was deleted while it was read must not be passed over.
+            if (await _all(connection, _Trimmed, _TRIMMED, None))[0].trimmed > first.position:
+                return True, 0
             if events and (len(events) >= EVENTS_MAX or events[-1].more):
                 reached = events[-1].position
             rights = await _all(connection, Rights, _RIGHTS, {"names": list({one.owner for one in group})})

@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -30,7 +31,9 @@ KEPT_SECONDS = 15.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# What is given to hosts of the Internet; a NAT64 of one's own (64:ff9b:1::/48), site-local and whatever comes are not.
+_GLOBAL = (ipaddress.IPv6Network("2000::/3"), _NAT64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,10 @@ def may_reach(address: str, allowed: Iterable[Network]) -> bool:
     inner = _within(found)
     if any(one.version == network.version and one in network for network in allowed for one in (found, inner)):
         return True
-    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in {found, inner})
+    meant = {inner} if found in _NAT64 else {found, inner}  # itself it counts as reserved
+    if found.version == 6 and not any(found in network for network in _GLOBAL):
+        return False
+    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in meant)
 
 
 def _within(address: Address) -> Address:
@@ -76,7 +82,7 @@ def _within(address: Address) -> Address:
             return address.sixtofour
         if address.teredo is not None:
             return address.teredo[1]
-        if any(address in network for network in _NAT64) or int(address) >> 32 == 0:
+        if address in _NAT64 or int(address) >> 32 == 0:
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
@@ -88,6 +94,8 @@ class _Checked(httpcore.AsyncNetworkBackend):
         self._allowed = allowed
         self._anywhere = anywhere
         self._backend = httpcore.AnyIOBackend()
+        # Of their own: names that are never answered keep nothing else of the process waiting.
+        self._names = ThreadPoolExecutor(CONNECTIONS, "webhook-names")
 
     async def connect_tcp(
         self,
@@ -99,7 +107,9 @@ class _Checked(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+            found = await loop.run_in_executor(
+                self._names, lambda: socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+            )
         except (OSError, UnicodeError) as error:
             raise UnknownName(str(error)) from error
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
@@ -114,6 +124,10 @@ class _Checked(httpcore.AsyncNetworkBackend):
                 lost = error
         assert lost is not None
         raise lost
+
+    def forget(self) -> None:
+        """Looks up nothing more."""
+        self._names.shutdown(wait=False, cancel_futures=True)
 
     def _may(self, address: str) -> bool:
         if self._anywhere:
@@ -140,21 +154,24 @@ class WebhookPosts:
         self, allowed: Sequence[Network] = (), *, seconds: float = SECONDS, tls: ssl.SSLContext | None = None
     ) -> None:
         self._seconds = seconds
+        self._backends = {scheme: _Checked(allowed, anywhere=scheme == "https") for scheme in ("https", "http")}
         self._pools = {
             scheme: httpcore.AsyncConnectionPool(
                 ssl_context=tls or ssl.create_default_context(),
                 max_connections=CONNECTIONS,
                 max_keepalive_connections=CONNECTIONS,
                 keepalive_expiry=KEPT_SECONDS,
-                network_backend=_Checked(allowed, anywhere=scheme == "https"),
+                network_backend=backend,
             )
-            for scheme in ("https", "http")
+            for scheme, backend in self._backends.items()
         }
 
     async def aclose(self) -> None:
         """Closes what is kept open."""
         for pool in self._pools.values():
             await pool.aclose()
+        for backend in self._backends.values():
+            backend.forget()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Posts, once; never raises for what becomes of it."""
