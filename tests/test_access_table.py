@@ -593,6 +593,10 @@ AdminService          | admins    | RemoveUserSecondFactor
 AdminService          | admins    | ListAuditEntries CreateKey ListKeys RevokeKey ExplainAccess
 DataService           | everybody | Aggregate Commit Watch
 SchedulesService      | admins    | ListSchedules GetSchedule PauseSchedule ResumeSchedule RunSchedule
+WebhooksService       | admins    | CreateWebhookEndpoint GetWebhookEndpoint ListWebhookEndpoints UpdateWebhookEndpoint
+WebhooksService       | admins    | DeleteWebhookEndpoint PauseWebhookEndpoint ResumeWebhookEndpoint PingWebhookEndpoint
+WebhooksService       | admins    | RotateWebhookEndpointSecret GetWebhookDelivery ListWebhookDeliveries
+WebhooksService       | admins    | ReplayWebhookDelivery ReplayWebhookEvents
 TasksService          | known     | EnqueueTask GetTask ListTasks CancelTask RetryTask WaitTask WatchTask
 FilesService          | known     | CreateUpload CompleteUpload GetFile ListFiles DeleteFile GetDownloadUrl
 FilesService          | known     | CreateUploadForm CreateMultipartUpload SignUploadParts ListUploadParts WatchFile
@@ -635,6 +639,15 @@ NEEDED: dict[str, dict[str, Any]] = {
     "DownloadFile": {"name": "files/none"},
     "EnqueueTask": {"handler": "none"},
     **{f"{verb}Task": {"name": "tasks/none"} for verb in ("Get", "Cancel", "Retry", "Wait", "Watch")},
+    "UpdateWebhookEndpoint": {"webhook_endpoint": {"name": "webhookEndpoints/none"}},
+    "RotateWebhookEndpointSecret": {"name": "webhookEndpoints/none"},
+    "ReplayWebhookEvents": {"name": "webhookEndpoints/none"},
+    "ListWebhookDeliveries": {"parent": "webhookEndpoints/none"},
+    **{
+        f"{verb}WebhookEndpoint": {"name": "webhookEndpoints/none"}
+        for verb in ("Get", "Delete", "Pause", "Resume", "Ping")
+    },
+    **{f"{verb}WebhookDelivery": {"name": "webhookEndpoints/none/deliveries/none"} for verb in ("Get", "Replay")},
     "GetSchedule": {"name": "schedules/none"},
     "PauseSchedule": {"name": "schedules/none"},
     "ResumeSchedule": {"name": "schedules/none"},
