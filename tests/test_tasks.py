@@ -24,7 +24,8 @@ from server.engine.audit import Audit
 from server.engine.resources import Call
 from server.engine.task_enqueuing import Enqueuing, Wish
 from server.engine.tasks import TASK, Tasks, enqueue
-from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition, Unauthenticated
+from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition, Unauthenticated, Unavailable
+from server.services.task_following import FOLLOWED_MAX_OF_ONE, Following
 from server.store.task_handlers import StoredHandlers
 from server.store.tasks import StoredTasks
 
@@ -328,3 +329,44 @@ async def test_a_call_enqueues_what_its_handler_takes_for_whom_it_lets(ground: G
         await handlers.declare([])
         with pytest.raises(NotFound):
             await enqueuing.enqueue(Call(key), Wish("quiet", {}))
+
+
+@asynchronous
+async def test_who_follows_a_task_is_told_what_it_becomes_while_they_may(ground: Ground) -> None:
+    user = Caller(Kind.USER, "users/u")
+    now = [user]
+
+    async def again() -> Caller:
+        return now[0]
+
+    async with ground.workshop() as shop:
+        stored = StoredTasks(shop.parts.pool)
+        following = Following(Tasks(stored, Audit(None)), stored)  # type: ignore[arg-type]
+        name = f"tasks/{await asked(shop, 'x', caller=user.name)}"
+        told = following.follow(user, name, again)
+        assert (await anext(told)).state == "QUEUED"
+        ground.execute("update transom.tasks set state = 'RUNNING', progress = 0.5")
+        assert ((await anext(told)).state, (await anext(following.follow(user, name, again))).progress) == (
+            "RUNNING",
+            0.5,
+        )
+        ground.execute("update transom.tasks set state = 'SUCCEEDED', end_time = now()")
+        assert [one.state async for one in told] == ["SUCCEEDED"]
+        with pytest.raises(NotFound):
+            await anext(following.follow(Caller(Kind.USER, "users/v"), name, again))
+        name = f"tasks/{await asked(shop, 'x', caller=user.name)}"
+        many = [following.follow(user, name, again) for _ in range(FOLLOWED_MAX_OF_ONE)]
+        for one in many:
+            await anext(one)
+        with pytest.raises(Exhausted):
+            await anext(following.follow(user, name, again))
+        now[0] = NOBODY  # signed out
+        ground.execute("update transom.tasks set progress = 0.7 where state = 'QUEUED'")
+        with pytest.raises(Unauthenticated):
+            await anext(many[0])
+        now[0] = user
+        following.drain()
+        with pytest.raises(Unavailable):
+            await anext(many[1])
+        for one in many:
+            await one.aclose()
