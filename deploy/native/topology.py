@@ -107,6 +107,8 @@ class Topology:
             "TRANSOM_LIMIT_CALLER": "3000000/60s",
             "TRANSOM_LIMIT_KEY": "3000000/60s",
             "TRANSOM_LIMIT_ADDRESS": "6000000/60s",
+            # Who tries webhooks has the receiver on the same machine.
+            "TRANSOM_WEBHOOK_NETWORKS": "127.0.0.0/8",
             "TRANSOM_LIMIT_METHODS": "",
             "TRANSOM_ATTEMPTS_ADDRESS": "100000/1h",
             # What an app may do with accounts without an address can be tried here.
