@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,8 +98,20 @@ def test_a_file_is_read_by_who_may_see_what_refers_to_it(stack: Stack, trio: lis
         assert person.ask("GET", f"{look}:downloadUrl")[0] in (status, 400), sentence  # it may be processed still
     assert ann.reason("DELETE", look) == "REFERRED_TO"
     assert bob.ask("DELETE", look)[0] == 404  # to read is not to delete
-    assert ann.ask("DELETE", f"/v1/{site}/members/{bob.user[6:]}")[0] == 200
-    assert bob.ask("GET", look)[0] == 404, "who may not see the finding any more does not see its photo"
+    with bob.http.stream("GET", f"{look}:watch", headers={"accept": "application/x-ndjson"}, timeout=30) as answer:
+        told = (json.loads(line) for line in answer.iter_lines() if line)
+        assert (next(told)["change"], next(told)["synced"]) == ("CURRENT", True)
+        assert ann.ask("DELETE", f"/v1/{site}/members/{bob.user[6:]}")[0] == 200
+        assert bob.ask("GET", look)[0] == 404, "who may not see the finding any more does not see its photo"
+        # Nor do they hear of it: each event asks anew, and so does the clock.
+        with psycopg.connect(stack.env["TRANSOM_POSTGRES"], autocommit=True) as database:
+            database.execute(
+                "insert into transom.events (resource_type, verb, name, payload, caller, owner)"
+                " values ('transom.files.v1.File', 'ready', %s, '', 'system', %s)",
+                [photo, ann.user],
+            )
+        removed = next(one for one in told if one["change"] not in ("CHANGE_UNSPECIFIED", "UPDATED"))
+        assert removed["change"] == "REMOVED" and not removed.get("file")
 
     assert ann.ask("DELETE", f"/v1/{finding}")[0] == 200
     assert ann.reason("DELETE", look) == "OK"
