@@ -61,25 +61,25 @@ async def eventually(true: Callable[[], Any], *, within: float = DEADLINE) -> No
 
 
 @functools.cache
-def descriptor() -> bytes:
+def descriptor(app: Path = APP) -> bytes:
     """The compiled schema of the tests' app."""
-    return compile_app(APP)
+    return compile_app(app)
 
 
 class Ground:
     """One test's database, and the broker emptied of what consumers left there."""
 
-    def __init__(self, components: Stack, postgres: str, folder: Path) -> None:
+    def __init__(self, components: Stack, postgres: str, folder: Path, app: Path = APP) -> None:
         self.env = {
             **components.env,
             "TRANSOM_POSTGRES": postgres,
-            "TRANSOM_APP": str(APP),
+            "TRANSOM_APP": str(app),
             "TRANSOM_DESCRIPTOR": str(folder / "descriptor.binpb"),
             "FOLDER": str(folder),
         }
         self.env.pop("TRANSOM_REPLICA", None)
-        self.schema: Schema = read(descriptor())
-        (folder / "descriptor.binpb").write_bytes(descriptor())
+        self.schema: Schema = read(descriptor(app))
+        (folder / "descriptor.binpb").write_bytes(descriptor(app))
         self.postgres = postgres
         self.amqp = components.env["TRANSOM_AMQP"]
         self.mailbox = components.mailbox
@@ -89,13 +89,13 @@ class Ground:
 
     @classmethod
     @contextmanager
-    def on(cls, components: Stack, folder: Path) -> Iterator[Ground]:
+    def on(cls, components: Stack, folder: Path, app: Path = APP) -> Iterator[Ground]:
         """A ground; its database, queues and processes go with the block."""
         admin = components.env["TRANSOM_POSTGRES"]
         name = f"t_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f"create database {name}")
-        ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder)
+        ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder, app)
         try:
             migrate(ground.postgres, ground.schema)
             ground._clear_broker()
