@@ -31,7 +31,7 @@ from server.apps import Cancel, Discard, Order, Retry, Snooze, Work
 from server.apps.named import Named
 from server.engine.tasks import COLLECTION
 from server.errors import Refusal, Stale, Unavailable
-from server.store.tasks import CHANNEL, LEASE, StoredTask, StoredTasks, finished
+from server.store.tasks import CHANNEL, StoredTask, StoredTasks, finished
 
 log = structlog.get_logger("tasks")
 
@@ -43,8 +43,8 @@ POLL = 1.0
 """Seconds after which the table is looked at without having been told to."""
 SOON = 0.02
 """And at least so long after the last look."""
-RECLAIM = LEASE / 3
-"""Seconds between two looks for workers that died."""
+RECLAIMS = 3
+"""Looks for workers that died, in the time of a lease."""
 AWAY = ("DATABASE_AWAY", "OUTCOME_UNKNOWN")
 """Reasons of the database's: they use up no attempts."""
 LOST_MAX = 5
@@ -111,12 +111,16 @@ class TaskRunner:
         self._wake = asyncio.Event()
         self._runs: dict[str, tuple[StoredTask, asyncio.Task[None]]] = {}
         self._cancelled: set[str] = set()
-        self._pool: ProcessPoolExecutor | None = None
+        self._processes = asyncio.Semaphore(PROCESSES)
+        self._idle: list[ProcessPoolExecutor] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; outlives Postgres being away."""
         await self._tell(stop)
-        if not self._named:
+        if not self._named:  # others' leases end all the same
+            keeping = asyncio.create_task(self._keep())
+            await stop.wait()
+            keeping.cancel()
             return
         beside = [asyncio.create_task(one) for one in (self._listen(), self._keep(), self._measure())]
         ending = asyncio.create_task(stop.wait())
@@ -139,8 +143,8 @@ class TaskRunner:
         finally:
             for one in (*beside, ending):
                 one.cancel()
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in self._idle:
+                process.shutdown(wait=False, cancel_futures=True)
 
     async def _take(self) -> bool:
         """Begins what there is room for; whether something was."""
@@ -278,16 +282,23 @@ class TaskRunner:
         await work.commit(extra=[finished(task.id, task.takes, text)])
 
     async def _apart(self, named: Named, payload: Any) -> Any:
-        """Calls a function in another process: a fresh one, for gRPC does not survive a fork."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn"))
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pool, _called, _place(named.function), payload
-            )
-        except BrokenProcessPool:
-            self._pool = None
-            raise
+        """Calls a function in another process: one of its own, so that the end of one run is no other's, and not a fork, which
+        gRPC does not survive."""
+        async with self._processes:
+            process = self._idle.pop() if self._idle else ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            try:
+                called = asyncio.get_running_loop().run_in_executor(process, _called, _place(named.function), payload)
+                result = await called
+            except (BrokenProcessPool, asyncio.CancelledError):  # over its time, or cancelled: it would go on
+                for one in list((process._processes or {}).values()):
+                    one.kill()
+                process.shutdown(wait=False, cancel_futures=True)
+                raise
+            except BaseException:
+                self._idle.append(process)
+                raise
+            self._idle.append(process)
+            return result
 
     async def _failed(self, named: Named, task: StoredTask, error: Exception, after: float | None = None) -> str:
         told = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
@@ -318,11 +329,12 @@ class TaskRunner:
 
     async def _keep(self) -> None:
         """Renews what runs, cancels what shall be, and takes back what nobody renews."""
-        looked = -RECLAIM
+        every = self._stored.lease / RECLAIMS
+        looked = -every
         while True:
             try:
                 lost = 0
-                if time.monotonic() - looked >= RECLAIM:
+                if time.monotonic() - looked >= every:
                     lost = await self._stored.reclaim()
                     self._metrics.lost.inc(lost)
                     looked = time.monotonic()
@@ -338,7 +350,7 @@ class TaskRunner:
             except Refusal as away:
                 log.warning("leases are not renewed", reason=away.reason)
             # Whoever asks for a run to be cancelled shall not wait for a lease.
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(min(POLL, every))
 
     async def _listen(self) -> None:
         """Wakes whoever takes, when something was enqueued."""

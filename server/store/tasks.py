@@ -200,8 +200,10 @@ def finished(id: str, take: int, result: str) -> Statement:
 class StoredTasks:
     """What is written down in transom.tasks. All of it raises Unavailable where the database does not answer."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, *, lease: float = LEASE) -> None:
+        """`lease` is for how many seconds a run is its worker's unless it is renewed."""
         self._pool = pool
+        self.lease = lease
 
     async def run(self, statements: Sequence[Statement]) -> None:
         """Runs them in one transaction."""
@@ -209,7 +211,7 @@ class StoredTasks:
             await all_of(cursor, statements)
 
     async def reclaim(self) -> int:
-        """Takes tasks back from workers that were not heard of for LEASE; how many it were."""
+        """Takes tasks back from workers that were not heard of for a lease; how many it were."""
         async with transaction(self._pool, object) as cursor:
             await cursor.execute(_LOST)
             return cursor.rowcount
@@ -231,7 +233,7 @@ class StoredTasks:
                 if limit <= 0:
                     return []
             async with cursor.connection.cursor(row_factory=class_row(StoredTask)) as taking:
-                await taking.execute(_TAKE, [worker, timedelta(seconds=LEASE), list(handlers), limit])
+                await taking.execute(_TAKE, [worker, timedelta(seconds=self.lease), list(handlers), limit])
                 rows = await taking.fetchall()
             if queue and rate is not None and rows:
                 await cursor.execute(_SPEND, [timedelta(microseconds=rate.token * len(rows)), queue])
@@ -268,11 +270,11 @@ class StoredTasks:
             return found.number if found else None
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> dict[str, bool]:
-        """Keeps runs, given by task and take, for LEASE more: those that are still the worker's, and whether each shall be
+        """Keeps runs, given by task and take, for a lease more: those that are still the worker's, and whether each shall be
         cancelled."""
         async with transaction(self._pool, _Renewed) as cursor:
             ids, takes = [id for id, _ in held], [take for _, take in held]
-            await cursor.execute(_RENEW, [timedelta(seconds=LEASE), ids, takes])
+            await cursor.execute(_RENEW, [timedelta(seconds=self.lease), ids, takes])
             return {row.id: row.cancelling for row in await cursor.fetchall()}
 
     async def settle(
