@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from transom.events.v1.event_pb2 import Event
 from consumers.handlers import Handler, Statement, Work
 from consumers.processing import isolation
 from consumers.processing.contents import CONTENT, Job, Metadata, Result
+from consumers.processing.folders import folder
 from server.apps.uploads import Check, Rejected, Upload
 from server.engine.content_types import ANYTHING, media_type
 from server.engine.processing import Made, Processing
@@ -98,7 +98,7 @@ class FileProcessing:
             return await self._processing.refused(stored, **stored.rejection), REJECTED
         if stored.size_bytes > BYTES_MAX:
             return await self._unseen(stored)
-        with tempfile.TemporaryDirectory(prefix="transom-file-", ignore_cleanup_errors=True) as path:
+        with folder() as path:
             try:
                 return await self._looked_at(stored, Path(path)), READY
             except Rejected as rejected:

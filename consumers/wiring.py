@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 from consumers import account_data, file_processing, mail, schedules, tasks
 from consumers.inbox import Inbox
 from consumers.keeping import Keeping
+from consumers.processing import folders, isolation
 from consumers.relay import Relay
 from consumers.relay_metrics import RelayMetrics
 from consumers.runner import Runner, RunnerMetrics
@@ -66,6 +67,9 @@ async def relay(settings: Settings) -> None:
 
 async def work(settings: Settings) -> None:
     """Runs the app's tasks, sends mails, deletes and exports accounts until SIGTERM."""
+    isolation.closed()
+    if left := folders.swept():
+        log.info("removed what a killed worker left of files", folders=left)
     async with open_workshop(settings) as shop:
         parts = shop.parts
         runner = Runner(

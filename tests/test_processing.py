@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import select
 import struct
+import subprocess
 import sys
+import tempfile
 import wave
 import zipfile
 import zlib
@@ -17,7 +21,7 @@ import pytest
 from fpdf import FPDF
 from PIL import Image, ImageCms, PngImagePlugin
 
-from consumers.processing import isolation
+from consumers.processing import folders, isolation
 from consumers.processing.child import processed
 from consumers.processing.contents import CONTENT, Job, Refused, Result
 from consumers.processing.pictures import SIZES
@@ -348,3 +352,60 @@ def test_it_knows_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(isolation.Interrupted) as told:
         isolated(tmp_path, picture(), "image/jpeg", (sys.executable, "-I", "-c", program))
     assert "TRANSOM_SECRET" not in str(told.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux'")
+def test_a_worker_that_is_closed_has_nothing_to_read_in_proc(tmp_path: Path) -> None:
+    """For a user without rights over others: root may read all."""
+    program = "from consumers.processing import isolation; assert isolation.closed(); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout and worker.stdout.readline() == b"1\n"
+        assert Path(f"/proc/{worker.pid}/environ").stat().st_uid == 0
+        worker.communicate(b"\n")
+    assert worker.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a child that its parent is gone")
+def test_a_child_ends_with_its_worker(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    inner = (
+        "import sys, time, pathlib; from consumers.processing import child; "
+        f"child.processed = lambda *_: (open({str(begun)!r}, 'w').close(), time.sleep(60)); "
+        "child.main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    )
+    outer = (
+        "import asyncio, pathlib, sys; from consumers.processing import isolation; "
+        "from consumers.processing.contents import Job; "
+        f"asyncio.run(isolation.processed(pathlib.Path({str(tmp_path)!r}), Job('a/b', False), "
+        f"(sys.executable, '-c', {inner!r})))"
+    )
+    (tmp_path / CONTENT).write_bytes(b"x")
+    with subprocess.Popen([sys.executable, "-c", outer]) as worker:
+        begun.open().close()  # the child is at work
+        [at_work] = [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/stat") if _parent(p) == worker.pid]
+        handle = os.pidfd_open(at_work)
+        worker.kill()
+    try:
+        assert select.select([handle], [], [], 10)[0], "it is over"
+    finally:
+        os.close(handle)
+
+
+def _parent(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def test_what_a_killed_worker_left_is_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for name in (f"transom-file-{ended.pid}-a", f"transom-file-{os.getppid()}-b", "transom-file-c", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CONTENT).write_bytes(b"x")
+    with folders.folder():
+        assert folders.swept() == 2, "of a process that is over, and of an earlier one of this number"
+    assert {path.name for path in tmp_path.iterdir()} == {f"transom-file-{os.getppid()}-b", "transom-file-c", "other"}

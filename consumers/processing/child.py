@@ -5,7 +5,10 @@ It may be killed by what it reads: nothing else is in this process.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
+import signal
 import sys
 import traceback
 import zipfile
@@ -25,8 +28,16 @@ PICTURE_BYTES_MAX = 100 << 20
 """Bytes of a picture: it may have to be in memory as a whole."""
 
 
-def main(folder: Path) -> None:
-    """Processes what is in `folder`."""
+_PARENT_GONE = 1
+"""PR_SET_PDEATHSIG of Linux' prctl."""
+
+
+def main(folder: Path, parent: int = 0) -> None:
+    """Processes what is in `folder`; ends with the process `parent`, if one is given."""
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_GONE, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it was over before
+            sys.exit("nobody waits for it")
     job = Job.read(folder)
     written = max(WRITTEN, (folder / CONTENT).stat().st_size if job.public else 0)
     for limit, most in (
@@ -122,4 +133,4 @@ def _one_thing(content: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -29,6 +30,18 @@ class Interrupted(Exception):
     """The process was ended from outside, or did not end: nothing is known of the file, and it may be tried again."""
 
 
+_DUMPABLE = 4
+"""PR_SET_DUMPABLE of Linux' prctl."""
+
+
+def closed() -> bool:
+    """Makes this process one whose environment and memory no other of its user reads (`/proc/…/environ`), as a child that a
+    hostile file took over could; whether the system knows that."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_DUMPABLE, 0, 0, 0, 0) == 0)
+
+
 async def processed(folder: Path, job: Job, child: Sequence[str] = CHILD) -> Result:
     """What becomes of `content` in `folder`, which then holds its variants. Raises Interrupted."""
     job.write(folder)
@@ -36,6 +49,7 @@ async def processed(folder: Path, job: Job, child: Sequence[str] = CHILD) -> Res
         process = await asyncio.create_subprocess_exec(
             *child,
             str(folder),
+            str(os.getpid()),
             env={"PATH": os.environ.get("PATH", ""), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
