@@ -349,6 +349,8 @@ class TaskRunner:
                     self._wake.set()
             except Refusal as away:
                 log.warning("leases are not renewed", reason=away.reason)
+            except Exception:  # whatever it was, what runs must keep its lease
+                log.exception("leases are not renewed")
             # Whoever asks for a run to be cancelled shall not wait for a lease.
             await asyncio.sleep(min(POLL, every))
 
