@@ -95,7 +95,8 @@ class FileProcessing:
     async def _processed(self, event: Event, stored: StoredFile) -> tuple[Sequence[Statement], str]:
         """What is to be committed, and the verb of it."""
         if stored.rejection is not None:
-            return await self._processing.refused(stored, **stored.rejection), REJECTED
+            why = stored.rejection
+            return await self._processing.refused(stored, why["reason"], why["message"]), REJECTED
         if stored.size_bytes > BYTES_MAX:
             return await self._unseen(stored)
         with folder() as path:

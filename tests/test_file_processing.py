@@ -302,6 +302,14 @@ async def test_what_cannot_be_processed_for_a_day_is_refused(ground: Ground) -> 
         await shop.parts.processing.sweep()
         await shop.parts.processing.sweep()
         assert events(ground, made.name) == ["uploaded", "uploaded"]
+        ground.execute(
+            "update transom.files set rejection = rejection || jsonb_build_object('told', now() - interval '25 hours')"
+        )
+        await shop.parts.processing.sweep()
+        await shop.parts.processing.sweep()
+        assert events(ground, made.name) == ["uploaded"] * 3, (
+            "its event may be parked by now: it is told again, once a day"
+        )
         await run(shop, made.name)
         now = await shop.parts.files.get(ANN, made.name)
         assert now.rejection and now.rejection[0] == "PROCESSING_FAILED"

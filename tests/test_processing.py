@@ -25,6 +25,7 @@ from consumers.processing import folders, isolation
 from consumers.processing.child import processed
 from consumers.processing.contents import CONTENT, Job, Refused, Result
 from consumers.processing.pictures import SIZES
+from consumers.processing.stripping import stripped
 
 GPS, MAKE, ORIENTATION = 0x8825, 0x010F, 0x0112
 SECRET = b"Leica of Ann"
@@ -300,6 +301,13 @@ def test_what_is_refused(tmp_path: Path, data: bytes, content_type: str, public:
     with pytest.raises(Refused) as refused:
         work(tmp_path, data, content_type, public)
     assert refused.value.reason == reason and len(refused.value.message) <= 500
+
+
+def test_a_public_jpeg_keeps_no_thumbnail_of_what_it_was() -> None:
+    bare = picture()
+    assert bare[2:4] == b"\xff\xe0" and bare[18:20] == b"\0\0"
+    with_one = bare[:4] + struct.pack(">H", 16 + 12) + bare[6:18] + b"\x02\x02" + b"AB was here!" + bare[20:]
+    assert stripped(with_one, "JPEG", 1) == stripped(bare, "JPEG", 1)
 
 
 # ---------------------------------------------------------------------------------------- a process for each file

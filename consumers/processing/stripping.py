@@ -19,6 +19,8 @@ STRIPPED = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset(b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP bKGD pHYs acTL fcTL fdAT".split())
+_JFIF = b"\xff\xe0\0\x10"
+"""Of a JFIF segment without its thumbnail, which may show what was cut off a picture."""
 _WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 _GIF_KEPT = frozenset({b"NETSCAPE2.0", b"ANIMEXTS1.0"})
 _BOXES = frozenset({b"udta", b"meta", b"uuid"})
@@ -94,13 +96,13 @@ def _jpeg(data: bytes, orientation: int) -> bytes:
             end = _scanned(data, end)
             out.append(data[at:end])
         elif not (0xE0 <= marker <= 0xEF or marker == 0xFE) or _is_colour(marker, segment[4:]):
-            out.append(segment)
+            out.append(_JFIF + segment[4:16] + b"\0\0" if marker == 0xE0 else segment)
         at = end
 
 
 def _is_colour(marker: int, content: bytes) -> bool:
     """JFIF, an ICC profile, Adobe's word on how colours are stored."""
-    return (marker == 0xE0 and content.startswith(b"JFIF")) or (
+    return (marker == 0xE0 and content.startswith(b"JFIF\0") and len(content) >= 14) or (
         (marker == 0xE2 and content.startswith(b"ICC_PROFILE")) or (marker == 0xEE and content.startswith(b"Adobe"))
     )
 

@@ -77,7 +77,7 @@ with completed as (
     returning {COLUMNS}
 ), told as (
     insert into transom.events (resource_type, verb, name, payload, caller, owner)
-    select '{FILE}', case when %(state)s = 'READY' then 'ready' else 'uploaded' end, 'files/' || id, '', owner, owner
+    select '{FILE}', case when %(state)s = 'READY' then 'ready' else 'uploaded' end, 'files/' || id, '', %(caller)s, owner
     from completed
 )
 select * from completed
@@ -204,7 +204,7 @@ class StoredFile:
     metadata: dict[str, Any]
     """Fields of File.Metadata, `duration` in seconds."""
     rejection: dict[str, str] | None
-    """`reason` and `message`."""
+    """`reason` and `message`; `told`, when the event was last told again, where it was."""
     process_time: datetime | None
 
 
@@ -304,12 +304,12 @@ class StoredFiles:
             await cursor.execute(_ONE, [id])
             return await cursor.fetchone()
 
-    async def complete(self, id: str, size_bytes: int, *, processed: bool) -> StoredFile | None:
-        """Makes a PENDING file READY, or UPLOADED where it is to be `processed`, and tells so by an event; None where it is not
-        PENDING (any more)."""
+    async def complete(self, id: str, size_bytes: int, caller: str, *, processed: bool) -> StoredFile | None:
+        """Makes a PENDING file READY, or UPLOADED where it is to be `processed`, and tells so by an event of `caller`; None where
+        it is not PENDING (any more)."""
         async with transaction(self._pool, StoredFile) as cursor:
             state = "UPLOADED" if processed else "READY"
-            await cursor.execute(_COMPLETE, {"id": id, "size_bytes": size_bytes, "state": state})
+            await cursor.execute(_COMPLETE, {"id": id, "size_bytes": size_bytes, "state": state, "caller": caller})
             completed = await cursor.fetchone()
         if completed is not None:
             CHANGES.labels(state.lower()).inc()

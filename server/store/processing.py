@@ -41,8 +41,11 @@ with done as (
 """
 _STUCK = f"""
 with done as (
-    update transom.files set rejection = %(rejection)s::jsonb where id in (
-        select id from transom.files where state = 'UPLOADED' and rejection is null and complete_time < now() - %(patience)s
+    update transom.files set rejection = coalesce(rejection, %(rejection)s::jsonb) || jsonb_build_object('told', now())
+    where id in (
+        select id from transom.files
+        where state = 'UPLOADED' and complete_time < now() - %(patience)s
+          and (rejection->>'told' is null or (rejection->>'told')::timestamptz < now() - %(patience)s)
         order by complete_time limit %(limit)s for update skip locked
     ) returning id, owner
 ) {_TELL.format(verb=UPLOADED)}
@@ -64,7 +67,8 @@ class StoredProcessing:
         return await self._changed(_CONDEMN, [json.dumps({"reason": reason, "message": message}), id])
 
     async def give_up(self, patience: timedelta, reason: str, message: str, limit: int) -> int:
-        """Has files refused that wait for longer than `patience`, at most `limit`; how many it were."""
+        """Has files refused that wait for longer than `patience`, at most `limit`; how many it were. Where nothing came of it,
+        as while S3 was away for long, each is told again after as long."""
         parameters = {"rejection": json.dumps({"reason": reason, "message": message}), "patience": patience}
         async with transaction(self._pool, StoredFile) as cursor:
             await cursor.execute(_STUCK, {**parameters, "limit": limit})

@@ -60,7 +60,7 @@ class Direct(Uploads, Downloads):
             with contextlib.suppress(Refusal):  # nobody knows its name; else the sweep does it
                 await self._files.delete(stored.id, stored.owner)
             raise
-        done = await self._files.complete(stored.id, len(data), processed=self._processed(kind))
+        done = await self._files.complete(stored.id, len(data), caller.name, processed=self._processed(kind))
         if done is None:
             raise missing(f"files/{stored.id}")
         return file_of(done)

@@ -113,7 +113,7 @@ class Uploads(Opening):
         except ObjectChanged as changed:
             raise Precondition("Other bytes arrived at the same time; try again.", reason="UPLOAD_CHANGED") from changed
         kind = content_types.media_type(stored.content_type) or content_types.ANYTHING
-        done = await self._files.complete(stored.id, size, processed=self._processed(kind))
+        done = await self._files.complete(stored.id, size, caller.name, processed=self._processed(kind))
         if done is None:
             return await self._completed_by_another(stored.id, name)
         with contextlib.suppress(Refusal):  # else the sweep does it
