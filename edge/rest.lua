@@ -215,9 +215,12 @@ local function token_of(line)
   end
 end
 
+-- A message without one belongs to a first state that is not whole yet: whoever loses the stream there begins anew, so the
+-- browser forgets the id of before. Why a stream ends is no part of it.
 local function as_event(line)
   local token = token_of(line)
-  return (token and "id: " .. token .. "\n" or "") .. "data: " .. line .. "\n\n"
+  local id = token and "id: " .. token .. "\n" or find(line, '^{"error":') and "" or "id:\n"
+  return id .. "data: " .. line .. "\n\n"
 end
 
 local function stream(answer, wish)

@@ -14,6 +14,7 @@ attempts. What a name asks for is its first word:
     things/slow         an answer after 2 s
     things/never        no answer
     things/long         an answer of 100 kB that compresses well
+    things/first        where it is followed, messages of a first state, which have no token
     things/tricky       where it is followed, messages of 300 kB with what looks like their tokens
 
 FollowThing counts up to `count`; the header last-event-id says which was the last that somebody has.
@@ -162,6 +163,8 @@ class Things:
             if number > begin:
                 await asyncio.sleep(request.pause_ms / 1000)
             thing = self.kind("Thing")(name=request.name, text=str(number), server=self.port, resume_token=str(number))
+            if request.name == "things/first":
+                thing.resume_token = ""
             if request.name == "things/tricky":
                 thing.text = '"resumeToken":"in a text" \\"\n\n' + "x" * 300_000
                 thing.metadata["resumeToken"] = "deeper"

@@ -69,6 +69,12 @@ def test_what_only_looks_like_a_token_is_none_and_large_messages_arrive_whole(ed
             assert (message["metadata"]["resumeToken"], len(message["text"])) == ("deeper", 300_030)
 
 
+def test_a_browser_forgets_its_id_while_a_first_state_is_told(edge: Edge) -> None:
+    """Else it would go on after what it has thrown away."""
+    with reading(edge, "/v1/things/first:follow?count=1") as answer:
+        assert lines(answer, 3)[2] == "id:"
+
+
 @pytest.mark.parametrize("accept", ["application/x-ndjson", "application/jsonl, */*;q=0.1"])
 def test_who_accepts_lines_gets_a_line_for_each_message_as_it_comes(accept: str, edge: Edge) -> None:
     with reading(edge, "/v1/things/a:follow?count=9&pause_ms=5000", accept=accept, accept_encoding="gzip") as answer:

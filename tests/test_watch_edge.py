@@ -71,8 +71,8 @@ def watching(stack: Stack, who: Person, site: str, last: str = "", **params: str
         def events() -> Iterator[dict[str, Any]]:
             id = last
             for line in answer.iter_lines():
-                if line.startswith("id: "):
-                    id = line.removeprefix("id: ")
+                if line.startswith("id:"):
+                    id = line.removeprefix("id:").lstrip()
                 elif line.startswith("data: "):
                     yield {"id": id, **json.loads(line.removeprefix("data: "))}
 
