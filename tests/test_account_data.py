@@ -40,10 +40,8 @@ STUB = account_data_pb2_grpc.AccountDataServiceStub
 
 @pytest.fixture(scope="module")
 def diary(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Diary]:
-    with Diary.on(components, tmp_path_factory.mktemp("diary")) as ground:
-        assert isinstance(ground, Diary)
-        with ground.served():
-            yield ground
+    with Diary.on(components, tmp_path_factory.mktemp("diary")) as ground, ground.served():
+        yield ground
 
 
 def mails_to(diary: Diary, address: str) -> list[str]:

@@ -284,11 +284,11 @@ async def test_a_plain_page_is_answered_while_all_that_counts_is_busy(at: Databa
     async with opened(at) as on:
         await shelved(on)
         lane = on.on.queries._primary
-        busy = [await lane._leased(waits=True) for _ in range(CONNECTIONS)]
+        busy = [await lane._leased("", waits=True) for _ in range(CONNECTIONS)]
         page = await on.call(ANN, "ListBooks", {"parent": SHELF, "pageSize": 2})
         assert len(page.books) == 2 and page.total_size == 2 and page.next_page_token
         for one in busy:
-            lane._free(one)
+            lane._free(one, "")
         assert (await on.call(ANN, "ListBooks", {"parent": SHELF, "pageSize": 2})).total_size == 5
 
 
