@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from library_ground import Database, asynchronous, database
-from watch_ground import ADA, BOB, ROOT, Newsroom, Reading, newsroom, relayed, schema, settled
+from library_ground import Database, asynchronous, database, now
+from watch_ground import ADA, BOB, ROOT, Newsroom, Reading, newsroom, relayed, resource, schema, settled
 
 from deploy.native.stack import Stack
+from server.caller import Caller
+from server.caller import Kind as CallerKind
 from server.engine import watch_streams
+from server.engine.access import Access
 from server.engine.resources import Call
-from server.engine.watch_views import CREATED, CURRENT, DELETED, REMOVED, RESET, UPDATED
+from server.engine.watch_views import CREATED, CURRENT, DELETED, REMOVED, RESET, UPDATED, Kind
+from server.query import resume_tokens
+from server.query.rules.checking import rules_of
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,84 @@ async def test_rights_that_changed_meanwhile(at: Database) -> None:
         await here.change("Note", note, title="not his to know")
         await settled(at)
         await here.watch("Note", "teams/mean", BOB, token=token).says("RESET", "synced")
+
+
+@asynchronous
+async def test_who_may_see_it_by_now_is_not_told_what_it_was_before(at: Database) -> None:
+    async with relayed(at), newsroom(at) as here:
+        await here.make("Team", "teams/late")
+        note = await here.make("Note", "teams/late/notes/a", title="one")
+        bob = here.watch("Note", "teams/late", BOB)
+        await bob.says("synced")
+        token = await bob.stop()
+        await here.change("Note", note, title="two, which he was never to know")
+        await here.change("Note", note, title="three")
+        await here.make("Member", "teams/late/members/bob")
+        await here.change("Note", note, title="four")
+        await settled(at)
+        again = here.watch("Note", "teams/late", BOB, token=token)
+        await again.says("RESET", f"CURRENT {note}", "synced")
+        assert b"four" in (again.told[1].payload or b"")
+        # What concerned him before the token, or concerns others, is no reason.
+        await here.make("Member", "teams/late/members/carol")
+        token = await again.stop()
+        await here.change("Note", note, title="five")
+        await settled(at)
+        await here.watch("Note", "teams/late", BOB, token=token).says(f"UPDATED {note}", "synced")
+
+
+@asynchronous
+async def test_tokens_are_only_those_that_were_given(at: Database) -> None:
+    """Else anybody could read what everything was, as far back as the log goes."""
+    async with relayed(at), newsroom(at) as here:
+        await here.make("Team", "teams/forge")
+        note = await here.make("Note", "teams/forge/notes/a", title="one", public=True)
+        await here.change("Note", note, title="two")
+        bob = here.watch("Note", "teams/forge", BOB)
+        await bob.says(f"CURRENT {note}", "synced")
+        token = await bob.stop()
+        raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        for at_byte in range(
+            1, len(raw)
+        ):  # the watch, the rights, the history, the position, what was told, the signature
+            forged = (
+                urlsafe_b64encode(raw[:at_byte] + bytes([raw[at_byte] ^ 1]) + raw[at_byte + 1 :]).decode().rstrip("=")
+            )
+            answer = await refusal(here.watch("Note", "teams/forge", BOB, token=forged))
+            assert answer in (("INVALID_ARGUMENT", "INVALID_REQUEST"), ("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED")), (
+                at_byte
+            )
+        ends = await here.streams.log.ends()
+        assert ends.key == here.watching.log.key
+        assert len(ends.key) == 32
+        assert repr(ends.key) not in repr(ends)
+        history = ends.history.fingerprint, ends.history.timeline
+        mine = resume_tokens.sealed(b"k" * 32, raw[1:9], raw[9:17], history, 1)
+        assert await refusal(here.watch("Note", "teams/forge", BOB, token=mine)) == (
+            "INVALID_ARGUMENT",
+            "INVALID_REQUEST",
+        )
+        await here.watch("Note", "teams/forge", BOB, token=token).says("synced")
+
+
+def test_what_may_be_seen_is_part_of_a_token() -> None:
+    """After another rule is applied, whoever goes on begins anew."""
+
+    def standing(text: str, caller: Caller) -> bytes:
+        rules = rules_of(schema())
+        note = resource("Note")
+        rule = replace(rules.resources[note.message].actions["watch"], text=text)
+        changed = replace(rules.resources[note.message], actions={"watch": rule})
+        by_message = {**rules.resources, note.message: changed}
+        access = Access(schema(), replace(rules, resources=by_message), None, now)  # type: ignore[arg-type] - nothing is looked up
+        return Kind(schema(), note, access).standing(caller).digest
+
+    root = Caller(CallerKind.KEY, "serviceKeys/one")
+    said = standing("resource.public", BOB.caller)
+    assert said == standing("resource.public", BOB.caller)
+    assert said != standing("resource.public && resource.rank > 1", BOB.caller)
+    assert said != standing("resource.public", ADA.caller)
+    assert standing("a", root) == standing("b", root)
 
 
 @asynchronous
@@ -145,6 +230,15 @@ async def test_events_that_do_not_say_all(at: Database) -> None:
         await watch.until(lambda me: me.said.count("RESET") == 2)
         await here.change("Note", note, title="goes on")
         await watch.until(lambda me: me.said[-1] == f"UPDATED {note}")
+        # Who went on before it meets it in the log; so does who depends on what nobody can read.
+        token = watch.token
+        at.sql(insert, "newsroom.v1.Note", "updated", note, b"\xff", "users/ada", b"\xff")
+        await settled(at)
+        await here.watch("Note", "teams/old", token=token).says("RESET", f"CURRENT {note}", "synced")
+        bob = here.watch("Note", "teams/old", BOB)
+        await bob.says("synced")
+        at.sql(insert, "newsroom.v1.Team", "updated", "teams/old", b"\xff", "users/ada", b"\xff")
+        await bob.says("synced", "RESET", "synced")
 
 
 class Copy:

@@ -20,6 +20,8 @@ from server.query import resume_tokens
 
 _HISTORY = 0, 0
 """Of the tokens: they are good in every history, since they name what was told."""
+_KEY = b""
+"""Nor are they signed: only what the file is now is told after one, whatever it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class FileStream:
     @property
     def token(self) -> str:
         """Where to go on after what was told last."""
-        return resume_tokens.sealed(self._bound, _digest(self._known), _HISTORY, 0)
+        return resume_tokens.sealed(_KEY, self._bound, _digest(self._known), _HISTORY, 0)
 
     async def told(self) -> AsyncGenerator[FileTold, None]:
         """What is told, until who reads goes or is refused.
@@ -74,7 +76,7 @@ class FileStream:
         try:
             # What is committed after the file was read has an event that wakes the watcher.
             await on.tail.followed()
-            place = resume_tokens.opened(self._resumed, self._bound, _HISTORY) if self._resumed else None
+            place = resume_tokens.opened(_KEY, self._resumed, self._bound, _HISTORY) if self._resumed else None
             self._known = file = await on.files.get(watcher.caller, self._name)
             if place is None:
                 yield FileTold(CURRENT, file)

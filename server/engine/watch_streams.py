@@ -17,6 +17,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from server.caller import Caller
 from server.engine.access import absent
 from server.engine.resources import Call, Resources
@@ -25,9 +27,12 @@ from server.engine.watching import RESETS, Tail, Watcher, Watching, draining
 from server.errors import Exhausted, Expired, Invalid, NotFound, Unavailable
 from server.query import resume_tokens
 from server.query.resume_tokens import Place
-from server.store.event_log import Ends, Stretch
+from server.store.event_log import Ends, Entry, Stretch
+from server.store.log_tail import PASSING
 from server.store.selections import Selection
 from server.store.watch_pages import WAITING_MAX, WatchPage
+
+log = structlog.get_logger("watch")
 
 PAGE = 500
 """Resources that are read at a time of what there is."""
@@ -38,6 +43,9 @@ BOOKMARK_SECONDS = 15
 
 AGAIN_SECONDS = 15
 """After so long it is asked anew who calls, whatever was announced: a session may have come to its end by itself."""
+
+UNSURE_SECONDS = 1
+"""After so long it is asked again where nobody could say."""
 
 
 class Log(Protocol):
@@ -107,9 +115,11 @@ class Stream:
         """Where to go on after what was told last; empty where that cannot be said yet."""
         if not self._synced:
             return ""
-        history = self._on.watching.history
-        place = (history.fingerprint, history.timeline)
-        return resume_tokens.sealed(self._bound, self._standing.digest, place, self._position, self._watcher.skip)
+        log = self._on.watching.log
+        history = (log.history.fingerprint, log.history.timeline)
+        return resume_tokens.sealed(
+            log.key, self._bound, self._standing.digest, history, self._position, self._watcher.skip
+        )
 
     @property
     def sharing(self) -> tuple[bytes, bytes] | None:
@@ -137,7 +147,7 @@ class Stream:
             if place is not None:
                 # Whether the caller may watch at all is asked as it is of who begins anew.
                 await self._asking()
-                if place.standing != self._standing.digest:
+                if place.standing != self._standing.digest or not await self._rights_held(place):
                     place, fresh = None, False
             while True:
                 watcher.reset = False
@@ -160,11 +170,34 @@ class Stream:
             watching.dismiss(watcher, resource.message)
 
     async def _resumed(self) -> Place:
-        trimmed, numbered, history = await self._on.log.ends()
-        place = resume_tokens.opened(self._token, self._bound, (history.fingerprint, history.timeline))
-        if not trimmed <= place.position <= numbered:
+        ends = await self._on.log.ends()
+        history = (ends.history.fingerprint, ends.history.timeline)
+        place = resume_tokens.opened(ends.key, self._token, self._bound, history)
+        if not ends.trimmed <= place.position <= ends.numbered:
             raise resume_tokens.expired()
         return place
+
+    async def _rights_held(self, place: Place) -> bool:
+        """Whether the caller's rights are what they were there, as far as rules look up other resources: what was written since
+        would be told by the present ones, also what was already overwritten before these were given."""
+        alone, depends = Group(self._view, self._standing), self._view.kind.depends
+        position = place.position
+        while alone.depends:
+            found = await self._after(position, depends)
+            for entry in found.entries:
+                if entry.id not in place.told and await self._judged(entry, alone, own=False) is None:
+                    return False
+            if found.reached >= found.numbered:
+                break
+            position = found.reached
+        return True
+
+    async def _after(self, position: int, types: frozenset[str]) -> Stretch:
+        """The next events. Raises Expired where they are kept no more, or the log is another."""
+        found = await self._on.log.after(position, types)
+        if found.trimmed > position or found.timeline != self._on.watching.log.history.timeline:
+            raise resume_tokens.expired()
+        return found
 
     async def _asking(self) -> bytes | None:
         """Who asks, for the store. Raises Denied, Unauthenticated."""
@@ -235,25 +268,18 @@ class Stream:
         watching, watcher, view = self._on.watching, self._watcher, self._view
         alone = Group(view, self._standing)
         while watcher.group is None or self._position < watcher.since:
-            found = await self._on.log.after(self._position, self._types)
-            if found.trimmed > self._position or found.timeline != watching.history.timeline:
-                raise resume_tokens.expired()
+            found = await self._after(self._position, self._types)
             for entry in found.entries:
                 own = entry.resource_type == view.resource.message
                 known = self._knows(entry.id, entry.position, entry.name if own else "")
                 if known and len(self._pages) < 2:
                     continue
-                moment = Moment(entry, self._parse(entry.resource_type))
-                alone.forget(entry.resource_type, entry.name)
-                if alone.concerned(moment):
+                judged = await self._judged(entry, alone, own=own and not known and self._takes(entry.name))
+                if judged is None:
                     return
-                if own and not known and self._takes(entry.name):
-                    if entry.owner is None:
-                        return
-                    [told] = await view.judge(moment, [alone], watching.now())
+                for told in judged:
                     self._position = entry.position
-                    if told is not None:
-                        yield told
+                    yield told
             self._position = found.reached
             await self._look()
             if watcher.reset:
@@ -316,8 +342,8 @@ class Stream:
         watcher.suspect, self._again = False, now + AGAIN_SECONDS * 1_000_000
         try:
             caller: Caller = await watcher.again()
-        except Unavailable:
-            watcher.suspect = True  # nobody can say: it is asked again at the next look
+        except PASSING:
+            watcher.suspect, self._again = True, now + UNSURE_SECONDS * 1_000_000
             return
         if caller == watcher.caller:
             return
@@ -327,6 +353,22 @@ class Stream:
         if standing.digest != self._standing.digest:
             self._on.watching.part(watcher)
             self._standing, watcher.reset = standing, True
+
+    async def _judged(self, entry: Entry, alone: Group, *, own: bool) -> list[Told] | None:
+        """What is told of an event that is read from the log; None where all must begin anew. `own`: it is about what is asked
+        for. Raises Refusal where it cannot be said for now."""
+        moment = Moment(entry, self._on.resources.schema.message_class(entry.resource_type).FromString)
+        alone.forget(entry.resource_type, entry.name)
+        try:
+            if alone.concerned(moment) or (own and entry.owner is None):
+                return None
+            told = await self._view.judge(moment, [alone], self._on.watching.now()) if own else []
+        except PASSING:
+            raise
+        except Exception:  # as of those who are told by the tail: who went on with the token would meet it again
+            log.exception("an event cannot be told", position=entry.position, type=entry.resource_type)
+            return None
+        return [one for one in told if one is not None]
 
     def _knows(self, id: int, position: int, name: str) -> bool:
         """Whether what it began with shows the event; of a resource that is not of its own kind, no `name` is given."""
@@ -341,6 +383,3 @@ class Stream:
     def _takes(self, name: str) -> bool:
         pattern = self._view.resource.pattern_of(name)
         return pattern is not None and self._view.takes(name, pattern.parent_of(name))
-
-    def _parse(self, message: str) -> object:
-        return self._on.resources.schema.message_class(message).FromString

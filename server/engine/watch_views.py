@@ -170,6 +170,7 @@ class Kind:
         if (original := access.original(resource)) is not None:
             asked += [one for _, one in access.rules(original).reads]
         self.lookups = lookups(resource, asked)
+        self._law = digest("\n".join(f"{one.where} {one.action}: {one.text}" for one in asked))
         self.depends = frozenset(one.message for one in self.lookups)
         self._same = rule is not None and not (rule.of_row or rule.looks_up) and not access.veils(resource)
         self._ages = mentions(asked, "caller.session_age")
@@ -182,7 +183,7 @@ class Kind:
             return Standing(caller, True, digest(EVERYTHING))
         age = caller.session_time if self._ages else 0.0
         only = replace(caller, session="", impersonator="", scopes=None, session_time=age)
-        said = [only.kind.value, only.name, str(only.verified), str(age), *sorted(only.roles)]
+        said = [self._law.hex(), only.kind.value, only.name, str(only.verified), str(age), *sorted(only.roles)]
         return Standing(only, False, digest("\n".join(said)))
 
 

@@ -22,7 +22,7 @@ from server.errors import Exhausted, Unavailable
 from server.query.parents import EVERYWHERE
 from server.schema.model import Resource, Schema
 from server.store.consistency import History
-from server.store.event_log import Entry
+from server.store.event_log import Ends, Entry
 from server.store.mailboxes import Mailbox
 
 WATCHES_MAX, WATCHES_MAX_OF_ONE = 5_000, 500
@@ -108,8 +108,8 @@ class Watching:
         self._watchers: set[Watcher] = set()
         self._counts: Counts[str] = Counts()
         self._draining = False
-        self.history = History(0, 0)
-        """Of the log that is followed."""
+        self.log = Ends(0, 0, History(0, 0), b"")
+        """The log that is followed, as it was found."""
         self._telling = 0
         self._told = 0
 
@@ -222,10 +222,10 @@ class Watching:
         """The messages of all resources that are watched or that rights depend on."""
         return self._types
 
-    def begin(self, position: int, history: History) -> None:
+    def begin(self, ends: Ends) -> None:
         """What was told may be wrong: everybody begins anew."""
-        self.history = history
-        self._telling = self._told = position
+        self.log = ends
+        self._telling = self._told = ends.numbered
         self._reset(list(self._watchers))
 
     async def tell(self, entry: Entry) -> None:
@@ -239,11 +239,7 @@ class Watching:
                 watcher.box.wake()
             return
         moment = Moment(entry, kind.parse if kind else self._schema.message_class(resource.message).FromString)
-        looking = [
-            g for g in self._dependent.get(entry.resource_type, ()) if g.looks_at(entry.resource_type, entry.name)
-        ]
-        for group in looking:
-            group.forget(entry.resource_type, entry.name)
+        looking = self._looking(entry)
         concerned = [group for group in looking if group.concerned(moment)]
         pattern = resource.pattern_of(entry.name)
         parent = pattern.parent_of(entry.name) if pattern is not None else ""
@@ -274,15 +270,10 @@ class Watching:
             self._put(group, told, entry)
 
     def fail(self, entry: Entry) -> None:
-        """What nobody can be told of: those whom it concerns begin anew."""
-        self._reset(
-            [
-                watcher
-                for view in self._by_message.get(entry.resource_type, {}).values()
-                for group in view.groups.values()
-                for watcher in group.watchers
-            ]
-        )
+        """What nobody can be told of: those whom it may concern begin anew."""
+        views = self._by_message.get(entry.resource_type, {}).values()
+        groups = [*self._looking(entry), *(group for view in views for group in view.groups.values())]
+        self._reset([watcher for group in groups for watcher in group.watchers])
 
     def reach(self, position: int) -> None:
         """All that was wanted is in the mailboxes, up to the position."""
@@ -294,6 +285,14 @@ class Watching:
         for watcher in self._watchers:
             if not watcher.box:
                 watcher.box.wake()
+
+    def _looking(self, entry: Entry) -> list[Group]:
+        """Those whose rules may look up what it is about; they look it up anew."""
+        message, name = entry.resource_type, entry.name
+        found = [group for group in self._dependent.get(message, ()) if group.looks_at(message, name)]
+        for group in found:
+            group.forget(message, name)
+        return found
 
     def _put(self, group: Group, told: Told | None, entry: Entry) -> None:
         count = 0

@@ -7,7 +7,7 @@ and all that they changed. What is committed and has no position yet will have a
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from server.store.binary import int8, text_array
@@ -35,7 +35,7 @@ _AFTER = f"""
           order by position limit {ENTRIES_MAX}) as next) as sized
       where ahead <= {ENTRIES_BYTES_MAX}) as e on true
     order by e.position""".encode()
-_ENDS = b"select trimmed, numbered from transom.relay"
+_ENDS = b"select trimmed, numbered, token_key from transom.relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,15 @@ class Stretch(NamedTuple):
     """Of Postgres: after a promotion it is another, and positions may have been given anew."""
 
 
-class Ends(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ends:
     """Where the log begins and ends."""
 
     trimmed: int
     numbered: int
     history: History
+    key: bytes = field(repr=False)
+    """What resume tokens of this log are signed with."""
 
 
 class EventLog:
@@ -103,7 +106,7 @@ class EventLog:
         """Where it begins and ends by now. Raises Unavailable."""
         written, ends = await self._primary.read([WRITTEN, Step(_ENDS, [])])
         history = History(int8(written.get_value(0, 2)), int8(written.get_value(0, 1)))
-        return Ends(int8(ends.get_value(0, 0)), int8(ends.get_value(0, 1)), history)
+        return Ends(int8(ends.get_value(0, 0)), int8(ends.get_value(0, 1)), history, ends.get_value(0, 2) or b"")
 
 
 def _entry(result: Result, row: int) -> Entry:

@@ -13,9 +13,8 @@ import psycopg
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from server.errors import Refusal, Unavailable
-from server.store.consistency import History
-from server.store.event_log import Entry, EventLog
+from server.errors import Exhausted, Refusal, Stale, Unavailable
+from server.store.event_log import Ends, Entry, EventLog
 
 CHANNEL = "transom_positions"
 """Where the relay says that there is more."""
@@ -28,6 +27,13 @@ PULSE = 1.0
 
 PAUSE = 0.1, 2.0
 """Seconds before a connection that was lost is made anew, the first time and after many."""
+
+PASSING = Unavailable, Exhausted, Stale
+"""Refusals of what rules look up that may be none a moment later."""
+
+TELLING_SECONDS = 30.0
+"""How long one event is tried again, while the log itself can be read: beyond it, those whom it concerns begin anew, and nobody
+else waits for them."""
 
 START_SECONDS = 5.0
 """How long who wants to watch waits for the log to be followed."""
@@ -51,11 +57,13 @@ class Hearer(Protocol):
     def types(self) -> frozenset[str]:
         """The messages of the resources whose events are wanted, all of them."""
 
-    def begin(self, position: int, history: History) -> None:
-        """From now on all events after the position are told; some before may not have been: what was told may be wrong."""
+    def begin(self, ends: Ends) -> None:
+        """From now on all events after the log's present end are told; some before may not have been: what was told may be
+        wrong."""
 
     def tell(self, entry: Entry) -> Awaitable[None]:
-        """The next event. Raises Refusal where it cannot be told now: then it comes again, and nobody was told of it."""
+        """The next event. Raises Refusal where it cannot be told: nobody was told of it. It comes again where the refusal is one
+        that passes (PASSING)."""
 
     def fail(self, entry: Entry) -> None:
         """This event cannot be told at all."""
@@ -77,6 +85,8 @@ class LogTail:
         self._hearer = hearer
         self._position = -1
         self._timeline = 0
+        self._trying: tuple[int, float] = 0, 0.0
+        """The event that could not be told, and until when it is tried."""
         self._begun, self._wanted = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -118,6 +128,8 @@ class LogTail:
                             await self._told_of_more(connection)
             except (psycopg.Error, OSError, Refusal) as lost:
                 log.warning("not following", cause=f"{type(lost).__name__}: {str(lost).partition(chr(10))[0][:200]}")
+            except Exception:  # whatever it is, nobody would be told anything any more
+                log.exception("not following")
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
 
@@ -150,9 +162,9 @@ class LogTail:
                 return True
             try:
                 await self._hearer.tell(entry)
-            except Refusal:
-                raise
-            except Exception:
+            except Exception as fault:
+                if isinstance(fault, PASSING) and self._try_again(entry):
+                    raise
                 log.exception("an event cannot be told", position=entry.position, type=entry.resource_type)
                 self._hearer.fail(entry)
             self._reached(entry.position)
@@ -164,15 +176,22 @@ class LogTail:
         self._reached(found.reached)
         return found.reached < found.numbered
 
+    def _try_again(self, entry: Entry) -> bool:
+        tried, until = self._trying
+        if tried != entry.position:
+            self._trying = entry.position, time.monotonic() + TELLING_SECONDS
+            return True
+        return time.monotonic() < until
+
     def _reached(self, position: int) -> None:
         self._position = position
         self._hearer.reach(position)
         POSITION.set(position)
 
     async def _begin(self) -> None:
-        _, numbered, history = await self._log.ends()
-        self._position, self._timeline = numbered, history.timeline
-        self._hearer.begin(numbered, history)
+        ends = await self._log.ends()
+        self._position, self._timeline = ends.numbered, ends.history.timeline
+        self._hearer.begin(ends)
         self._begun.set()
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
