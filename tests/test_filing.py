@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 from library_ground import ADA, Database, asynchronous, database, engine, made_of
+from psycopg import sql
 
 from deploy.native.stack import Stack
 from server.engine.filing import FileReferrers
@@ -18,6 +20,7 @@ from server.store.file_references import FileReferences
 ALBUM = """
 syntax = "proto3";
 package album.v1;
+import "google/api/field_behavior.proto";
 import "google/api/resource.proto";
 import "transom/schema/v1/options.proto";
 
@@ -33,6 +36,24 @@ message Album {
     (transom.schema.v1.field).on_delete = CLEAR
   ];
   string note = 4;
+  repeated Page pages = 5;
+  Sheet back = 6;
+}
+
+message Page {
+  string picture = 1 [
+    (google.api.resource_reference).type = "transom.dev/File",
+    (transom.schema.v1.field).file = {content_types: "image/*"}
+  ];
+  repeated Sheet sheets = 2;
+}
+
+message Sheet {
+  repeated string scans = 1 [
+    (google.api.resource_reference).type = "transom.dev/File",
+    (transom.schema.v1.field).on_delete = CLEAR
+  ];
+  string title = 2;
 }
 """
 
@@ -40,11 +61,26 @@ message Album {
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
-        ("= CLEAR", "= CASCADE", "takes nothing with it"),
-        ('"image/*"', '"*/*"', "no media type"),
-        ('"image/*"', '"Image/PNG"', "no media type"),
+        ("CLEAR\n  ];\n  string note", "CASCADE];\n  string note", "takes nothing with it"),
+        ('"image/*" size', '"*/*" size', "no media type"),
+        ('"image/*" size', '"Image/PNG" size', "no media type"),
         ("size_bytes_max: 1000", "size_bytes_max: -1", "below 0"),
         ("string note = 4;", "string note = 4 [(transom.schema.v1.field).file = {}];", "needs a string"),
+        ("repeated Page pages = 5;", "map<string, Page> pages = 5;", "what a map holds"),
+        ("string title = 2;", "repeated Sheet below = 2;", "a message that holds itself"),
+        ("string title = 2;", "Album of = 2;", "a message that holds itself"),
+        ("string title = 2;", "string title = 2 [(transom.schema.v1.field).file = {}];", "Sheet.title.*needs a string"),
+        (
+            "string title = 2;",
+            'bytes b = 2 [(google.api.resource_reference).type = "transom.dev/File"];',
+            "is a string",
+        ),
+        ("  repeated Page pages = 5;\n  Sheet back = 6;\n", "", "is asked of the fields of a resource"),
+        (
+            "CLEAR\n  ];\n  string title",
+            "CLEAR, (google.api.field_behavior) = REQUIRED];\n  string title",
+            "cannot be cleared",
+        ),
     ],
 )
 def test_what_a_field_cannot_take_is_no_schema(before: str, after: str, why: str) -> None:
@@ -66,6 +102,50 @@ def test_what_a_field_cannot_take_is_no_schema(before: str, after: str, why: str
 )
 def test_what_a_field_takes(types: tuple[str, ...], content_type: str, taken: bool) -> None:
     assert FileReference(OnDelete.RESTRICT, types).takes(content_type) is taken
+
+
+async def nested(on: Any, at: Database, album: Any, referrers: FileReferrers, body: Any) -> None:
+    """What messages in a resource refer to, at any depth, one or several, is as what the resource refers to itself."""
+    resources = on.resources
+    for sentence, pages, reason, path in [
+        ("it is not there", [{}, {"picture": "files/none"}], "REFERENCE_NOT_FOUND", "pages[1].picture"),
+        ("it is no name", [{"sheets": [{}, {"scans": ["x"]}]}], "INVALID_REQUEST", "pages[0].sheets[1].scans[0]"),
+        (
+            "it is not taken",
+            [{"picture": filed(at, "na", content_type="a/b")}],
+            "FILE_TYPE_NOT_TAKEN",
+            "pages[0].picture",
+        ),
+    ]:
+        with pytest.raises(Refusal) as refused:
+            await resources.create(ADA, album, "", "x", body(pages=pages))
+        assert refused.value.reason == reason and path in str(refused.value), sentence
+    picture, scan, back = filed(at, "np"), filed(at, "ns"), filed(at, "nb", content_type="text/plain")
+    pages = [{}, {"picture": picture, "sheets": [{"title": "t"}, {"scans": [scan, back]}]}]
+    await resources.create(ADA, album, "", "deep", body(pages=pages, back={"scans": [back]}))
+    for name, kept in [(picture, True), (scan, False), (back, False)]:
+        assert await referrers.refers(name) and await referrers.shows(ADA.caller, name)
+        if kept:
+            with pytest.raises(Precondition) as refused:
+                await referrers.delete(ADA.caller, name[6:])
+            assert refused.value.reason == "REFERRED_TO"
+        else:
+            assert await referrers.delete(ADA.caller, name[6:]) and not await referrers.refers(name)
+    left = on.decisions.parse(album, await resources.get(ADA, album, "albums/deep"))
+    assert left == body(name="albums/deep", pages=[{}, {"picture": picture, "sheets": [{"title": "t"}, {}]}], back={})
+    # What is there stays; what comes beside it is looked at.
+    at.sql("update transom.files set state = 'REJECTED' where id = 'np'")
+    left.pages.add(picture=picture)
+    await resources.update(ADA, album, left, ["pages"])
+    left.pages.add(picture="files/none")
+    with pytest.raises(Refusal):
+        await resources.update(ADA, album, left, ["pages"])
+    # As it is asked for, there is an index.
+    place = next(one for one in referrers._places if len(one.reference.steps) == 2)
+    with psycopg.connect(at.postgres, options="-c enable_seqscan=off") as connection:
+        cursor = psycopg.RawCursor(connection)
+        plan = cursor.execute(sql.SQL("explain select 1 from {} where {}").format(place.table, place.condition), ["x"])
+        assert "Index Cond" in str(plan.fetchall())
 
 
 def filed(at: Database, id: str, state: str = "READY", content_type: str = "image/png", size: int = 10) -> str:
@@ -115,6 +195,8 @@ async def test_what_refers_to_files_and_the_files_agree_whoever_comes_first(comp
             # What is kept may stay as it is, whatever became of it, and be changed beside it.
             at.sql("update transom.files set state = 'REJECTED' where id = 'p'")
             await resources.update(ADA, album, body(name="albums/one", note="new"), ["note"])
+
+            await nested(on, at, album, referrers, body)
 
             # Many write and many delete: no album is left with a photo that is gone.
             names = [filed(at, f"r{n}") for n in range(12)]

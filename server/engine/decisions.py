@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from server.engine import expiry, masks, transforms
+from server.engine import expiry, file_names, masks, transforms
 from server.engine.behaviors import Behaviors, is_empty
 from server.engine.columns import Columns
 from server.engine.identity import etag_of, fresh_id, fresh_uid, version_of
@@ -80,9 +80,9 @@ class Decisions:
             if any(f.reference is not None for f in r.fields)
         }
         self._filed = {
-            m: [(f, f.file) for f in r.fields if f.file is not None]
+            m: [(f, reference) for f in r.fields for reference in f.files]
             for m, r in schema.resources.items()
-            if any(f.file is not None for f in r.fields)
+            if any(f.files for f in r.fields)
         }
 
     def parse(self, resource: Resource, payload: bytes) -> Any:
@@ -319,14 +319,12 @@ class Decisions:
         """The change, with the files that it newly refers to. Raises Invalid for what is no name of a file."""
         files: list[ReferredFile] = []
         for field, reference in self._filed.get(change.resource.message, ()):
-            several = field.descriptor.is_repeated
-            names = list(getattr(message, field.name)) if several else [getattr(message, field.name)]
-            known = set() if stored is None else _names_in(stored, field)
-            for i, name in enumerate(names):
-                if name in known or (not name and not several):
+            known = set() if stored is None else {name for _, name in file_names.of(stored, field, reference)}
+            for where, name in file_names.of(message, field, reference):
+                if name in known:
                     continue
                 known.add(name)
-                path = asked.path(f"{field.name}[{i}]" if several else field.name)
+                path = asked.path(where)
                 found = _FILE.fullmatch(name)
                 if found is None:
                     raise Invalid.field(path, "must look like files/{file}", "INVALID_NAME")
@@ -340,12 +338,8 @@ class Decisions:
     def detached(self, resource: Resource, row: Row, file: str, origin: Origin) -> Change:
         """The change that takes references to the file of this name out of `row`."""
         message = self.parse(resource, row.payload)
-        for field, _ in self._filed[resource.message]:
-            if field.descriptor.is_repeated:
-                items = getattr(message, field.name)
-                items[:] = [name for name in items if name != file]
-            elif getattr(message, field.name) == file:
-                message.ClearField(field.name)
+        for field, reference in self._filed[resource.message]:
+            file_names.remove(message, field, reference, file)
         now = self._clock()
         self._stamp(resource, message, row.version + 1, now)
         return self._replaced(Act.REPLACE, resource, row, message, now, origin, "updated")

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from server.caller import Caller
-from server.engine import content_types
+from server.engine import content_types, file_names
 from server.engine.access import Access
 from server.engine.decisions import Decisions
 from server.engine.referring import AFFECTED_MAX, REFERRED_TO
 from server.errors import Precondition, Refusal, Stale
-from server.schema.model import Field, OnDelete, Resource, Schema
+from server.schema.model import OnDelete, Resource, Schema
 from server.store import file_references
 from server.store.changes import Change, Origin, Outcome, ReferredFile, Row
-from server.store.file_references import FileReferences
+from server.store.file_references import FileReferences, Place
 from server.store.records import Records
 from server.store.transactions import Transaction
 
@@ -32,7 +32,7 @@ class FileReferrers:
     def __init__(
         self, schema: Schema, decisions: Decisions, access: Access, records: Records, references: FileReferences
     ) -> None:
-        self._fields = [(r, f) for r in schema.resources.values() for f in r.fields if f.file is not None]
+        self._places = [Place(r, f, one) for r in schema.resources.values() for f in r.fields for one in f.files]
         self._decisions = decisions
         self._access = access
         self._records = records
@@ -40,18 +40,17 @@ class FileReferrers:
 
     async def shows(self, caller: Caller, name: str) -> bool:
         """Whether the caller may see a field of a resource that refers to the file."""
-        for (resource, field), rows in zip(
-            self._fields, await self._references.of(self._fields, name, LOOKED_AT), strict=True
-        ):
+        found = await self._references.of(self._places, name, LOOKED_AT)
+        for place, rows in zip(self._places, found, strict=True):
             for row in rows:
-                payload = await self._access.seen(caller, resource, row)
-                if payload is not None and _refers(self._decisions.parse(resource, payload), field, name):
+                payload = await self._access.seen(caller, place.resource, row)
+                if payload is not None and _refers(self._decisions.parse(place.resource, payload), place, name):
                     return True
         return False
 
     async def refers(self, name: str) -> bool:
         """Whether any resource refers to the file."""
-        return any(await self._references.of(self._fields, name, 1))
+        return any(await self._references.of(self._places, name, 1))
 
     async def check(self, caller: Caller, files: Sequence[ReferredFile]) -> None:
         """Raises Precondition where the caller may not read one of the files: whoever reads the resource could, then."""
@@ -75,12 +74,11 @@ class FileReferrers:
             if not await file_references.lock(transaction, id):
                 return False
             cleared: dict[tuple[str, str], tuple[Resource, Row]] = {}
-            for resource, field in self._fields:
-                assert field.file is not None  # they are those that refer to files
-                rows = await file_references.referring(transaction, resource, field, name, AFFECTED_MAX + 1)
-                if rows and field.file.on_delete is not OnDelete.CLEAR:
+            for place in self._places:
+                rows = await file_references.referring(transaction, place, name, AFFECTED_MAX + 1)
+                if rows and place.reference.on_delete is not OnDelete.CLEAR:
                     raise _kept(name, REFERRED_TO, "is referred to by what keeps it.")
-                cleared |= {(resource.message, row.name): (resource, row) for row in rows}
+                cleared |= {(place.resource.message, row.name): (place.resource, row) for row in rows}
             if len(cleared) > AFFECTED_MAX:
                 raise _kept(name, "TOO_MANY_REFERENCES", f"is referred to by more than {AFFECTED_MAX} resources.")
             changes = [self._decisions.detached(resource, row, name, origin) for resource, row in cleared.values()]
@@ -136,6 +134,5 @@ def _kept(name: str, reason: str, what: str) -> Precondition:
     return Precondition(f"{name} {what}", reason=reason, metadata={"name": name}, resource=("transom.dev/File", name))
 
 
-def _refers(message: object, field: Field, name: str) -> bool:
-    value = getattr(message, field.name)
-    return name in value if field.descriptor.is_repeated else bool(value == name)
+def _refers(message: object, place: Place, name: str) -> bool:
+    return any(one == name for _, one in file_names.of(message, place.field, place.reference))

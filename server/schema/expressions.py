@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from psycopg import sql
 
@@ -76,6 +77,13 @@ def member(holder: str, field: FieldDescriptor) -> str:
     if not field.has_presence:
         text = f"(case when {holder} is not null then coalesce({text}, {literal(_default(field))}) end)"
     return scalar(kind_of(field), text)
+
+
+def inside(message: str, steps: Sequence[FieldDescriptor]) -> str:
+    """The JSON array of all values where `steps` lead, through repeated fields too, in the message, or the several, whose JSON is
+    `message`. For GIN, and to be asked with `?`."""
+    path = "$" + "".join(f".{orjson.dumps(step.name).decode()}" for step in steps) + "[*]"
+    return f"jsonb_path_query_array({message}, {literal(path)})"
 
 
 def scalar(kind: Kind, text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from server.schema.columns import is_map
-from server.schema.model import Behavior, Field, FileReference, Index, Managed, OnDelete, Reference, Resource
+from server.schema.model import Behavior, Field, Index, Managed, OnDelete, Reference, Resource
 
 INDEXES_MAX, INDEX_PATHS_MAX = 20, 8
 """Indexes of one resource, and paths of one index."""
@@ -26,11 +25,6 @@ REVISIONS_MAX = 10_000
 
 FILE = "transom.dev/File"
 """The resource type of files."""
-
-FILE_TYPES_MAX = 50
-"""Media types that one field takes."""
-
-_FILE_TYPE = re.compile(r"[a-z]+/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)")
 
 _KEPT_SOFTLY = frozenset({Managed.DELETE_TIME, Managed.PURGE_TIME, Managed.EXPIRE_TIME})
 
@@ -76,28 +70,6 @@ def reference(field: FieldDescriptor, said: Any, referred: Any, types: Mapping[s
         raise Unkept("on_delete: needs a google.api.resource_reference to one resource type that is stored")
     label = said.DESCRIPTOR.fields_by_name["on_delete"].enum_type.values_by_number[said.on_delete].name
     return Reference(types[kind], OnDelete(label.lower()))
-
-
-def file_reference(field: FieldDescriptor, said: Any, referred: Any) -> FileReference | None:
-    """How a field refers to files, where it does. Raises Unkept."""
-    rules = said.file if said is not None and said.HasField("file") else None
-    if referred is None or referred.type != FILE or field.type != FieldDescriptor.TYPE_STRING or is_map(field):
-        if rules is not None:
-            raise Unkept(f"file: needs a string, or several, with a google.api.resource_reference to {FILE}")
-        return None
-    label = "restrict"
-    if said is not None and said.on_delete:
-        label = said.DESCRIPTOR.fields_by_name["on_delete"].enum_type.values_by_number[said.on_delete].name.lower()
-    if OnDelete(label) is OnDelete.CASCADE:
-        raise Unkept("on_delete: a file takes nothing with it: RESTRICT or CLEAR")
-    types = tuple(rules.content_types) if rules is not None else ()
-    if len(types) > FILE_TYPES_MAX:
-        raise Unkept(f"file: has more than {FILE_TYPES_MAX} content_types")
-    if wrong := next((one for one in types if not _FILE_TYPE.fullmatch(one)), ""):
-        raise Unkept(f"file: {wrong!r} is no media type in lower case, nor one with * after the /")
-    if rules is not None and rules.size_bytes_max < 0:
-        raise Unkept("file: size_bytes_max is below 0")
-    return FileReference(OnDelete(label), types, rules.size_bytes_max if rules is not None else 0)
 
 
 def with_lifetimes(resources: dict[str, Resource], undeleted: frozenset[str], deleted: frozenset[str]) -> None:

@@ -44,7 +44,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """A reference to files: every name in the field is that of a complete file that the field takes."""
+    """A reference to files: every name in the field, or where `steps` lead in it, is that of a complete file that it takes."""
 
     on_delete: OnDelete
     """RESTRICT or CLEAR."""
@@ -52,6 +52,8 @@ class FileReference:
     """Media types, `image/*` for all of a kind; any where there are none."""
     size_bytes_max: int = 0
     """0 for no bound."""
+    steps: tuple[FieldDescriptor, ...] = ()
+    """From the field's message down to what has the names; none where it is the field itself."""
 
     def takes(self, content_type: str) -> bool:
         """Whether the field takes files of a media type, given without parameters and in lower case."""
@@ -90,8 +92,8 @@ class Field:
     """Whether words are looked for in it."""
     reference: Reference | None = None
     """Where its references are checked."""
-    file: FileReference | None = None
-    """Where it refers to files."""
+    files: tuple[FileReference, ...] = ()
+    """Where it, or what is in it, refers to files."""
 
 
 class Managed(StrEnum):

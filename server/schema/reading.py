@@ -19,6 +19,7 @@ from server.schema.classification import Classified, classified
 from server.schema.columns import column_type, identifier, snake
 from server.schema.compilation import SchemaError
 from server.schema.doubts import doubts
+from server.schema.file_fields import FileFields
 from server.schema.inference import Inferred, inferred
 from server.schema.model import (
     Access,
@@ -72,6 +73,11 @@ class _Reader:
         self.warnings: list[str] = []
         self.comments: dict[str, str] = {}
         self._extended = any(f.name == "google/protobuf/descriptor.proto" for f in self.files)
+        self._filed = FileFields(
+            lambda field: self.extension(field, "transom.schema.v1.field"),
+            lambda field: self.extension(field, "google.api.resource_reference"),
+            self._behaviors,
+        )
 
     def schema(self) -> Schema:
         resources: dict[str, Resource] = {}
@@ -91,9 +97,9 @@ class _Reader:
                     resources[resource.message] = resource
         resources = _with_tables(resources)
         self._check_unique(resources.values())
-        self._refer(resources)
         keeping.with_lifetimes(resources, self._answers("Undelete", served), self._answers("Delete", served))
         keeping.with_revisions(resources)
+        self._refer(resources)
         for resource in resources.values():
             said = self.extension(resource.descriptor, "transom.schema.v1.resource")
             for fault in keeping.contradictions(resource, said):
@@ -177,10 +183,10 @@ class _Reader:
                     found = keeping.reference(field.descriptor, option, referred, types)
                     if found and found.on_delete is OnDelete.CLEAR and Behavior.REQUIRED in field.behaviors:
                         raise keeping.Unkept("on_delete: the field is REQUIRED: it cannot be cleared")
-                    file = keeping.file_reference(field.descriptor, option, referred)
-                    if file and file.on_delete is OnDelete.CLEAR and Behavior.REQUIRED in field.behaviors:
-                        raise keeping.Unkept("on_delete: the field is REQUIRED: it cannot be cleared")
-                    fields.append(replace(field, reference=found, file=file))
+                    # What a revision shows keeps no file: it may long be gone from the resource.
+                    revised = resource.snapshot_of and field.name == "snapshot"
+                    files = () if revised else self._filed.of(field)
+                    fields.append(replace(field, reference=found, files=files))
                 except keeping.Unkept as fault:
                     self.faults.append(
                         f"{resource.descriptor.file.name}: {name}.{field.name}: (transom.schema.v1.field).{fault}"
@@ -378,7 +384,12 @@ class _Reader:
             self.faults.append(f"{where}: (transom.schema.v1.resource).{name}: is asked of resources, and this is none")
         for field in message.fields:
             option = self.extension(field, "transom.schema.v1.field")
-            for name, _ in _written(option, (*FIELD_RULES, *KEPT_OF_FIELDS)):
+            rules = [name for name, _ in _written(option, (*FIELD_RULES, *KEPT_OF_FIELDS))]
+            if option is not None and option.HasField("file"):
+                rules.append("file")
+            if field.full_name in self._filed.read:  # references to files are looked at in what a resource holds, too
+                rules = [rule for rule in rules if rule not in ("on_delete", "file")]
+            for name in rules:
                 self.faults.append(
                     f"{where}.{field.name}: (transom.schema.v1.field).{name}: is asked of the fields of a resource: write it "
                     "at the one that holds this message"

@@ -9,8 +9,8 @@ from typing import Any
 from psycopg import AsyncRawCursor, sql
 from psycopg.rows import tuple_row
 
-from server.schema.model import Field, Resource
-from server.store import referring as referrers
+from server.schema import expressions
+from server.schema.model import Field, FileReference, Resource
 from server.store.changes import Row
 from server.store.files import TELL_DELETED
 from server.store.pooled import Pool, transaction
@@ -28,11 +28,37 @@ with gone as (
 """
 
 # As the index of the field has it (server/schema/changes/indexes.py).
-_ONE = sql.SQL('{column} collate "C" = $1')
-_ANY = sql.SQL("{column} ? $1")
+_ONE = '{} collate "C" = $1'
+_ANY = "{} ? $1"
 _OF = sql.SQL(
     "(select {number}::int, name, _payload, _version, _owner from {table} where {condition} order by name desc limit $2)"
 )
+
+
+_REFERRING = sql.SQL(
+    "select name, _payload, _version, _owner from {table} where {condition} order by name limit $2 for update"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where resources of one kind refer to files: a field, or something in it."""
+
+    resource: Resource
+    field: Field
+    reference: FileReference
+
+    @property
+    def condition(self) -> sql.SQL:
+        """That a row refers there to the file whose name is $1."""
+        if not self.reference.steps:
+            return sql.SQL((_ANY if self.field.descriptor.is_repeated else _ONE).format(expressions.column(self.field)))
+        return sql.SQL(_ANY.format(expressions.inside(expressions.column(self.field), self.reference.steps)))
+
+    @property
+    def table(self) -> sql.Identifier:
+        """Where they are kept."""
+        return sql.Identifier(self.resource.table_schema, self.resource.table_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +86,14 @@ class FileReferences:
             await cursor.execute(_SEEN, [list(ids)])
             return {file.id: file for file in await cursor.fetchall()}
 
-    async def of(self, fields: Sequence[tuple[Resource, Field]], name: str, limit: int) -> list[list[Row]]:
-        """Of each field at most `limit` resources that refer to the file of this name by it."""
-        out: list[list[Row]] = [[] for _ in fields]
-        if not fields:
+    async def of(self, places: Sequence[Place], name: str, limit: int) -> list[list[Row]]:
+        """Of each place at most `limit` resources that refer there to the file of this name."""
+        out: list[list[Row]] = [[] for _ in places]
+        if not places:
             return out
         statement = sql.SQL(" union all ").join(
-            _OF.format(
-                number=sql.Literal(i),
-                table=sql.Identifier(resource.table_schema, resource.table_name),
-                condition=(_ANY if field.descriptor.is_repeated else _ONE).format(column=sql.Identifier(field.column)),
-            )
-            for i, (resource, field) in enumerate(fields)
+            _OF.format(number=sql.Literal(i), table=place.table, condition=place.condition)
+            for i, place in enumerate(places)
         )
         async with transaction(self._pool, HeldFile) as cursor:
             raw: AsyncRawCursor[tuple[Any, ...]] = AsyncRawCursor(cursor.connection, row_factory=tuple_row)
@@ -92,9 +114,10 @@ async def lock(transaction: Transaction, id: str) -> bool:
     return bool(await transaction.rows(sql.Composed([_LOCK]), [id]))
 
 
-async def referring(transaction: Transaction, resource: Resource, field: Field, name: str, most: int) -> list[Row]:
-    """At most so many resources whose `field` refers to the file of this name; they are locked."""
-    return await referrers.referring(transaction, resource, field, [name], most)
+async def referring(transaction: Transaction, place: Place, name: str, most: int) -> list[Row]:
+    """At most so many resources that refer at this place to the file of this name; they are locked."""
+    statement = _REFERRING.format(table=place.table, condition=place.condition)
+    return [Row(*row) for row in await transaction.rows(statement, [name, most])]
 
 
 async def delete(transaction: Transaction, id: str, caller: str) -> None:

@@ -82,9 +82,9 @@ def wanted(resource: Resource, columns: Mapping[str, str] | None = None) -> list
     named = {f.name: f.column for f in resource.fields} | dict(columns or {})
     declared = list(resource.indexes)
     # What is deleted is asked for all that refers to it.
-    declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference or f.file]
+    declared += [Index(((f.name, False),), everywhere=True) for f in resource.fields if f.reference or _filed(f)]
     out = {one.name: one for index in declared for one in [_wanted(resource, index, fields, named)]}
-    out |= {one.name: one for one in _words(resource, named)}
+    out |= {one.name: one for one in (*_words(resource, named), *_files(resource, named))}
     return [*out.values(), *([ends(resource)] if resource.ends else [])]
 
 
@@ -106,6 +106,23 @@ def _words(resource: Resource, named: Mapping[str, str]) -> list[Wanted]:
     told = ",".join(f"{field.number}{'?' if field.default is None else ''}" for field in fields)
     name = f"{OURS}{digest(f'{resource.message} words {told}')}_words"
     return [Wanted(name, tuple(f.name for f in fields), False, "gin", (sql.SQL(f"{text} gin_trgm_ops"),), None)]
+
+
+def _filed(field: Field) -> bool:
+    """Whether the field itself refers to files."""
+    return any(not one.steps for one in field.files)
+
+
+def _files(resource: Resource, named: Mapping[str, str]) -> list[Wanted]:
+    """Those of references to files in the messages that fields hold."""
+    out = []
+    for field in resource.fields:
+        for steps in (one.steps for one in field.files if one.steps):
+            path = ".".join(step.name for step in steps)
+            name = identifier(f"{OURS}{digest(f'{resource.message} files {field.number} {path}')}_{field.number}")
+            text = expressions.inside(sql.Identifier(named[field.name]).as_string(None), steps)
+            out.append(Wanted(name, (field.name,), False, "gin", (sql.SQL(f"({text})"),), None))
+    return out
 
 
 def _wanted(resource: Resource, index: Index, fields: Mapping[str, Field], named: Mapping[str, str]) -> Wanted:
