@@ -24,7 +24,7 @@ from server.engine.processing import Made, Processing
 from server.schema.compilation import SchemaError
 from server.settings import Settings
 from server.store.file_metrics import CHANGES
-from server.store.files import FILE, StoredFile
+from server.store.file_rows import FILE, StoredFile
 from server.store.objects import ObjectMissing
 from server.store.processing import READY, REJECTED, UPLOADED
 
@@ -33,7 +33,7 @@ ADDRESS = (NAME, f"{FILE}.{UPLOADED}")
 """The handler's name and routing key."""
 
 SECONDS = 480.0
-"""Seconds of one run; less than a deleted file's row waits for whoever still writes its bytes (store.files.SETTLED)."""
+"""Seconds of one run; less than a deleted file's row waits for whoever still writes its bytes (store.file_remains.SETTLED)."""
 RETRIES = 17
 """With the ladder's last rung of an hour, S3 may be away for half a day."""
 AT_ONCE = 2

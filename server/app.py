@@ -142,7 +142,8 @@ from server.store.bars import Bars
 from server.store.deeds import Deeds
 from server.store.event_log import EventLog
 from server.store.file_references import FileReferences
-from server.store.files import Quota, StoredFiles
+from server.store.file_uploads import Quota
+from server.store.files import StoredFiles
 from server.store.freshness import Freshness
 from server.store.hot import Hot
 from server.store.identities import StoredIdentities

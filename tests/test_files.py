@@ -28,7 +28,7 @@ from server.caller import OPERATOR, SYSTEM
 from server.engine.content_types import disagreement, media_type
 from server.engine.files import orphans
 from server.errors import Exhausted, Invalid, NotFound, Precondition, Refusal, Unavailable
-from server.store.files import Quota
+from server.store.file_uploads import Quota
 
 PASSWORD = "correct horse battery"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from server.apps.declarations import marked
-from server.store.files import FILE
+from server.store.file_rows import FILE
 
 __all__ = ["FILE", "FILE_VERBS", "Check", "Rejected", "Upload", "on_upload"]
 

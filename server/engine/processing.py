@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from server.engine.files.known import kept_key, variant_key
-from server.store.files import StoredFile, StoredFiles
+from server.store.file_rows import StoredFile
+from server.store.files import StoredFiles
 from server.store.objects import Objects
 from server.store.pooled import Statement
 from server.store.processing import StoredProcessing, ready, rejected

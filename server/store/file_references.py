@@ -12,7 +12,7 @@ from psycopg.rows import tuple_row
 from server.schema import expressions
 from server.schema.model import Field, FileReference, Resource
 from server.store.changes import Row
-from server.store.files import TELL_DELETED
+from server.store.file_rows import TELL_DELETED
 from server.store.pooled import Pool, transaction
 from server.store.transactions import Transaction
 

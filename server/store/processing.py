@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
 
-from server.store.files import FILE, StoredFile
+from server.store.file_rows import FILE, StoredFile
 from server.store.pooled import Pool, Statement, transaction
 
 UPLOADED, READY, REJECTED = "uploaded", "ready", "rejected"

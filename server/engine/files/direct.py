@@ -14,7 +14,7 @@ from server.engine.files.opening import require
 from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch
 from server.engine.tokens import new_id
 from server.errors import NotFound, Precondition, Refusal
-from server.store.files import NewFile
+from server.store.file_uploads import NewFile
 
 DIRECT_BYTES_MAX = 16 << 20
 """Bytes of a file that goes through the server: it is in its memory as a whole."""

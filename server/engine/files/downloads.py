@@ -13,7 +13,7 @@ from server.engine import content_types, page_tokens
 from server.engine.files.known import TYPE, File, check_readable, file_of, kept_key, missing, variant_key, variant_of
 from server.engine.files.opening import Opening, require
 from server.errors import Invalid, NotFound
-from server.store.files import StoredFile
+from server.store.file_rows import StoredFile
 
 DOWNLOAD_LIFE = timedelta(minutes=15)
 """How long the URL of a download is good."""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from server.engine import content_types
 from server.engine.text import line
 from server.errors import Invalid, NotFound, Precondition, Violation
-from server.store.files import StoredFile
+from server.store.file_rows import StoredFile
 
 FILENAME = 255
 """Characters of a file's name for people."""

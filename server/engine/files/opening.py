@@ -12,7 +12,9 @@ from typing import Protocol
 from server.caller import ADMIN, Caller
 from server.engine.files.known import NAME, missing
 from server.errors import Denied, Invalid, Unauthenticated
-from server.store.files import Quota, StoredFile, StoredFiles
+from server.store.file_rows import StoredFile
+from server.store.file_uploads import Quota
+from server.store.files import StoredFiles
 from server.store.objects import Objects
 
 FILE = "transom.files.v1.File"

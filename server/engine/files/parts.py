@@ -29,7 +29,9 @@ from server.engine.files.opening import require
 from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch
 from server.engine.tokens import new_id
 from server.errors import Invalid, Precondition, Refusal, Violation
-from server.store.files import UNFINISHED, NewFile, StoredFile
+from server.store.file_remains import UNFINISHED
+from server.store.file_rows import StoredFile
+from server.store.file_uploads import NewFile
 from server.store.objects import ObjectMissing, Part, SignedPut
 
 PART_LEAST, PART_MOST = 5 << 20, 5 << 30

@@ -28,7 +28,8 @@ from server.engine.files.known import (
 from server.engine.files.opening import Opening, require
 from server.engine.tokens import new_id
 from server.errors import Precondition, Refusal, Violation
-from server.store.files import NewFile, StoredFile
+from server.store.file_rows import StoredFile
+from server.store.file_uploads import NewFile
 from server.store.objects import Object, ObjectChanged, ObjectMissing
 
 UPLOAD_LIFE = timedelta(hours=1)
