@@ -36,6 +36,7 @@ from consumers.relay_metrics import DEPTH_MAX, MEASURE_OUTBOX
 from consumers.relay_metrics import RelayMetrics as RelayMetrics
 from consumers.waiting import Backoff, either
 from server.store.broker import BrokerLost, Channel, Connection, PublishRefused, connect
+from server.store.pace import Pace
 
 log = structlog.get_logger("relay")
 
@@ -49,9 +50,9 @@ BATCH_BYTES = 8 << 20
 POLL = 0.25
 """Seconds after which the outbox is looked at without having been told to. A look that finds nothing is one probe of an
 empty index; a `notify transom_events` by whoever writes is heard at once, but costs every commit a lock."""
-PACE = 0.05
-"""Seconds from the begin of one batch to that of the next, where the first was not full: events that follow each other
-closely share a batch. The first after a pause goes at once."""
+PACE, BURST = 0.05, 10
+"""Seconds from the begin of one batch to that of the next, where the first was not full: under load, events that follow each
+other closely share a batch. So many batches go at once after a pause: where little is written, each change goes by itself."""
 STANDBY = 1.0
 """Seconds after which a relay that stands by asks for the lock again."""
 MEASURE = 1.0
@@ -211,6 +212,7 @@ class Relay:
             await ears.execute("select 1")
 
     async def _keep_numbering(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
+        pace = Pace(PACE, BURST)
         while not self.stop.is_set():
             begun = time.monotonic()
             self._woken.clear()
@@ -220,10 +222,14 @@ class Relay:
             await self._measure(database)
             if numbered == BATCH:
                 continue  # there is more
-            if numbered:
-                await either(self.stop, max(0.0, begun + PACE - time.monotonic()))
-            else:
+            if not numbered:
                 await either(self._woken, POLL)
+                continue
+            pace.take(begun)
+            if wait := pace.wait(time.monotonic()):
+                await either(self.stop, wait)
+            else:  # what came closely behind wakes it, or is found at the end of the usual time
+                await either(self._woken, PACE)
 
     async def _keep_publishing(self, database: psycopg.AsyncConnection[TupleRow]) -> None:
         await self._ready()  # queues must be there before events are, whoever starts first

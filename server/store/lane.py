@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from server.errors import Refusal, Unavailable
 from server.store.binary import int8
+from server.store.pace import Pace
 from server.store.pipeline import Pipeline, Result, Step
 from server.store.translation import refusal_of
 
@@ -15,10 +16,10 @@ MARK = Step(b"select (pg_current_wal_insert_lsn() - '0/0')::bigint", [])
 _WAKE = Step(b"select set_config('synchronous_commit', 'off', true), pg_notify('transom_events', '')", [])
 """A hint, of which nothing has to be left after a crash: it need not wait for the disk."""
 
-WAKE_SECONDS = 0.1
-"""How often the relay is woken at most: at once after a pause, then again at the end of this time. A NOTIFY takes a lock
-that every other one waits for, so it is no part of the writing transaction, has a connection of its own and does not follow
-every write."""
+WAKE_SECONDS, WAKE_BURST = 0.1, 10
+"""How often the relay is woken: at once, where it was not so many times lately, else at the end of this time. A NOTIFY takes a
+lock that every other one waits for, so it is no part of the writing transaction, has a connection of its own and, under load,
+does not follow every write."""
 
 
 class Lane:
@@ -31,7 +32,7 @@ class Lane:
         self._waking = Pipeline(dsn, name)
         self._telling: asyncio.Task[None] | None = None
         self._waker: asyncio.TimerHandle | None = None
-        self._woken = 0.0
+        self._pace = Pace(WAKE_SECONDS, WAKE_BURST)
 
     async def open(self) -> None:
         """Connects those for reading. Raises Unavailable where the server cannot be reached."""
@@ -94,11 +95,11 @@ class Lane:
         that."""
         if self._waker is None:
             loop = asyncio.get_running_loop()
-            self._waker = loop.call_later(max(0.0, self._woken + WAKE_SECONDS - loop.time()), self._wake)
+            self._waker = loop.call_later(self._pace.wait(loop.time()), self._wake)
 
     def _wake(self) -> None:
         self._waker = None
-        self._woken = asyncio.get_running_loop().time()
+        self._pace.take(asyncio.get_running_loop().time())
         if self._waking.pending:
             self.wake()
         else:
