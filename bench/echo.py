@@ -82,7 +82,7 @@ def opened(folder: Path, transom: Transom) -> Iterator[Echo]:
     replies = {f"/{SERVICE}/{METHODS[o]}": transom.clients.ask(o, Wire.GRPC) for o in Operation} | {HEALTH: SERVING}
     file, config = folder / "replies.json", folder / "echo-envoy.yaml"
     file.write_text(json.dumps({path: base64.b64encode(reply).decode() for path, reply in replies.items()}))
-    edge, admin, *ports = free_ports(2 + topology.api_servers)
+    edge, admin, *ports = free_ports(2 + len(topology.api_servers))
     api = topology.programs(("api-1",))[0]
     env = {name: api.env[name] for name in ("PATH", "GRPC_EXPERIMENTS") if name in api.env}
     [envoy] = topology.programs(("envoy",))

@@ -29,7 +29,6 @@ from transom.accounts.v1 import accounts_pb2_grpc
 from deploy.native.stack import EVERYTHING, PROJECT, Stack
 from server.engine.tokens import SESSION, digest, new_id, new_token
 
-SERVERS = ("api-1", "api-2", "api-3")
 RECOVERY = 3.0
 """Seconds in which what was stopped is again as it was before: longer than Redis is left alone after a failure."""
 LONGEST = 10.0
@@ -80,7 +79,7 @@ def _at(figures: Sequence[float], share: float) -> float:
 
 
 async def _measured(stack: Stack, rounds: int, harm: Harm) -> list[Round]:
-    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{stack.ports[name]}") for name in SERVERS]
+    channels = [grpc.aio.insecure_channel(f"127.0.0.1:{stack.ports[name]}") for name in stack.api_servers]
     stubs = [accounts_pb2_grpc.AccountsServiceStub(channel) for channel in channels]
     try:
         return [await _round(stack, stubs, harm) for _ in range(rounds)]
@@ -169,7 +168,7 @@ def _untold(stack: Stack) -> Iterator[None]:
     with psycopg.connect(stack.env["TRANSOM_POSTGRES"], autocommit=True) as connection:
         rows = connection.execute(
             "select pid from pg_stat_activity where application_name = any(%s)",
-            [[f"{name} announcements" for name in SERVERS[1:]]],
+            [[f"{name} announcements" for name in stack.api_servers[1:]]],
         ).fetchall()
     with _stopped([pid for (pid,) in rows]):
         yield

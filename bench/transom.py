@@ -62,8 +62,8 @@ class Transom:
 
     def calls(self, operation: Operation) -> Mapping[str, int]:
         found: dict[str, int] = defaultdict(int)
-        for index in range(1, self.stack.topology.api_servers + 1):
-            for code, method, count in _CALLS.findall(self._metrics(f"api-{index}-metrics")):
+        for name in self.stack.api_servers:
+            for code, method, count in _CALLS.findall(self._metrics(f"{name}-metrics")):
                 if method == f"/{SERVICE}/{METHODS[operation]}":
                     found[code] += int(float(count))
         return found

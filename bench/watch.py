@@ -36,7 +36,6 @@ from .watch_bare import STREAM, TELL
 WATCH = "/transom.data.v1.DataService/Watch"
 SITE, TYPE = "sites/mill-waterworks", "inspect.v1.Inspection"
 PEOPLE = ("ines", "tomasz", "max")
-SERVERS = ("api-1", "api-2", "api-3")
 STREAMS = 90
 """Of one connection: the edge allows 100."""
 SECONDS = 30.0
@@ -140,11 +139,13 @@ async def _transom(stack: Stack, count: int, writes: int, *, rest: bool = False)
             f"/v1/{SITE}/inspections?inspection_id={watched.rpartition('/')[2]}", json=body, headers=headers
         )
         made.raise_for_status()
-        addresses = [f"127.0.0.1:{stack.ports[name]}" for name in SERVERS]
+        addresses = [f"127.0.0.1:{stack.ports[name]}" for name in stack.api_servers]
         roots: dict[str, list[int]] = {}
         for told in stack.status()["processes"]:
             if told["pid"] and not told["step"]:
-                roots.setdefault("API servers" if told["name"] in SERVERS else told["name"], []).append(told["pid"])
+                roots.setdefault("API servers" if told["name"] in stack.api_servers else told["name"], []).append(
+                    told["pid"]
+                )
         async with AsyncExitStack() as opened:
             if rest:
                 streams: Sequence[AsyncIterator[bytes]] = [
@@ -157,7 +158,7 @@ async def _transom(stack: Stack, count: int, writes: int, *, rest: bool = False)
 
 
 async def _bare(stack: Stack, count: int, writes: int, size: int, folder: Path) -> Found:
-    ports = free_ports(len(SERVERS))
+    ports = free_ports(len(stack.api_servers))
     api = stack.topology.programs(("api-1",))[0].env
     env = {name: api[name] for name in ("PATH", "GRPC_EXPERIMENTS") if name in api}
     with ExitStack() as servers:

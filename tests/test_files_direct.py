@@ -238,7 +238,7 @@ def test_a_file_is_watched_from_its_announcement_to_its_end(ann: httpx.Client) -
 def counted(stack: Stack, metric: str) -> float:
     """The sum of a metric over the servers and the workers."""
     total = 0.0
-    for process in ("api-1", "api-2", "api-3", "work"):
+    for process in (*stack.api_servers, "work"):
         text = httpx.get(f"http://127.0.0.1:{stack.ports[f'{process}-metrics']}/metrics").text
         total += sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
     return total

@@ -462,11 +462,11 @@ def test_nobody_notices_a_rolling_restart(stack: Stack, schema: Schema, web: Web
     kinds = ["grpc read", "rest read", "grpc write", "rest write"]
     with callers(stack, schema, web, taken, kinds) as (answered, failures):
         until(lambda: set(answered) == set(kinds))
-        for name in ("api-1", "api-2", "api-3"):
+        for name in stack.api_servers:
             leaving = pid_of(stack, name)
             os.kill(leaving, signal.SIGTERM)
             until(lambda name=name, leaving=leaving: pid_of(stack, name) not in (None, leaving))
-            until(lambda: _healthy(stack) == 3)
+            until(lambda: _healthy(stack) == len(stack.api_servers))
     assert failures == []
 
 
@@ -486,7 +486,7 @@ def test_a_write_that_was_acknowledged_survives_the_server_that_took_it(stack: S
     for thread in threads:
         thread.start()
     try:
-        for name in ("api-1", "api-3"):
+        for name in (stack.api_servers[0], stack.api_servers[-1]):
             before, victim = len(made), pid_of(stack, name)
             until(lambda before=before: len(made) > before + 50)
             os.kill(victim, signal.SIGKILL)
@@ -606,7 +606,7 @@ def test_acknowledged_writes_survive_the_primary(
                 read.append((time.monotonic(), answer.status_code))
 
     reader = signed_up(stack)
-    servers = [pid_of(stack, name) for name in ("api-1", "api-2", "api-3")]
+    servers = [pid_of(stack, name) for name in stack.api_servers]
     threads = [threading.Thread(target=work) for work in (write_on, write_on, write_on, read_on)]
     for thread in threads:
         thread.start()
@@ -632,7 +632,7 @@ def test_acknowledged_writes_survive_the_primary(
     meanwhile = [status for when, status in read if begun < when < back]
     assert set(meanwhile) <= {200, 503}
     assert meanwhile.count(200) > 0.8 * len(meanwhile), "the replica answers"
-    assert [pid_of(stack, name) for name in ("api-1", "api-2", "api-3")] == servers, "no server fell with it"
+    assert [pid_of(stack, name) for name in stack.api_servers] == servers, "no server fell with it"
     there: set[str] = set()
     token = ""
     while True:
@@ -647,7 +647,7 @@ def test_acknowledged_writes_survive_the_primary(
             "select name from transom.events where name = any(%s) and verb = 'created'", [made]
         ).fetchall()
     assert sorted(name for (name,) in events) == sorted(made), "each with its event, once"
-    until(lambda: _readers(stack) >= {"api-1", "api-2", "api-3"})  # the promoted one is no longer read as a replica
+    until(lambda: _readers(stack) >= set(stack.api_servers))  # the promoted one is no longer read as a replica
 
 
 def _readers(stack: Stack) -> set[str]:
@@ -700,7 +700,7 @@ def test_one_request_id_goes_all_the_way(stack: Stack, web: Web) -> None:
     )
     assert answer.headers["x-request-id"] == mine
     logs = Path(stack.place.logs)
-    until(lambda: any(mine in (logs / f"api-{n}.log").read_text() for n in (1, 2, 3)), 10)
+    until(lambda: any(mine in (logs / f"{name}.log").read_text() for name in stack.api_servers), 10)
     until(lambda: mine in (logs / "envoy.log").read_text(), 20)  # it writes when its buffer is full, or now and then
 
 

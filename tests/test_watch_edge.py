@@ -23,7 +23,6 @@ from deploy.native.stack import Stack
 
 WATCH = "/transom/v1/data:watch"
 INSPECTION = "inspect.v1.Inspection"
-SERVERS = ("api-1", "api-2", "api-3")
 
 
 def person(stack: Stack) -> Person:
@@ -82,7 +81,7 @@ def watching(stack: Stack, who: Person, site: str, last: str = "", **params: str
 def carrying(stack: Stack) -> list[str]:
     """The servers that have a watch of inspections under way."""
     found = []
-    for server in SERVERS:
+    for server in stack.api_servers:
         url = f"http://127.0.0.1:{stack.ports[f'{server}-metrics']}/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:
             lines = answer.read().decode().splitlines()

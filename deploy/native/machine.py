@@ -23,6 +23,11 @@ class User:
         os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
+def cores() -> int:
+    """How many the machine has, whatever this very process may use of them: all processes of a stack agree on it."""
+    return os.cpu_count() or 1
+
+
 def unprivileged() -> User | None:
     """Whom root becomes for servers that refuse root; None for everybody else, who stays who they are."""
     if os.geteuid() != 0:

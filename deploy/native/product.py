@@ -9,11 +9,12 @@ import json
 import os
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from . import edge
+from .machine import cores
 from .place import Place
 from .ports import Ports, listening
 from .postgres import NODES
@@ -33,10 +34,10 @@ class Product:
         env: Mapping[str, str],
         *,
         edge_host: str,
-        api_servers: int,
+        api_servers: Sequence[str],
     ) -> None:
         self.place, self.ports, self.servers, self.app = place, ports, servers, app
-        self.names = [f"api-{i}" for i in range(1, api_servers + 1)]
+        self.names = tuple(api_servers)
         self.edge_host = edge_host
         path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"])
         self.env = {**env, "PATH": path, "LANG": "C.UTF-8", "HOME": str(place.state), "PYTHONUNBUFFERED": "1"}
@@ -142,7 +143,9 @@ class Product:
     def _envoy(self) -> Program:
         files = (self.place.envoy, self.place.descriptor)
         admin = self.ports["envoy-admin"]
-        envoy = [str(self.servers.envoy), "--concurrency", "2", "-l", "warning"]
+        # Half the machine: what it calls runs on it, too, and few threads with much each cost less than many with little.
+        threads = max(1, cores() // 2)
+        envoy = [str(self.servers.envoy), "--concurrency", str(threads), "-l", "warning"]
         return Program(
             name="envoy",
             command=[sys.executable, "-m", "deploy.native.edge", str(admin), *map(str, files), *envoy],

@@ -88,6 +88,11 @@ class Stack:
         return Topology(self.place, self.ports, self.app, servers(self.home), self.edge_host)
 
     @property
+    def api_servers(self) -> tuple[str, ...]:
+        """The names of its API servers."""
+        return self.topology.api_servers
+
+    @property
     def env(self) -> dict[str, str]:
         """TRANSOM_* for a process of the product on this stack. Holds passwords."""
         try:

@@ -21,6 +21,8 @@ from .told import told
 COMPONENTS = ("postgres", "redis", "epmd", "rabbitmq", "s3", "mail")
 PRODUCT = ("schema", "migrate", "seed", "api", "relay", "work", "envoy")
 EVERYTHING = (*COMPONENTS, *PRODUCT)
+API_SERVERS = 3
+"""How many API servers a stack has: while one is replaced, another may fail."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class Topology:
     app: Path
     servers: Servers
     edge_host: str = "127.0.0.1"
-    api_servers: int = 3
+
+    @property
+    def api_servers(self) -> tuple[str, ...]:
+        """The names of the API servers."""
+        return tuple(f"api-{i + 1}" for i in range(API_SERVERS))
 
     def programs(self, parts: Sequence[str] = EVERYTHING) -> list[Program]:
         """The programs of the parts named."""
