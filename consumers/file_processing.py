@@ -20,7 +20,8 @@ from consumers.processing.contents import CONTENT, Job, Metadata, Result
 from consumers.processing.folders import folder
 from server.apps.uploads import Check, Rejected, Upload
 from server.engine.content_types import ANYTHING, media_type
-from server.engine.processing import Made, Processing
+from server.engine.files.known import HASHED_MAX
+from server.engine.processing import Made, Processing, wanted
 from server.schema.compilation import SchemaError
 from server.settings import Settings
 from server.store.file_metrics import CHANGES
@@ -41,6 +42,9 @@ AT_ONCE = 2
 BYTES_MAX = 512 << 20
 """Bytes of a file that is fetched. A larger one is READY as it is; it is refused where an app's check or everybody's eyes ask
 for more than that."""
+
+HASHING_SECONDS = 240.0
+"""How long a larger one is read to know its SHA-256, where none was announced; then it is READY without."""
 
 SECONDS_OF = Histogram(
     "transom_file_processing_seconds",
@@ -72,6 +76,7 @@ class FileProcessing:
             )
         self._processing = processing
         self._checks = checks
+        self._wanted = wanted(settings.files_processed)
         self._process = process
 
     @property
@@ -97,23 +102,24 @@ class FileProcessing:
         if stored.rejection is not None:
             why = stored.rejection
             return await self._processing.refused(stored, why["reason"], why["message"]), REJECTED
-        if stored.size_bytes > BYTES_MAX:
-            return await self._unseen(stored)
-        with folder() as path:
-            try:
+        try:
+            if stored.size_bytes > BYTES_MAX or not self._wanted(media_type(stored.content_type) or ANYTHING):
+                return await self._unseen(stored), READY
+            with folder() as path:
                 return await self._looked_at(stored, Path(path)), READY
-            except Rejected as rejected:
-                log.info("a file was rejected", file=event.name, reason=rejected.reason)
-                return await self._processing.refused(stored, rejected.reason, rejected.message), REJECTED
-            except ObjectMissing:
-                if await self._processing.waiting(event.name) is None:
-                    return (), REJECTED  # deleted meanwhile
-                told = "The file's bytes are gone."
-                return await self._processing.refused(stored, "BYTES_MISSING", told), REJECTED
+        except Rejected as rejected:
+            log.info("a file was rejected", file=event.name, reason=rejected.reason)
+            return await self._processing.refused(stored, rejected.reason, rejected.message), REJECTED
+        except ObjectMissing:
+            if await self._processing.waiting(event.name) is None:
+                return (), REJECTED  # deleted meanwhile
+            told = "The file's bytes are gone."
+            return await self._processing.refused(stored, "BYTES_MISSING", told), REJECTED
 
     async def _looked_at(self, stored: StoredFile, folder: Path) -> Sequence[Statement]:
         content = folder / CONTENT
         hashed, size = await self._fetched(stored, content)
+        _check_sum(stored, hashed)
         kind = media_type(stored.content_type) or ANYTHING
         upload = Upload(f"files/{stored.id}", stored.owner, stored.filename, kind, size, hashed, stored.public, content)
         for check in self._checks:
@@ -147,12 +153,40 @@ class FileProcessing:
             size = written.tell()
         return hashed.digest(), size
 
-    async def _unseen(self, stored: StoredFile) -> tuple[Sequence[Statement], str]:
-        """A file too large to be fetched."""
-        if self._checks or stored.public:
+    async def _unseen(self, stored: StoredFile) -> Sequence[Statement]:
+        """A file too large to be looked at, or of no type that is: only its checksum is found out. Raises Rejected."""
+        kind = media_type(stored.content_type) or ANYTHING
+        if self._wanted(kind) and (self._checks or stored.public):
             message = f"The file has more than {BYTES_MAX >> 20} MiB, which is too much to look at all of it."
-            return await self._processing.refused(stored, "TOO_LARGE_TO_PROCESS", message), REJECTED
-        return await self._processing.accepted(stored, stored.sha256, stored.size_bytes), READY
+            raise Rejected("TOO_LARGE_TO_PROCESS", message)
+        hashed = await self._summed(stored)
+        if hashed is not None:
+            _check_sum(stored, hashed)
+        return await self._processing.accepted(stored, hashed, stored.size_bytes)
+
+    async def _summed(self, stored: StoredFile) -> bytes | None:
+        """SHA-256 of bytes that are kept nowhere; None where that is too much, and nobody announced it."""
+        if stored.size_bytes > HASHED_MAX:
+            return None
+        hashed, until = hashlib.sha256(), time.monotonic() + HASHING_SECONDS
+
+        def piece(data: bytes) -> None:
+            if stored.sha256 is None and time.monotonic() > until:
+                raise TimeoutError
+            hashed.update(data)
+
+        try:
+            await self._processing.fetch(stored, piece)
+        except TimeoutError:
+            return None
+        return hashed.digest()
+
+
+def _check_sum(stored: StoredFile, hashed: bytes) -> None:
+    """Raises Rejected where other bytes were announced."""
+    if stored.sha256 is not None and stored.sha256 != hashed:
+        told = f"Announced was SHA-256 {stored.sha256.hex()}, arrived is {hashed.hex()}."
+        raise Rejected("CHECKSUM_MISMATCH", told)
 
 
 def _kind(stored: StoredFile) -> str:

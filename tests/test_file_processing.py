@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,7 +33,8 @@ from server.apps import Rejected, Upload, Work, on, on_upload
 from server.apps.declarations import MARK
 from server.caller import Caller, Kind
 from server.engine.files import File
-from server.errors import NotFound, Precondition
+from server.engine.files.known import HASHED_MAX
+from server.errors import Invalid, NotFound, Precondition
 from server.schema.compilation import SchemaError
 from server.store.objects import Objects
 
@@ -236,6 +238,56 @@ async def test_killed_at_any_step_it_ends_the_same(ground: Ground, data: bytes, 
                 assert len(await content(shop, made.name, "thumbnail")) == now.variants[-1].size_bytes
             step += 1
     assert step == (8 if end == "READY" else 3), "every call was the last one once"
+
+
+async def in_parts(shop: Workshop, data: bytes, content_type: str, announced: bytes, *, public: bool = False) -> File:
+    files, hashed = shop.parts.files, hashlib.sha256(announced).digest() if announced else b""
+    begun = await files.create_multipart_upload(ANN, "a", content_type, len(data), 0, hashed, public=public)
+    [part], _ = await files.sign_upload_parts(ANN, begun.file.name, [(1, b"")])
+    await asyncio.to_thread(put, part.url, data, part.headers)
+    return await files.complete_upload(ANN, begun.file.name)
+
+
+@asynchronous
+async def test_the_checksum_of_what_came_in_parts_is_that_of_the_whole(ground: Ground) -> None:
+    text = b"sent in parts"
+    async with ground.workshop() as shop:
+        for sentence, data, kind, announced, end in [
+            ("as announced, of a type that is looked at", SMALL, "image/jpeg", SMALL, "READY"),
+            ("another", SMALL, "image/jpeg", PHOTO, "CHECKSUM_MISMATCH"),
+            ("as announced, of a type that is not", text, "text/plain", text, "READY"),
+            ("another", text, "text/plain", b"x", "CHECKSUM_MISMATCH"),
+            ("not announced, of a type that is looked at", SMALL, "image/jpeg", b"", "READY"),
+        ]:
+            made = await in_parts(shop, data, kind, announced)
+            assert made.state == "UPLOADED", sentence
+            await run(shop, made.name)
+            now = await shop.parts.files.get(ANN, made.name)
+            assert (now.rejection[0] if now.rejection else now.state) == end, sentence
+            assert end != "READY" or now.sha256 == hashlib.sha256(data).digest(), sentence
+        assert (await in_parts(shop, text, "text/plain", b"")).state == "READY", "nobody asks for it"
+
+        # What is written anew for everybody is not what was announced: killed after that, it is READY all the same.
+        made = await in_parts(shop, SMALL, "image/jpeg", SMALL, public=True)
+        with pytest.MonkeyPatch.context() as patch:
+            dies_after(6, patch)
+            with pytest.raises(Killed):
+                await run(shop, made.name)
+        await run(shop, made.name)
+        now, data = await shop.parts.files.get(ANN, made.name), await content(shop, made.name)
+        assert WHERE not in data and now.sha256 == hashlib.sha256(data).digest()
+
+        # Too large to be looked at, and too long to be read only for that.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(file_processing, "BYTES_MAX", 10)
+            patch.setattr(file_processing, "HASHING_SECONDS", -1)
+            for announced in (SMALL, b""):
+                made = await in_parts(shop, SMALL, "image/jpeg", announced)
+                await run(shop, made.name)
+                now = await shop.parts.files.get(ANN, made.name)
+                assert now.state == "READY" and bool(now.sha256) == bool(announced)
+        with pytest.raises(Invalid):
+            await shop.parts.files.create_multipart_upload(ANN, "a", "a/b", HASHED_MAX + 1, 0, bytes(32))
 
 
 @asynchronous

@@ -88,7 +88,8 @@ class Processing:
             {"name": v.name, "content_type": v.content_type, "width": v.width, "height": v.height, "size_bytes": 0}
             for v in variants
         ]
-        if rows and not await self._stored.plan(stored.id, rows):
+        anew = rewritten is not None
+        if (rows or anew) and not await self._stored.plan(stored.id, rows, rewritten=anew):
             return ()
         for row, variant in zip(rows, variants, strict=True):
             with variant.path.open("rb") as opened:

@@ -72,6 +72,7 @@ class FilesService(files_pb2_grpc.FilesServiceServicer):
             request.content_type,
             request.size_bytes,
             request.part_size_bytes,
+            request.sha256,
             public=public(request.visibility),
         )
         return pb.CreateMultipartUploadResponse(

@@ -22,7 +22,11 @@ insert into transom.events (resource_type, verb, name, payload, caller, owner)
 select '{FILE}', '{{verb}}', 'files/' || id, '', 'system', owner from done
 """
 
-_PLAN: LiteralString = "update transom.files set variants = %s::jsonb where id = %s and state = 'UPLOADED'"
+# Bytes that are written anew are not those that were announced: whoever reads them next must not miss these.
+_PLAN: LiteralString = """
+update transom.files set variants = %s::jsonb, sha256 = case when %s then null else sha256 end
+where id = %s and state = 'UPLOADED'
+"""
 _CONDEMN: LiteralString = """
 update transom.files set rejection = coalesce(rejection, %s::jsonb) where id = %s and state = 'UPLOADED'
 """
@@ -58,9 +62,10 @@ class StoredProcessing:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def plan(self, id: str, variants: Sequence[Mapping[str, Any]]) -> bool:
-        """Notes which variants are going to be written; False where the file does not wait to be processed (any more)."""
-        return await self._changed(_PLAN, [json.dumps(variants), id])
+    async def plan(self, id: str, variants: Sequence[Mapping[str, Any]], *, rewritten: bool = False) -> bool:
+        """Notes which variants are going to be written, and whether the bytes are to be `rewritten`; False where the file does
+        not wait to be processed (any more)."""
+        return await self._changed(_PLAN, [json.dumps(variants), rewritten, id])
 
     async def condemn(self, id: str, reason: str, message: str) -> bool:
         """Notes why the file is going to be refused, where that is not known yet; False as `plan`."""

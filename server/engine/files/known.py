@@ -17,6 +17,9 @@ from server.store.file_rows import StoredFile
 FILENAME = 255
 """Characters of a file's name for people."""
 
+HASHED_MAX = 16 << 30
+"""Bytes of a file that is read only to know its SHA-256."""
+
 TYPE = "transom.dev/File"
 """The resource type of files."""
 

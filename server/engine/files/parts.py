@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from server.caller import Caller
 from server.engine import page_tokens
 from server.engine.files.known import (
+    HASHED_MAX,
     TYPE,
     File,
     content_type_fault,
@@ -26,7 +27,7 @@ from server.engine.files.known import (
     size_fault,
 )
 from server.engine.files.opening import require
-from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch
+from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch, sha256_fault
 from server.engine.tokens import new_id
 from server.errors import Invalid, Precondition, Refusal, Violation
 from server.store.file_remains import UNFINISHED
@@ -66,10 +67,12 @@ class PartedUploads(Uploads):
         content_type: str,
         size_bytes: int,
         part_size_bytes: int = 0,
+        sha256: bytes = b"",
         *,
         public: bool = False,
     ) -> PartedUpload:
-        """Announces a large file of the caller's. Raises as create_upload."""
+        """Announces a large file of the caller's, whose `sha256`, where it is given, is looked at when it is processed. Raises as
+        create_upload."""
         require(caller, "create")
         wished = part_size_bytes == 0 or PART_LEAST <= part_size_bytes <= PART_MOST
         refuse(
@@ -78,10 +81,12 @@ class PartedUploads(Uploads):
                 content_type_fault(content_type),
                 size_fault(size_bytes, self._multipart_bytes_max),
                 None if wished else Violation("part_size_bytes", "is not from 5 MiB to 5 GiB", "OUT_OF_RANGE"),
+                sha256_fault(sha256) or _unhashed_fault(size_bytes if sha256 else 0),
             ]
         )
         size = part_size(size_bytes, part_size_bytes)
-        new = NewFile(new_id(), caller.name, filename, content_type, size_bytes, None, public, part_size_bytes=size)
+        hashed = sha256 or None
+        new = NewFile(new_id(), caller.name, filename, content_type, size_bytes, hashed, public, part_size_bytes=size)
         stored = await self._files.announce(new, UNFINISHED, self._quota_of(caller))
         return PartedUpload(file_of(stored), size, count_of(stored), stored.create_time + UNFINISHED)
 
@@ -212,6 +217,12 @@ def length(stored: StoredFile, number: int) -> int:
     assert stored.part_size_bytes is not None  # it is uploaded in parts
     before = (number - 1) * stored.part_size_bytes
     return min(stored.part_size_bytes, stored.size_bytes - before)
+
+
+def _unhashed_fault(size_bytes: int) -> Violation | None:
+    if size_bytes <= HASHED_MAX:
+        return None
+    return Violation("sha256", f"cannot be looked at above {HASHED_MAX >> 30} GiB: give each part's", "TOO_LARGE")
 
 
 def _parts_missing(stored: StoredFile, arrived: int, count: int) -> Precondition:

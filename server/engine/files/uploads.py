@@ -114,7 +114,9 @@ class Uploads(Opening):
         except ObjectChanged as changed:
             raise Precondition("Other bytes arrived at the same time; try again.", reason="UPLOAD_CHANGED") from changed
         kind = content_types.media_type(stored.content_type) or content_types.ANYTHING
-        done = await self._files.complete(stored.id, size, caller.name, processed=self._processed(kind))
+        # Of parts S3 knows only each by itself: whoever announced what the whole is has it read once more.
+        whole = stored.part_size_bytes is not None and stored.sha256 is not None
+        done = await self._files.complete(stored.id, size, caller.name, processed=whole or self._processed(kind))
         if done is None:
             return await self._completed_by_another(stored.id, name)
         with contextlib.suppress(Refusal):  # else the sweep does it
@@ -164,9 +166,14 @@ class Uploads(Opening):
                 filename_fault(filename),
                 content_type_fault(content_type),
                 size_fault(size_bytes, self._upload_bytes_max),
-                Violation("sha256", "is not 32 bytes", "LENGTH_INVALID") if len(sha256) not in (0, 32) else None,
+                sha256_fault(sha256),
             ]
         )
+
+
+def sha256_fault(sha256: bytes) -> Violation | None:
+    """What is wrong with a checksum that is announced, or none."""
+    return Violation("sha256", "is not 32 bytes", "LENGTH_INVALID") if len(sha256) not in (0, 32) else None
 
 
 def mismatch(reason: str, what: str, announced: str, arrived: str) -> Precondition:

@@ -184,18 +184,20 @@ class CreateUploadFormResponse(_message.Message):
     def __init__(self, file: _Optional[_Union[File, _Mapping]] = ..., form_url: _Optional[str] = ..., form_fields: _Optional[_Mapping[str, str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CreateMultipartUploadRequest(_message.Message):
-    __slots__ = ("filename", "content_type", "size_bytes", "visibility", "part_size_bytes")
+    __slots__ = ("filename", "content_type", "size_bytes", "visibility", "part_size_bytes", "sha256")
     FILENAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     VISIBILITY_FIELD_NUMBER: _ClassVar[int]
     PART_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     filename: str
     content_type: str
     size_bytes: int
     visibility: File.Visibility
     part_size_bytes: int
-    def __init__(self, filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., visibility: _Optional[_Union[File.Visibility, str]] = ..., part_size_bytes: _Optional[int] = ...) -> None: ...
+    sha256: bytes
+    def __init__(self, filename: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., visibility: _Optional[_Union[File.Visibility, str]] = ..., part_size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class CreateMultipartUploadResponse(_message.Message):
     __slots__ = ("file", "part_size_bytes", "part_count", "expire_time")
