@@ -88,9 +88,19 @@ def test_updates_and_deletions_answer_operations_too(here: Desk, who: Client) ->
     assert (changed["response"]["title"], changed["response"]["color"]) == ("new", "")
     assert changed["metadata"]["verb"] == "update"
     gone = here.rest(who, "DELETE", name)
-    assert gone["response"]["@type"] == "type.googleapis.com/google.protobuf.Empty"
+    assert (gone["response"]["name"], gone["response"]["title"]) == (name, "new")
     assert (gone["metadata"]["target"], gone["metadata"]["verb"]) == (name, "delete")
     assert here.rest(who, "GET", name) == ABSENT
+
+
+def test_who_deleted_something_is_told_so_by_the_operation_and_nobody_else_is(here: Desk, who: Client) -> None:
+    name = made(here, who, new(), color="red")["response"]["name"]
+    told = here.rest(who, "GET", "operations")["operations"]
+    gone = here.rest(who, "DELETE", name)
+    assert here.rest(who, "GET", gone["name"]) == gone
+    assert [one["name"] for one in here.rest(who, "GET", "operations")["operations"]] == [gone["name"]]
+    assert here.rest(who, "GET", told[0]["name"]) == ABSENT  # that of who made it: what it answered is gone
+    assert here.rest(here.people.person(), "GET", gone["name"]) == ABSENT
 
 
 def test_a_batch_answers_an_operation(here: Desk, who: Client) -> None:

@@ -70,7 +70,8 @@ def judge(case: Case, connection: psycopg.Connection[Any], seen: Seen) -> list[s
             googles = {request: Google(world, resource, request=request) for request in (False, True)}
             mine = [(key, rule) for key, rule in rules.items() if key[0] == resource.message]
             asked = [(key, rule) for key, rule in mine if rule.condition]
-            said = in_sql(connection, world, resource, [rule.condition for _, rule in asked])
+            conditions = [rule.condition for _, rule in asked] + [rule.selection for _, rule in asked]
+            said = in_sql(connection, world, resource, conditions)
             in_rows = {key: n for n, (key, _) in enumerate(asked)}
             for key, rule in mine:
                 part = case.rules[key]
@@ -90,6 +91,8 @@ def judge(case: Case, connection: psycopg.Connection[Any], seen: Seen) -> list[s
                             found["Python, unread"] = blind
                         if key in in_rows:
                             found["SQL"] = said[in_rows[key], i, row.name]
+                            if (said[len(asked) + in_rows[key], i, row.name] is True) is not (wanted is True):
+                                found["SQL, selecting"] = not wanted
                         for who, what in found.items():
                             if what != wanted:
                                 differing.append(

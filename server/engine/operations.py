@@ -16,7 +16,7 @@ from server.caller import Caller
 from server.engine.decisions import Clock
 from server.engine.identity import fresh_id
 from server.engine.resources import Call, Resources
-from server.engine.retelling import Retelling
+from server.engine.retelling import Retelling, deleted
 from server.errors import Invalid, NotFound, Precondition, Unauthenticated
 from server.query import pages
 from server.schema.model import Method
@@ -82,7 +82,8 @@ class Operations:
             operation = self._done(f"{COLLECTION}/{id}", method, request, answer, begun)
             if call.caller.known:
                 transaction = await joined.begun()
-                await self._stored.keep(transaction, StoredOperation(id, call.caller.name, True, operation))
+                gone = sorted(deleted(method, request))
+                await self._stored.keep(transaction, StoredOperation(id, call.caller.name, True, operation, gone))
                 transaction.callers.add(call.caller.name)
         return operation
 
@@ -148,12 +149,13 @@ class Operations:
     async def _shown(self, call: Call, rows: Sequence[StoredOperation]) -> Sequence[Any]:
         """The operations, without those that did what the caller may not see now."""
         operation = self._schema.message_class(OPERATION)
-        shown = []
+        shown, gone = [], []
         for row in rows:
             told = operation.FromString(row.payload)
             if row.caller == call.caller.name or self._retelling.in_scope(call.caller, told):
                 shown.append(told)
-        refused = await self._retelling.all_shown(call, shown)
+                gone.append(row.deleted)
+        refused = await self._retelling.all_shown(call, shown, gone=gone)
         return [told for told, why in zip(shown, refused, strict=True) if why is None]
 
     def _done(self, name: str, method: Method, request: Any, answer: bytes, begun: int) -> bytes:

@@ -11,7 +11,7 @@ from server.engine.access import absent
 from server.engine.packed import ANY, unpacked, within
 from server.engine.resources import Call, Resources
 from server.errors import NotFound
-from server.schema.model import Resource
+from server.schema.model import Kind, Method, Resource
 from server.store.changes import Row
 
 SLICE = 100
@@ -28,6 +28,15 @@ class Told:
     message: Any
 
 
+def deleted(method: Method, request: Any) -> set[str]:
+    """Names of what a request to a method is to delete."""
+    if method.kind is Kind.DELETE:
+        return {request.name}
+    if method.kind is Kind.BATCH_DELETE:
+        return {one if isinstance(one, str) else one.name for one in getattr(request, method.requests_field)}
+    return set()
+
+
 class Retelling:
     """Of answers in which resources may be, at any depth, also packed in an Any."""
 
@@ -41,14 +50,14 @@ class Retelling:
         an app's own method shows what it likes. What was deleted by the very call that answered so (`gone`: their names) is
         shown as what is nobody's.
         """
-        [refused] = await self.all_shown(call, [reply], judged=judged, gone=gone)
+        [refused] = await self.all_shown(call, [reply], judged=judged, gone=[gone])
         if refused is not None:
             raise refused
 
     async def all_shown(
-        self, call: Call, replies: Sequence[Any], *, judged: bool = True, gone: Container[str] = ()
+        self, call: Call, replies: Sequence[Any], *, judged: bool = True, gone: Sequence[Container[str]]
     ) -> list[NotFound | None]:
-        """Does so with several replies; why each of them cannot be shown."""
+        """Does so with several replies, each with what its call deleted; why each of them cannot be shown."""
         refusals: list[NotFound | None] = [None] * len(replies)
         if call.caller.trusted:
             return refusals
@@ -60,7 +69,8 @@ class Retelling:
             hidden = await self._hidden(call, rows) if judged else ()
             for told in some:
                 row = rows.get((told.resource.message, told.name))
-                if (judged and row is None and told.name not in gone) or (told.resource.message, told.name) in hidden:
+                absent_now = judged and row is None and told.name not in gone[told.reply]
+                if absent_now or (told.resource.message, told.name) in hidden:
                     refusals[told.reply] = absent(told.resource, told.name)
                 else:
                     owner = row.owner if row else ""

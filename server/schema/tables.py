@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from server.schema.changes import indexes
+from server.schema.columns import digest, identifier
 from server.schema.model import Field, Resource
 
 ENDS = ("_delete_time", "_expire_time")
@@ -40,12 +41,22 @@ def created(resource: Resource) -> Iterator[sql.Composable]:
         yield system_index(place, keys)
     for one in indexes.wanted(resource):
         yield sql.SQL(one.statement(place, beside=False))
+    yield whose(place, resource)
 
 
 def system_index(table: tuple[str, str], keys: tuple[str, ...]) -> sql.Composable:
     """The statement that makes one of the indexes every table has."""
     return sql.SQL("create index on {} ({})").format(
         sql.Identifier(*table), sql.SQL(", ").join(map(sql.Identifier, keys))
+    )
+
+
+def whose(table: tuple[str, str], resource: Resource) -> sql.Composable:
+    """The statement that lets Postgres learn how far a row's parent tells its owner. Where it does, as in everybody's own
+    collection, a list of what is one's own there is all that is there, and Postgres would take it for next to nothing."""
+    name = identifier(f"tx_{digest(resource.message)}_whose")
+    return sql.SQL("create statistics if not exists {} (dependencies) on _parent, _owner from {}").format(
+        sql.Identifier(table[0], name), sql.Identifier(*table)
     )
 
 

@@ -12,18 +12,19 @@ from server.store.pooled import Pool, swept, transaction
 from server.store.transactions import Transaction
 
 _KEEP = sql.SQL(
-    "insert into transom.operations (id, caller, done, payload) values ($1::text, $2::text, $3::bool, $4::bytea) returning 1"
+    "insert into transom.operations (id, caller, done, payload, deleted) "
+    "values ($1::text, $2::text, $3::bool, $4::bytea, $5::text[]) returning 1"
 ).format()
 
-_FIND = "select id, caller, done, payload from transom.operations where id = %s and create_time > now() - %s"
+_FIND = "select id, caller, done, payload, deleted from transom.operations where id = %s and create_time > now() - %s"
 
 # Newest first: their ids sort by time. One more is looked at than is asked for, and as many are read as are not too large.
 _LIST = """
-select id, caller, done, payload, more from (
+select id, caller, done, payload, deleted, more from (
     select *, sum(octet_length(payload)) over newest as bytes, row_number() over newest as place,
            lead(id) over newest is not null as more
     from (
-        select id, caller, done, payload from transom.operations
+        select id, caller, done, payload, deleted from transom.operations
         where (%(caller)s::text is null or caller = %(caller)s) and (%(done)s::bool is null or done = %(done)s)
           and (%(before)s = '' or id < %(before)s) and create_time > now() - %(kept)s
         order by id desc limit %(limit)s + 1
@@ -32,7 +33,7 @@ select id, caller, done, payload, more from (
 where place <= %(limit)s and (bytes <= %(bytes)s or place = 1) order by id desc
 """
 
-_DELETE = "delete from transom.operations where id = %s and done returning id, caller, done, payload"
+_DELETE = "delete from transom.operations where id = %s and done returning id, caller, done, payload, deleted"
 
 _SWEEP = """
 delete from transom.operations where id in (
@@ -51,6 +52,8 @@ class StoredOperation:
     done: bool
     payload: bytes
     """google.longrunning.Operation, serialized."""
+    deleted: list[str]
+    """Names of what it deleted for good, or marked: its caller is shown these although they are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class StoredOperations:
 
     async def keep(self, within: Transaction, operation: StoredOperation) -> None:
         """Keeps a new operation, if the transaction is committed."""
-        await within.rows(_KEEP, [operation.id, operation.caller, operation.done, operation.payload])
+        await within.rows(_KEEP, [operation.id, operation.caller, operation.done, operation.payload, operation.deleted])
 
     async def find(self, id: str) -> StoredOperation | None:
         """The operation, if there is one."""

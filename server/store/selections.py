@@ -8,6 +8,9 @@ nothing can be found, ordered or counted by it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
 
 from server.query.filters import Filter
 from server.query.groups import Grouping
@@ -71,7 +74,7 @@ class Parts:
     rules: ResourceRules
     parameters: Parameters = field(default_factory=list)
 
-    def given(self, value: str, kind: str = "text") -> str:
+    def given(self, value: str | None, kind: str = "text") -> str:
         """A new parameter."""
         self.parameters.append(value)
         return f"${len(self.parameters)}::{kind}"
@@ -85,13 +88,13 @@ class Parts:
         return next((f"({rule.condition}) is true" for f, rule in self.rules.reads if f.name == name), None)
 
     def asking(self) -> str:
-        """What stands in FROM before the rows, with its comma: the row `q`."""
+        """What stands in FROM before the rows, with its comma: the row `q`. Each column is a parameter, and so a constant to
+        whom plans the statement: what depends on the caller alone is reckoned out before any row is looked at."""
         if self.selection.asking is None:
             return ""
-        columns = ", ".join(f"{name} {kind}" for name, kind in ASKING.values())
-        asked = self.given(self.selection.asking.decode(), "jsonb")
-        # OFFSET 0: it is read once, and not where each of its columns is used.
-        return f"(select s.* from jsonb_to_record({asked}) as s({columns}) offset 0) as q cross join lateral "
+        asked = orjson.loads(self.selection.asking)
+        columns = ", ".join(f"{self.given(_said(asked[name]), kind)} as {name}" for name, kind in ASKING.values())
+        return f"(select {columns}) as q cross join lateral "
 
     def conditions(self) -> str:
         """The conditions of all rows that are meant."""
@@ -103,7 +106,7 @@ class Parts:
             one.condition(self.parameters, readable=self.readable, now=selection.now) for one in selection.filters
         ]
         if selection.asking is not None:
-            parts.append(f"({rule.condition if rule else 'false'}) is true")
+            parts.append(rule.selection if rule else "false")
         return " and ".join(parts)
 
     def rows(self) -> str:
@@ -169,6 +172,11 @@ def _page(selection: Selection, cut: Cut, rules: ResourceRules, span: int) -> Te
             order by {cut.order.sql(parts.readable)} {limit}) as wished) as sized
         where before <= {PAGE_BYTES_MAX}) as t order by t.i"""
     return Text(text, parts.parameters)
+
+
+def _said(value: Any) -> str | None:
+    """What JSON says, as the text of a parameter."""
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _first(cut: Cut) -> tuple[Key, Value] | None:

@@ -19,6 +19,7 @@ from server.query.rules import tree
 from server.query.rules.lowering import Refused, lowered
 from server.query.rules.predicate import Predicates
 from server.query.rules.scene import Scene
+from server.query.rules.selecting import selecting
 from server.query.rules.sql import Conditions
 from server.query.rules.syntax import Syntax
 from server.query.rules.targets import Targets, shapes_of_parents
@@ -71,6 +72,8 @@ class Rule:
     """Raises Fault where it meets an error, which denies, or lacks what must be looked up first."""
     condition: str
     """The same as SQL (`rules.sql`); empty for what is never asked of many rows."""
+    selection: str
+    """The same where only the rows are wanted that it holds for (`rules.selecting`); empty likewise."""
     of_row: bool
     """Whether it depends on which row it is asked for."""
     looks_up: bool
@@ -243,7 +246,7 @@ class _Checking:
             givens |= {f"path.{variable}": STRING for variable in place.segments}
         try:
             node = self._node(place, givens, text)
-            condition = self._condition(place, node)
+            condition, selection = self._condition(place, node, Conditions.of), self._condition(place, node, selecting)
         except Refused as refused:
             self._fault(place, refused.at, refused.why, text)
             return None
@@ -262,16 +265,17 @@ class _Checking:
             node=node,
             holds=predicates.of(node),
             condition=condition,
+            selection=selection,
             of_row=tree.of_row(node),
             looks_up=any(isinstance(n, tree.Found | tree.Exists) for n in nodes),
             predicates=predicates,
         )
 
     @staticmethod
-    def _condition(place: _Place, node: Node) -> str:
+    def _condition(place: _Place, node: Node, made: Callable[[Conditions, Node], str]) -> str:
         if not place.rows or place.resource is None or node.type.kind is not Kind.BOOL:
             return ""
-        return Conditions(place.resource, place.segments).of(node)
+        return made(Conditions(place.resource, place.segments), node)
 
     def _node(self, place: _Place, givens: Mapping[str, Type], text: str) -> Node:
         expanded = self._terms(place.package).expanded(text)

@@ -13,7 +13,7 @@ from server.engine.operations import Operations
 from server.engine.packed import canonical
 from server.engine.requests import Requests
 from server.engine.resources import Resources
-from server.engine.retelling import Retelling
+from server.engine.retelling import Retelling, deleted
 from server.errors import Invalid
 from server.query.pages import varint
 from server.schema.model import Kind, Method
@@ -77,7 +77,7 @@ class Repeating:
 
                 async def shown(reply: bytes) -> bytes:
                     message = answer.FromString(reply)
-                    await retelling.shown(call, message, judged=method.kind.standard, gone=_deleted(method, request))
+                    await retelling.shown(call, message, judged=method.kind.standard, gone=deleted(method, request))
                     return bytes(message.SerializeToString(deterministic=True))
 
                 asked = [method.path.encode(), canonical(schema, request)]
@@ -110,15 +110,6 @@ class Repeating:
             return behavior
 
         return made
-
-
-def _deleted(method: Method, request: Any) -> set[str]:
-    """Names of what a request is to delete."""
-    if method.kind is Kind.DELETE:
-        return {request.name}
-    if method.kind is Kind.BATCH_DELETE:
-        return {one if isinstance(one, str) else one.name for one in getattr(request, method.requests_field)}
-    return set()
 
 
 def _alone(behavior: Behavior) -> Make:
