@@ -736,16 +736,28 @@ async def test_bytes_that_no_row_knows_of_are_swept_when_they_are_old(
     async with server(at) as on:
         ann = await signed_up(on)
         kept = await uploaded(ann)
-        # Other tests' files lie in the same bucket: only these two are looked at.
-        monkeypatch.setattr(orphans, "PREFIXES", (kept.name, "files/left-behind"))
-        await on.objects.write("files/left-behind", JPEG, "image/jpeg")
-        await on.files.sweep_orphans()
-        await on.files.sweep_orphans()
-        assert bucket.read("files/left-behind") == JPEG  # it is young: its row may be on its way
-        monkeypatch.setattr(orphans, "AGE", timedelta(seconds=-5))
-        assert await on.files.sweep_orphans() + await on.files.sweep_orphans() == 1
-        assert bucket.read("files/left-behind") is None
-        assert bucket.of(kept.name)[1] == JPEG
+        # Other tests' files lie in the same bucket: only these are looked at, one at a time.
+        monkeypatch.setattr(orphans, "LOOKS", ((kept.name, False), ("files/left-", False), ("files/left-", True)))
+        monkeypatch.setattr(orphans, "LOOKED_AT", 1)
+
+        async def swept() -> int:
+            """By two workers in turn: each goes on where the other was, through two objects and three uploads."""
+            workers = [on.files, other.files]
+            return sum([await workers[n % 2].sweep_orphans() for n in range(2 * (2 + 3 + 4))])
+
+        left = ["files/left-behind", "files/left-too"]
+        async with server(at) as other:
+            for key in left:
+                await on.objects.write(key, JPEG, "image/jpeg")
+            uploads = [await on.objects.begin_parts(key, "a/b") for key in (*left, left[1])]
+            at.sql("update transom.orphan_search set look = 0, key = '', upload = ''")
+            assert await swept() == 0
+            assert bucket.read(left[0]) == JPEG  # it is young: its row may be on its way
+            monkeypatch.setattr(orphans, "AGE", timedelta(seconds=-5))
+            assert await swept() == 5
+            assert [bucket.read(key) for key in left] == [None, None]
+            assert await on.objects.under_way("files/left-", ("", ""), 10) == ([], None) and len(set(uploads)) == 3
+            assert bucket.of(kept.name)[1] == JPEG
 
 
 @asynchronous

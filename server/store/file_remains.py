@@ -44,6 +44,8 @@ union all
  where state in ('UPLOADED', 'READY', 'REJECTED') and upload_expire_time < now() - %(settled)s
  limit %(limit)s)
 """
+_SEARCHED = "select look, key, upload from transom.orphan_search"
+_SEARCH_FROM = "update transom.orphan_search set look = %s, key = %s, upload = %s"
 _GONE = "delete from transom.files where id = any(%s) and state = 'DELETING'"
 _CLEARED = "update transom.files set upload_expire_time = null where id = any(%s) and state <> 'DELETING'"
 
@@ -59,6 +61,18 @@ class Remains:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """How far the look for bytes that no row knows of has come."""
+
+    look: int
+    """Which of its looks it is at."""
+    key: str
+    """After which it goes on; empty where the look begins."""
+    upload: str
+    """The same of uploads in parts, as S3 says it."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Id:
     id: str
 
@@ -71,6 +85,17 @@ class FileRemains(FileRows):
         async with transaction(self._pool, _Id) as cursor:
             await cursor.execute(_KNOWN, {"ids": list(ids), "uploads": list(uploads)})
             return {row.id for row in await cursor.fetchall()}
+
+    async def searched(self) -> Searched:
+        """Where the look for bytes that no row knows of is to go on."""
+        async with transaction(self._pool, Searched) as cursor:
+            await cursor.execute(_SEARCHED)
+            return await cursor.fetchone() or Searched(0, "", "")
+
+    async def search_from(self, place: Searched) -> None:
+        """Notes where it goes on next."""
+        async with transaction(self._pool, Searched) as cursor:
+            await cursor.execute(_SEARCH_FROM, [place.look, place.key, place.upload])
 
     async def abandon(self, limit: int) -> int:
         """Marks uploads that nobody finished as deleted, at most `limit`; how many it were."""

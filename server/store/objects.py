@@ -266,12 +266,18 @@ class Objects:
         )
         return [Listed(one["Key"], one["LastModified"]) for one in found.get("Contents", ())]
 
-    async def under_way(self, prefix: str, limit: int) -> list[Listed]:
-        """At most `limit` uploads in parts under way whose keys begin so."""
+    async def under_way(
+        self, prefix: str, after: tuple[str, str], limit: int
+    ) -> tuple[list[Listed], tuple[str, str] | None]:
+        """At most `limit` uploads in parts under way whose keys begin so, and after what to go on; None at the end. What a server
+        goes on after is its own: some order them by key, others by upload."""
+        markers = {name: told for name, told in zip(("KeyMarker", "UploadIdMarker"), after, strict=True) if told}
         found = await self._run(
-            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, MaxUploads=limit)
+            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, MaxUploads=limit, **markers)
         )
-        return [Listed(one["Key"], one["Initiated"], one["UploadId"]) for one in found.get("Uploads", ())]
+        following = found.get("NextKeyMarker") or "", found.get("NextUploadIdMarker") or ""
+        listed = [Listed(one["Key"], one["Initiated"], one["UploadId"]) for one in found.get("Uploads", ())]
+        return listed, following if found.get("IsTruncated") and any(following) else None
 
     async def delete(self, *keys: str) -> None:
         """Deletes objects; those that are not there count as deleted."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from server.engine.files.opening import Opening
+from server.store.file_remains import Searched
 from server.store.objects import Listed
 
-PREFIXES = ("files/", "uploads/", "variants/")
-"""Where bytes of files lie."""
+LOOKS = (("files/", False), ("uploads/", False), ("variants/", False), ("files/", True))
+"""Where bytes of files lie: as objects, or as parts that were not put together."""
 
 AGE = timedelta(days=7)
 """How old bytes are before they can count as left behind; longer than an upload may take, and than it takes to notice that a
@@ -24,28 +25,29 @@ LOOKED_AT = 500
 class Orphans(Opening):
     """Finds and removes what was left behind."""
 
-    _place = (0, "")
-    """Where the next look begins: which prefix, after which key."""
-
     async def sweep_orphans(self) -> int:
-        """Looks at the next LOOKED_AT objects, and removes those older than AGE whose file there is not, and that no resource
-        refers to; how many it were. The bucket must be this installation's alone.
+        """Looks at the next LOOKED_AT objects, or uploads in parts, and removes those older than AGE whose file there is not, and
+        that no resource refers to; how many it were. The bucket must be this installation's alone.
 
-        To be called now and then, by anyone. Raises Unavailable where S3 is away.
+        To be called now and then, by anyone: it goes on where the last one was. Raises Unavailable where S3 is away.
         """
-        which, after = self._place
-        prefix = PREFIXES[which % len(PREFIXES)]
-        found = await self._objects.listed(prefix, after, LOOKED_AT)
-        more = len(found) == LOOKED_AT
-        self._place = (which, found[-1].key) if more else ((which + 1) % len(PREFIXES), "")
+        place = await self._files.searched()
+        prefix, parts = LOOKS[place.look % len(LOOKS)]
+        following: tuple[str, str] | None
+        if parts:
+            found, following = await self._objects.under_way(prefix, (place.key, place.upload), LOOKED_AT)
+        else:
+            found = await self._objects.listed(prefix, place.key, LOOKED_AT)
+            following = (found[-1].key, "") if len(found) == LOOKED_AT else None
         removed = 0
         for one in await self._left(found):
-            await self._objects.delete(one.key)
-            removed += 1
-        if not more:
-            for one in await self._left(await self._objects.under_way(prefix, LOOKED_AT)):
+            if parts:
                 await self._objects.abort_parts(one.key, one.upload)
-                removed += 1
+            else:
+                await self._objects.delete(one.key)
+            removed += 1
+        look = place.look if following else (place.look + 1) % len(LOOKS)
+        await self._files.search_from(Searched(look, *(following or ("", ""))))
         return removed
 
     async def _left(self, found: list[Listed]) -> list[Listed]:
@@ -56,8 +58,10 @@ class Orphans(Opening):
         known = await self._files.known([_id(one) for one in old], [one.upload for one in old if one.upload])
         left = []
         for one in old:
-            unknown = one.upload not in known if one.upload else _id(one) not in known
-            if unknown and not (self._referrers and await self._referrers.refers(f"files/{_id(one)}")):
+            if (one.upload or _id(one)) in known:
+                continue
+            # Parts that a known file does not know of are nothing that anybody could refer to.
+            if _id(one) in known or not (self._referrers and await self._referrers.refers(f"files/{_id(one)}")):
                 left.append(one)
         return left
 
