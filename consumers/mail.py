@@ -6,7 +6,9 @@ recipient whose turn it was. Its Message-ID is made from the mail's id, so that 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from email.message import EmailMessage
 from email.utils import getaddresses, parseaddr
 from typing import Any, LiteralString
 
@@ -18,7 +20,7 @@ from transom.events.v1.event_pb2 import Event
 
 from consumers.handlers import Handler, Poison, Statement, Work
 from consumers.mail_message import Mail, Messages
-from consumers.smtp import Answer, Line, Lines
+from consumers.smtp import AWAY, Answer, Line, Lines
 from server.apps import Discard
 from server.engine.bounces import BLAMELESS, DAYS, new_token, return_path, verdict
 from server.engine.files import Files
@@ -38,6 +40,10 @@ RECIPIENTS = 50
 """Most recipients of one mail."""
 RETRIES = 30
 """With the ladder's last rung of an hour, an SMTP server may be away for a day."""
+HANGUPS_MAX = 3
+"""How often the mail server may break the line over one mail; then it is away."""
+HUNG_UP = 421
+"""The code (RFC 5321) of a server that ends the line; it stands for one that does so without a word, too."""
 ERROR = 500
 """Longest error kept with a mail, in characters."""
 
@@ -119,19 +125,41 @@ class Mails:
                 waiting.append(one)
         if waiting:
             message = await self._messages.of(mail)
-            async with self._lines.open() as line:
-                for one in waiting:
-                    answer = await self._hand(line, mail.id, message, one)
-                    if answer.taken:
-                        states.add(State.SENT)
-                    elif answer.final:
-                        states.add(State.REFUSED)
-                        said.append(f"{one.address}: {answer.code} {answer.said}")
-                    else:
-                        later.append(f"{one.address}: {answer.code} {answer.said}")
+            for one, answer in await self._hand_all(mail.id, message, waiting):
+                if answer.taken:
+                    states.add(State.SENT)
+                elif answer.final:
+                    states.add(State.REFUSED)
+                    said.append(f"{one.address}: {answer.code} {answer.said}")
+                else:
+                    later.append(f"{one.address}: {answer.code} {answer.said}")
         if later:
-            raise Unavailable(f"the mail server did not take it: {'; '.join(later)}", reason="MAIL_SERVER_AWAY")
+            raise Unavailable(f"the mail server did not take it: {'; '.join(later)}", reason=AWAY)
         return states, said
+
+    async def _hand_all(
+        self, mail: str, message: EmailMessage, waiting: Sequence[Recipient]
+    ) -> list[tuple[Recipient, Answer]]:
+        """Sends it to each; where the line breaks at one, to the others over a new one. Raises Unavailable where there is none,
+        or after HANGUPS_MAX that broke: it is not always the same ones that come last."""
+        answers: list[tuple[Recipient, Answer]] = []
+        left, broken, at = random.sample(waiting, len(waiting)), 0, None
+        while left:
+            try:
+                async with self._lines.open() as line:
+                    while left:
+                        at = left.pop()
+                        answer = await self._hand(line, mail, message, at)
+                        if answer.code == HUNG_UP:
+                            raise Unavailable(answer.said, reason=AWAY)
+                        answers.append((at, answer))
+                        at = None
+            except Unavailable as gone:
+                if at is None or gone.reason != AWAY or broken == HANGUPS_MAX:
+                    raise
+                answers.append((at, Answer(HUNG_UP, gone.message)))
+                broken, at = broken + 1, None
+        return answers
 
     async def _pass_by(self, mail: str, to: Recipient) -> State:
         """Sends nothing to a suppressed address. What this very mail was refused with stays written down."""
@@ -141,7 +169,7 @@ class Mails:
         await self._recipients.settle(mail, to.address, State.SUPPRESSED, "", "", [])
         return State.SUPPRESSED
 
-    async def _hand(self, line: Line, mail: str, message: Any, to: Recipient) -> Answer:
+    async def _hand(self, line: Line, mail: str, message: EmailMessage, to: Recipient) -> Answer:
         """Sends it to one recipient and writes down what became of that."""
         sender = return_path(self._bounces, to.token) if self._bounces else self._sender
         answer = await line.hand(message, sender, to.address)

@@ -16,6 +16,8 @@ from server.settings import Settings
 
 TIMEOUT = 60.0
 """Seconds one answer of the SMTP server may take."""
+AWAY = "MAIL_SERVER_AWAY"
+"""The reason of a mail server that is not there, or is not any more."""
 OURS = frozenset({530, 534, 535, 538})
 """Codes (RFC 4954, RFC 3207) that want another way to sign in, or TLS: nothing is wrong with the mail."""
 
@@ -126,4 +128,4 @@ class Lines:
 
 def _away(error: Exception) -> Unavailable:
     said = plain(f"{type(error).__name__}: {error}")
-    return Unavailable(f"the mail server did not take it: {said}", reason="MAIL_SERVER_AWAY")
+    return Unavailable(f"the mail server did not take it: {said}", reason=AWAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -198,10 +199,18 @@ def _messages(maildir: Path | None) -> Iterator[tuple[bytes, Callable[[], object
         yield raw, lambda: None
         return
     for file in sorted((maildir / "new").glob("*")):
-        with file.open("rb") as message:
-            raw = message.read(BYTES)
+        try:
+            with file.open("rb") as message:
+                raw = message.read(BYTES)
+        except FileNotFoundError:  # another call, at the same time, took it
+            continue
         (maildir / "cur").mkdir(exist_ok=True)
-        yield raw, partial(file.rename, maildir / "cur" / f"{file.name}:2,S")
+        yield raw, partial(_moved, file, maildir / "cur" / f"{file.name}:2,S")
+
+
+def _moved(file: Path, to: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another call moved it
+        file.rename(to)
 
 
 @command.command()
