@@ -169,11 +169,39 @@ async def test_who_may_watch(served: Served) -> None:
             (ann, "WatchNotes", {}, "INVALID_ARGUMENT"),
             (ann, "Watch", {"type": "newsroom.v1.Nothing"}, "INVALID_ARGUMENT"),
             (ann, "Watch", {"type": "newsroom.v1.Note", "parent": "teams/none"}, "NOT_FOUND"),
-            # The schema has no method that lists or watches members.
+            (ann, "WatchMembers", {"parent": "teams/may"}, "PERMISSION_DENIED"),
+            # The generic one asks the method of the schema; of teams there is none that lists or watches them.
             (ann, "Watch", {"type": "newsroom.v1.Member", "parent": "teams/may"}, "PERMISSION_DENIED"),
+            (ann, "Watch", {"type": "newsroom.v1.Team"}, "PERMISSION_DENIED"),
         ):
             async with watch(served, who, method, **request) as messages:
                 assert (await refusal(messages))[0] == code, (method, request)
+
+
+@asynchronous
+async def test_who_may_not_call_the_method_any_more_is_told_so(served: Served) -> None:
+    """By a role, or by what its rule looks up, though the rule of members lets everybody read them."""
+    ann, bea = served.people.person(), served.people.person()
+    served.people.sql("update transom.users set roles = '{editor}' where id = %s", ann.id)
+    async with newsroom(served.at) as here:
+        await here.make("Team", "teams/rule")
+        member = await here.make("Member", f"teams/rule/members/{bea.id}")
+        request = {"parent": "teams/rule"}
+        async with (
+            watch(served, ann, "WatchMembers", **request) as by_role,
+            watch(served, bea, "WatchMembers", **request) as by_rule,
+            watch(served, bea, "Watch", type="newsroom.v1.Member", **request) as generic,
+        ):
+            for stream in (by_role, by_rule, generic):
+                assert (await anext(stream))["name"] == member
+                assert (await anext(stream))["synced"]
+            served.people.sql("update transom.users set roles = '{}' where id = %s", ann.id)
+            assert (await refusal(by_role))[0] == "PERMISSION_DENIED"
+            await here.remove("Member", member)
+            # It is asked again now and then; and at once where something is heard of the caller.
+            served.people.sql("select pg_notify('transom_callers', %s)", f"changed {bea.user}")
+            for stream in (by_rule, generic):
+                assert (await refusal(stream))[0] == "PERMISSION_DENIED"
 
 
 @asynchronous
