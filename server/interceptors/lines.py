@@ -28,7 +28,7 @@ class Lines:
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, fields: dict[str, Any]) -> None:
-        """Adds a line with these fields, those that are empty left out."""
+        """Adds a line with these fields."""
         if not self._enabled:
             return
         self._held.append((time.time(), fields))
@@ -49,5 +49,5 @@ class Lines:
 
     def _line(self, when: float, fields: dict[str, Any]) -> bytes:
         line = {"ts": datetime.fromtimestamp(when, UTC).isoformat(), "level": "info", "instance": self._instance}
-        line.update((k, v) for k, v in fields.items() if v != "")
+        line |= fields
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from prometheus_client import Counter, Gauge, Histogram
 
 from server.interceptors.chain import Stream, Unary, drained
 from server.interceptors.lines import Lines
+from server.interceptors.tallies import TALLIES
 from server.services.current import CURRENT, Current
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -33,14 +33,9 @@ _READ = frozenset(
     )
 )
 """The headers that are looked at, so that the many others cost one look-up each."""
-_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 ADDRESS = 64
 """Characters of an address that are kept; none has so many."""
-
-CALLS = Counter("transom_calls_total", "Calls by method and status.", ["method", "code"])
-SECONDS = Histogram("transom_call_seconds", "Duration of calls.", ["method"], buckets=_BUCKETS)
-IN_FLIGHT = Gauge("transom_calls_in_flight", "Calls being served.")
 
 
 class Observe:
@@ -82,13 +77,12 @@ class Observe:
 
 
 class _Seen:
-    """What is kept ready per method: looking a metric's label up costs more than counting."""
+    """What is kept ready per method."""
 
     def __init__(self, method: str, lines: Lines) -> None:
         self._method = method
         self._lines = lines
-        self._seconds = SECONDS.labels(method)
-        self._codes: dict[grpc.StatusCode, Any] = {}
+        self._tally = TALLIES.of(method)
         self._quiet = method.startswith("/grpc.health.")  # asked twice a second: counted, but no line
 
     def begins(self, context: grpc.aio.ServicerContext) -> Current:
@@ -123,7 +117,7 @@ class _Seen:
         if not call.request_id:
             call.request_id = secrets.token_hex(16)
         CURRENT.set(call)
-        IN_FLIGHT.inc()
+        self._tally.under_way += 1
         return call
 
     @staticmethod
@@ -134,26 +128,23 @@ class _Seen:
 
     def ends(self, call: Current, start: float) -> None:
         took = time.perf_counter() - start
-        IN_FLIGHT.dec()
-        self._seconds.observe(took)
-        counter = self._codes.get(call.code)
-        if counter is None:
-            counter = self._codes[call.code] = CALLS.labels(self._method, call.code.name)
-        counter.inc()
+        self._tally.ended(call.code, took)
         if self._quiet:
             return
-        self._lines.write(
-            {
-                "event": "call",
-                "method": self._method,
-                "code": call.code.name,
-                "reason": call.reason,
-                "ms": round(took * 1000, 3),
-                "caller": call.caller.name,
-                "request_id": call.request_id,
-                "traceparent": call.traceparent,
-            }
-        )
+        line = {
+            "event": "call",
+            "method": self._method,
+            "code": call.code.name,
+            "ms": round(took * 1000, 3),
+            "request_id": call.request_id,
+        }
+        if call.reason:
+            line["reason"] = call.reason
+        if call.caller.name:
+            line["caller"] = call.caller.name
+        if call.traceparent:
+            line["traceparent"] = call.traceparent
+        self._lines.write(line)
 
 
 def _peer(peer: str) -> str:

@@ -19,8 +19,9 @@ TICK = 0.05
 looked at, and what its own threads put into the queue, the first calls of a new connection, gives none."""
 FETCHED = 100
 """Ready descriptors that the core takes from its poller at once (MAX_EPOLL_EVENTS in its ev_epoll1_linux.cc)."""
-NEW = 4
-"""Descriptors that may have come to be watched since the last tick."""
+NEW = 1
+"""Descriptors that may have come to be watched since the last tick. Where more have and all are ready at once, what the last of
+them say is read at the next look, a tick later at worst."""
 
 _SELF, _INFO = Path("/proc/self/fd"), Path("/proc/self/fdinfo")
 _POLLED = "anon_inode:[eventpoll]"
