@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pillow_heif
 import pytest
 from fpdf import FPDF
 from PIL import Image, ImageCms, PngImagePlugin
@@ -29,6 +30,9 @@ from consumers.processing.stripping import stripped
 
 GPS, MAKE, ORIENTATION = 0x8825, 0x010F, 0x0112
 SECRET = b"Leica of Ann"
+
+
+pillow_heif.register_heif_opener()
 
 
 def picture(
@@ -44,7 +48,7 @@ def picture(
     exif.get_ifd(GPS)[1] = "N"
     out = io.BytesIO()
     if kind not in ("GIF", "BMP"):
-        how = {"exif": exif, **how}
+        how = {"exif": exif.tobytes() if kind == "HEIF" else exif, **how}
     image.convert(mode).save(out, kind, **how)
     return out.getvalue()
 
@@ -121,6 +125,8 @@ def work(folder: Path, data: bytes, content_type: str, public: bool = False) -> 
         (picture("PNG"), "image/png", {"width": 60, "detected_content_type": "image/png"}),
         (picture("WEBP"), "image/webp", {"width": 60}),
         (picture("AVIF"), "image/avif", {"width": 60}),
+        (picture("HEIF"), "image/heic", {"width": 60, "height": 40, "detected_content_type": "image/heic"}),
+        (picture("HEIF", orientation=6), "image/heif", {"width": 40, "height": 60}),
         (picture("GIF", mode="P"), "image/gif", {"width": 60}),
         (picture("TIFF"), "image/tiff", {"width": 60}),
         (picture("BMP"), "image/bmp", {"width": 60}),
@@ -192,7 +198,7 @@ def test_variants_are_upright(tmp_path: Path, orientation: int) -> None:
         assert plain.getpixel(places[red])[0] > 200 > 50 > plain.getpixel(places[opposite])[0]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
 def test_no_variant_says_where_a_picture_was_taken(tmp_path: Path, kind: str) -> None:
     for variant in work(tmp_path, picture(kind), f"image/{kind.lower()}").variants:
         written = (tmp_path / variant.name).read_bytes()
@@ -283,6 +289,8 @@ def test_private_bytes_stay_as_they_were_sent(tmp_path: Path) -> None:
         (picture()[:-300], "image/jpeg", False, "IMAGE_UNREADABLE"),
         (picture("PNG")[:90], "image/png", False, "IMAGE_UNREADABLE"),
         (picture("WEBP")[:60], "image/webp", False, "IMAGE_UNREADABLE"),
+        (picture("HEIF")[:-50], "image/heic", False, "IMAGE_UNREADABLE"),
+        (picture("AVIF"), "image/heic", False, "IMAGE_UNREADABLE"),
         (b"\xff\xd8\xff\xe0" + bytes(500), "image/jpeg", False, "IMAGE_UNREADABLE"),
         (picture(), "image/png", False, "CONTENT_TYPE_MISMATCH"),
         (b"<html><script>alert(1)</script>", "image/gif", False, "CONTENT_TYPE_MISMATCH"),

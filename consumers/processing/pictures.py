@@ -31,6 +31,8 @@ FORMATS = {
     "image/gif": "GIF",
     "image/webp": "WEBP",
     "image/avif": "AVIF",
+    "image/heic": "HEIF",
+    "image/heif": "HEIF",
     "image/bmp": "BMP",
     "image/x-ms-bmp": "BMP",
     "image/tiff": "TIFF",
@@ -64,6 +66,8 @@ _FAULTS = (
 def process(content: Path, content_type: str, folder: Path) -> tuple[Metadata, list[Variant], int]:
     """What is known of a picture, its variants, written into `folder`, and its EXIF orientation. Raises Refused."""
     Image.MAX_IMAGE_PIXELS = None  # the bound is ours, and is looked at before decoding
+    if FORMATS[content_type] == "HEIF":
+        _take_heif()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,6 +103,14 @@ def shown(picture: Image.Image, folder: Path) -> list[Variant]:
             _on_white(picture).save(folder / f"{name}_jpeg", "JPEG", quality=QUALITY, optimize=True)
             variants.append(Variant(f"{name}_jpeg", "image/jpeg", *picture.size))
     return variants
+
+
+def _take_heif() -> None:
+    """Has Pillow read HEIC, as iPhones take it, by libheif: upright already, and in one thread, since each takes memory."""
+    import pillow_heif
+
+    pillow_heif.options.DECODE_THREADS = 1
+    pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _orientation(picture: Image.Image) -> int:
