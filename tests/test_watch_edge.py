@@ -18,6 +18,8 @@ import psycopg
 import pytest
 from edge_ground import eventually
 from people import Person, signed_in
+from transom.data.v1 import data_pb2
+from transom.events.v1 import change_pb2
 
 from deploy.native.stack import Stack
 
@@ -157,6 +159,39 @@ def test_what_is_kept_no_more_begins_anew_for_a_browser_and_is_refused_to_who_as
             database.execute("update transom.relay set trimmed = %s", [before])
     assert (refused.status_code, refused.json()["error"]["status"]) == (400, "OUT_OF_RANGE")
     assert refused.json()["error"]["details"][0]["reason"] == "RESUME_TOKEN_EXPIRED"
+
+
+def frames(answer: httpx.Response) -> Iterator[tuple[int, bytes]]:
+    """The frames of a gRPC-Web answer as they come: flag and data."""
+    rest = b""
+    for part in answer.iter_raw():
+        rest += part
+        while len(rest) >= 5 and len(rest) >= 5 + (length := int.from_bytes(rest[1:5], "big")):
+            yield rest[0], rest[5 : 5 + length]
+            rest = rest[5 + length :]
+
+
+def test_grpc_web_is_told_as_it_happens_and_why_it_ends(stack: Stack, site: str) -> None:
+    own = person(stack)
+    request = data_pb2.WatchRequest(type=INSPECTION, parent=site).SerializeToString()
+    kind = "application/grpc-web+proto"
+    headers = {**bearer(own), "content-type": kind, "accept": kind, "x-grpc-web": "1"}
+    body = b"\0" + len(request).to_bytes(4, "big") + request
+    url = f"{stack.edge}/transom.data.v1.DataService/Watch"
+    with httpx.stream("POST", url, content=body, headers=headers, timeout=30) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        told = frames(answer)
+        messages = (data_pb2.WatchResponse.FromString(data) for flag, data in told)
+        token = next(message.resume_token for message in messages if message.synced)
+        inspect(stack, own, site, "on-the-web")
+        message = next(message for message in messages if message.change)
+        assert (message.name, message.change) == (f"{site}/inspections/on-the-web", change_pb2.CREATED)
+        assert message.resume_token not in ("", token)
+        out = httpx.post(f"{stack.edge}/transom/v1/accounts:signOut", json={}, headers=bearer(own), timeout=20)
+        assert out.status_code == 200, out.text
+        flag, trailers = next(told)
+    assert flag & 0x80
+    assert b"grpc-status:16" in trailers.replace(b" ", b"")
 
 
 def test_why_a_stream_ends_is_its_last_message(stack: Stack, site: str) -> None:
