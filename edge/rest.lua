@@ -5,14 +5,16 @@
 -- in a header, as a tree: {"title": "", "size": {"w": null}, "tags": [{"a": 1}, {"b": 2}], "box": {}} is
 -- `title,size(w!),tags(a,b),box()`, in any order. Names are as in the JSON, escapes too, all but letters, digits and _ in
 -- percent encoding; the empty one is `%`. Of a body with more than so many names, so many levels, or so many bytes of
--- names, it is `*`.
-local HEADER, NAMES, LEVELS, BYTES = "x-transom-body", 10000, 64, 4096
+-- names, it is `*`. What lies in an array is told together; but of the parts of a batch (`requests`) and of a commit (`writes`) each
+-- that has other names than the one before it, by its place from 0: `requests!(0(book(name,title)),7(book(name,title!)))`, in one
+-- order. Where that is more than so many bytes, they are told together, too.
+local HEADER, NAMES, LEVELS, BYTES, PARTS_BYTES = "x-transom-body", 10000, 64, 4096, 2048
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 local QUOTE, COMMA, COLON, BACKSLASH, OPEN, CLOSE = 34, 44, 58, 92, 123, 125
-local OBJECT, NULL, MORE = 1, 2, {}
+local OBJECT, NULL, PARTS, MORE = 1, 2, 3, {}
 
--- The tree of the names in `text`, with node[OBJECT] and node[NULL] for what they are. What lies in an array is told
--- together. Raises MORE, or words for the client; what is no name is left to the translation to check.
+-- The tree of the names in `text`, with node[OBJECT] and node[NULL] for what they are, and node[PARTS] for a list of such.
+-- Raises MORE, or words for the client; what is no name is left to the translation to check.
 local function names_in(text)
   local count, value = 0, nil
 
@@ -57,6 +59,7 @@ local function names_in(text)
         child = {}
         node[name] = child
       end
+      if level == 1 and (name == "requests" or name == "writes") then child[PARTS] = {} end
       mark, at = after(value(from + 1, child, level))
       if mark == CLOSE then return at + 1 end
       if mark ~= COMMA then error("The body is not JSON: an object has no end.", 0) end
@@ -65,6 +68,20 @@ local function names_in(text)
   end
 
   local function array(at, node, level) -- the place after the array whose `[` is at `at`
+    local from, parts = at, node[PARTS]
+    if parts then
+      local mark
+      mark, at = after(at + 1)
+      while mark == OPEN do
+        local part = {}
+        mark, at = after(value(at, part, level))
+        parts[#parts + 1] = part
+        if mark == 93 then return at + 1 end
+        if mark ~= COMMA then break end
+        mark, at = after(at + 1)
+      end
+      node[PARTS], at = nil, from -- not of objects alone: places could not be counted
+    end
     while true do
       at = find(text, '[%[%]{"]', at + 1) -- numbers and the like have no names
       if not at then error("The body is not JSON: an array has no end.", 0) end
@@ -103,37 +120,89 @@ local function escaped(character)
   return string.format("%%%02X", byte(character))
 end
 
--- The tree as text. Raises MORE.
-local function told(tree)
-  local out, size = {}, 0
+-- The names of `node` put into those of `into`.
+local function together(into, node)
+  for name, child in pairs(node) do
+    if name == OBJECT or name == NULL then
+      into[name] = child
+    else
+      into[name] = into[name] or {}
+      if not child[NULL] then into[name][NULL] = nil end
+      together(into[name], child)
+    end
+  end
+end
+
+local parts_told
+
+-- The tree as text of `most` bytes, sorted if that is asked for. Raises MORE.
+local function told(tree, most, sorted)
+  local out, size, below = {}, 0, nil
   local function put(text)
     size = size + #text
-    if size > BYTES then error(MORE, 0) end
+    if size > most then error(MORE, 0) end
     out[#out + 1] = text
   end
-  local function below(node)
+  local function one(comma, name, child)
+    if name == "" then
+      name = "%"
+    elseif find(name, "[^%w_]") then
+      name = name:gsub("[^%w_]", escaped)
+    end
+    put(comma .. name)
+    local parts = child[PARTS]
+    if parts and parts[1] then
+      local fine, text = pcall(parts_told, parts)
+      if fine then return put("!(" .. text .. ")") end
+      for _, part in ipairs(parts) do together(child, part) end
+    end
+    if child[OBJECT] then
+      put("(")
+      below(child)
+      put(")")
+    elseif child[NULL] then
+      put("!")
+    end
+  end
+  below = function(node)
     local comma = ""
-    for name, child in pairs(node) do
-      if name ~= OBJECT and name ~= NULL then
-        if name == "" then
-          name = "%"
-        elseif find(name, "[^%w_]") then
-          name = name:gsub("[^%w_]", escaped)
-        end
-        put(comma .. name)
+    if sorted then
+      local names = {}
+      for name in pairs(node) do
+        if name ~= OBJECT and name ~= NULL then names[#names + 1] = name end
+      end
+      table.sort(names)
+      for _, name in ipairs(names) do
+        one(comma, name, node[name])
         comma = ","
-        if child[OBJECT] then
-          put("(")
-          below(child)
-          put(")")
-        elseif child[NULL] then
-          put("!")
-        end
+      end
+      return
+    end
+    for name, child in pairs(node) do
+      if name ~= OBJECT and name ~= NULL and name ~= PARTS then
+        one(comma, name, child)
+        comma = ","
       end
     end
   end
   below(tree)
   return table.concat(out)
+end
+
+-- Each part that is not told as the one before it. The same body is told in the same way by everyone: it is compared.
+parts_told = function(parts)
+  local out, size, before = {}, 0, nil
+  for place, part in ipairs(parts) do
+    local text = told(part, PARTS_BYTES, true)
+    if text ~= before then
+      before = text
+      text = (place - 1) .. "(" .. text .. ")"
+      size = size + #text + 1
+      if size > PARTS_BYTES then error(MORE, 0) end
+      out[#out + 1] = text
+    end
+  end
+  return table.concat(out, ",")
 end
 
 -- How whoever calls wants to read a stream, where it says so.
@@ -159,7 +228,7 @@ function envoy_on_request(call)
   local body = call:body()
   if not body then return end
   local fine, names = pcall(names_in, body:getBytes(0, body:length()))
-  if fine then fine, names = pcall(told, names) end
+  if fine then fine, names = pcall(told, names, BYTES) end
   if fine then
     call:headers():replace(HEADER, names)
   elseif names == MORE then

@@ -199,7 +199,7 @@ def test_names_that_no_message_has_are_told_in_what_may_be_of_any_type(here: Des
         return here.people.nobody.post("data:commit", writes=[{"create": {"resource": note}}])
 
     answer = committed(titel="x", place={"city": "Ulm"})
-    assert answer == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("writes.create.resource.titel",))
+    assert answer == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", ("writes[0].create.resource.titel",))
     assert committed(place={"city": "Ulm"}).code == "UNAUTHENTICATED"
 
 
@@ -286,6 +286,72 @@ def test_a_patch_is_a_merge_patch_of_rfc_7396(changes: list[dict[str, Any]], her
         assert written(here.rest(who, "PATCH", name, change)) == written(expected)
 
 
+def batched(here: Desk, who: Client, changes: list[dict[str, Any]], **more: Any) -> Any:
+    """The notes after a BatchUpdate of these changes, or its refusal."""
+    answer = here.rest(who, "POST", "notes:batchUpdate", {"requests": [{"note": one} for one in changes], **more})
+    return answer if isinstance(answer, Refused) else answer["notes"]
+
+
+def committed(here: Desk, who: Client, changes: list[dict[str, Any]], **more: Any) -> Any:
+    """The same of a Commit."""
+    writes = [{"update": {"resource": {"@type": "type.googleapis.com/desk.v1.Note"} | one}} for one in changes]
+    answer = who.post("data:commit", writes=writes, **more)
+    return answer if isinstance(answer, Refused) else [result["resource"] for result in answer["results"]]
+
+
+PARTS = {"a batch": batched, "a commit": committed}
+WHERE = {"a batch": "requests[{}].note.", "a commit": "writes[{}].update.resource."}
+MASK = {"a batch": "requests[{}].update_mask", "a commit": "writes[{}].update.update_mask"}
+
+
+@settings(max_examples=15, deadline=None)
+@given(changes=st.lists(CHANGES, min_size=1, max_size=6), of=st.sampled_from(sorted(PARTS)))
+def test_so_is_each_part_of_a_batch_and_of_a_commit(
+    changes: list[dict[str, Any]], of: str, here: Desk, who: Client
+) -> None:
+    names, expected = [note(here, who), note(here, who)], [dict(EMPTY), dict(EMPTY)]
+    asked = []
+    for i, change in enumerate(changes):
+        asked.append({"name": names[i % 2]} | change)
+        expected[i % 2] = merged(expected[i % 2], change)
+    after = PARTS[of](here, who, asked)
+    for found, wanted in list(
+        zip(reversed(after), [expected[(len(asked) - 1 - n) % 2] for n in range(2)], strict=False)
+    ):
+        assert written(found) == written(wanted)
+
+
+@pytest.mark.parametrize("of", PARTS)
+def test_a_part_is_told_by_its_place(of: str, here: Desk, who: Client) -> None:
+    names = [note(here, who, longText="l", labels={"a": "1", "b": "2"}) for _ in range(5)]
+    changes: list[dict[str, Any]] = [{"name": name, "count": 1} for name in names]
+    changes[3] |= {"longText": None, "labels": {"a": None}}
+    after = PARTS[of](here, who, changes)
+    assert [one["longText"] for one in after] == ["l", "l", "l", "", "l"]
+    assert [sorted(one["labels"]) for one in after] == [["a", "b"]] * 3 + [["b"]] + [["a", "b"]]
+    wrong = PARTS[of](here, who, [*changes[:2], changes[2] | {"titel": "x"}])
+    assert wrong == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", (WHERE[of].format(2) + "titel",))
+
+
+@pytest.mark.parametrize("of", PARTS)
+def test_of_parts_that_name_too_much_each_needs_its_mask(of: str, here: Desk, who: Client) -> None:
+    name = note(here, who, longText="l")
+    many = [{"name": name, "labels": {f"{i}{'x' * 30}": "1"}} for i in range(70)]
+    assert PARTS[of](here, who, many) == Refused("INVALID_ARGUMENT", "INVALID_REQUEST", (MASK[of].format(0),))
+    alike = [{"name": name, "longText": f"{i}"} for i in range(200)]
+    assert PARTS[of](here, who, alike)[-1]["longText"] == "199"
+
+
+@pytest.mark.parametrize("of", PARTS)
+def test_parts_that_differ_by_null_alone_are_not_the_same_request(of: str, here: Desk, who: Client) -> None:
+    change, id = {"name": note(here, who, longText="l"), "count": 1}, secrets.token_hex(8)
+    first = PARTS[of](here, who, [change], requestId=id)
+    assert PARTS[of](here, who, [change], requestId=id) == first
+    assert PARTS[of](here, who, [change | {"longText": None}], requestId=id) == Refused(
+        "INVALID_ARGUMENT", "REQUEST_ID_REUSED"
+    )
+
+
 # ── What the edge tells ─────────────────────────────────────────────────────────────────────────────────────────────
 def told(edge: Edge, body: bytes, **headers: str) -> str | None:
     """The names that a server is told of a body; None for none."""
@@ -345,8 +411,32 @@ def test_the_names_of_any_body_are_told(inner: dict[str, Any], plain: bool, inde
         (b'{"a": [' + b"1," * 400_000 + b"1]}", {"a": True}),
         (b'{"a": [' + b'{"b": 0},' * 9_998 + b"0]}", {"a": {"b": True}}),
         (b'{"a":' * 60 + b"1" + b"}" * 60, names(json.loads(b'{"a":' * 60 + b"1" + b"}" * 60))),
+        (
+            b'{"requests": [{"b": null, "a": 1}, {"a": 2, "b": null} , {}, {"b": [{"c": 1}, {"d": 1}]}]}',
+            {"requests": {"0": {"a": True, "b": False}, "2": {}, "3": {"b": {"c": True, "d": True}}}},
+        ),
+        (
+            b'{"writes": [{"a": 1}, null, {"b": 1}], "requests": [], "x": {"requests": [{"y": 1}]}}',
+            {"writes": {"a": True, "b": True}, "requests": True, "x": {"requests": {"y": True}}},
+        ),
+        (
+            json.dumps({"requests": [{f"n{i}{'x' * 40}": 1} for i in range(60)]}).encode(),
+            {"requests": {f"n{i}{'x' * 40}": True for i in range(60)}},
+        ),
     ],
-    ids=["nothing", "null", "names in strings", "spaces", "long", "many numbers", "many names", "deep"],
+    ids=[
+        "nothing",
+        "null",
+        "names in strings",
+        "spaces",
+        "long",
+        "many numbers",
+        "many names",
+        "deep",
+        "parts",
+        "no parts",
+        "too many parts",
+    ],
 )
 def test_the_names_of_a_body_are_told(body: bytes, expected: Tree, edge: Edge) -> None:
     assert _tree(told(edge, body) or "") == expected

@@ -1,13 +1,15 @@
 """What JSON over REST says and gRPC has no word for: which names a body had, `null` among their values.
 
-The edge sends them along as a tree (edge/rest.lua): `title!,size(w),box()` of {"title": null, "size": {"w": 1}, "box": {}}.
+The edge sends them along as a tree (edge/rest.lua): `title!,size(w),box()` of {"title": null, "size": {"w": 1}, "box": {}}. Those
+of a batch or a commit it tells part by part, by the place of each that has other names than the one before it:
+`requests!(0(book(name)),7(book(name,title!)))`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -21,6 +23,22 @@ from server.schema.model import Method, Schema
 
 Tree = dict[str, "Tree | bool"]
 """Names and, of objects and arrays of them, the names within; of other values whether they are more than `null`."""
+
+
+class Parts(dict[str, "Tree | bool"]):
+    """Of an array of objects their trees, by the place, from 0, from which on they are so."""
+
+    def spread(self, count: int) -> list[Tree]:
+        """The tree of each of so many objects. Raises Invalid for what the edge does not write."""
+        out: list[Tree] = []
+        for place, tree in self.items():
+            if not place.isdecimal() or not isinstance(tree, dict) or bool(out) is not (int(place) > 0):
+                raise Invalid("The names in the body cannot be read.", reason="MALFORMED_REQUEST")
+            out += out[-1:] * (min(int(place), count) - len(out))
+            out.append(tree)
+        out += out[-1:] * (count - len(out))
+        return out[:count]
+
 
 LEVELS = 100
 """Of a tree; the edge tells fewer."""
@@ -69,15 +87,19 @@ class Body:
         if told is None:
             return given or None
         resource = self._request.fields_by_name[self._resource_field]
-        assert resource.message_type is not None
         tree = self._resource(told, resource) if told != MANY else None
-        if tree is not None:
-            _strip(tree, getattr(request, resource.name))
-        if given:
-            return self._as_written(given, path) if any("`" in one for one in given) else given
-        if tree is None:
-            raise Invalid.field("update_mask", "is required for a body of so many names", "REQUIRED")
-        return list(_paths(tree, resource.message_type, ""))
+        mask = masked(given, tree, getattr(request, resource.name), "update_mask")
+        return self._as_written(given, path) if any("`" in one for one in given) else mask
+
+    def parts(self, told: str, field: str, count: int) -> Sequence[Tree | None]:
+        """The names in each of the `count` parts of a batch or a commit, the repeated `field` of the request; None where they are
+        too many to be told so. Raises Invalid."""
+        if told != MANY:
+            tree, body = self._looked_at(told)
+            found = within(tree, self._request.fields_by_name[field]) if body == "*" else None
+            if isinstance(found, Parts):
+                return found.spread(count)
+        return [None] * count
 
     @staticmethod
     def _as_written(given: list[str], path: str) -> list[str]:
@@ -108,8 +130,7 @@ class Body:
         """Of the names in a body those in the resource."""
         tree, body = self._looked_at(told)
         if body == "*":
-            found = next((tree[name] for name in (resource.json_name, resource.name) if name in tree), {})
-            return found if isinstance(found, dict) else {}
+            return within(tree, resource)
         return tree if body == resource.name else {}
 
     def _body(self, tree: Tree) -> str:
@@ -130,6 +151,30 @@ class Body:
         return (field.message_type, f"{body}.") if field is not None else (None, "")
 
 
+def within(tree: Tree, field: Any) -> Tree:
+    """Of the names of a message those in one of its fields, told by its descriptor."""
+    found = next((tree[name] for name in (field.json_name, field.name) if name in tree), {})
+    return found if isinstance(found, dict) else {}
+
+
+def masked(given: list[str], tree: Tree | None, message: Any, where: str) -> list[str]:
+    """The mask of a message in a body: the one that is given, else what its names speak of. Takes out of the message what the
+    translation makes of `null` in maps. Raises Invalid of the field `where` if there is no mask, and the names are not known."""
+    if tree is not None:
+        _strip(tree, message)
+    if given:
+        return given
+    if tree is None:
+        raise Invalid.field(where, "is required for a body of so many names", "REQUIRED")
+    return list(_paths(tree, message.DESCRIPTOR, ""))
+
+
+def check(tree: Tree, message: Descriptor, where: str) -> None:
+    """Raises Invalid for names that a message has not, or that are one and the same; their paths begin with `where`."""
+    if found := list(_unknown(tree, message, f"{where}.", frozenset())):
+        raise Invalid.fields(sorted(found, key=lambda violation: violation.field)[:VIOLATIONS_MAX])
+
+
 @lru_cache(maxsize=KEPT)
 def _kept(body: Body, told: str) -> tuple[Tree, str]:
     return body.look(told)  # what is refused is not kept
@@ -147,7 +192,7 @@ def _tree(told: str) -> Tree:
                 raise Invalid("The body has an object with two values for one name.", reason="MALFORMED_REQUEST")
             levels[-1][name] = not null
         if mark == "(":
-            below: Tree = {}
+            below: Tree = Parts() if null else {}
             levels[-1][name] = below
             levels.append(below)
         elif mark == ")":
@@ -209,6 +254,10 @@ def _unknown(tree: Tree, message: Descriptor | None, path: str, anywhere: frozen
                 for key, value in below.items():
                     if isinstance(value, dict) and holder.message_type is not None:
                         yield from _unknown(value, holder.message_type, f"{path}{field.name}[{_shown(key)}].", anywhere)
+            elif isinstance(below, Parts):
+                for place, part in below.items():
+                    if isinstance(part, dict):
+                        yield from _unknown(part, field.message_type, f"{path}{field.name}[{place}].", anywhere)
             elif isinstance(below, dict) and field.message_type is not None:
                 yield from _unknown(below, field.message_type, f"{path}{field.name}.", anywhere)
 

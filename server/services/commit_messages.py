@@ -11,7 +11,9 @@ from google.protobuf.struct_pb2 import ListValue, Value
 from transom.data.v1 import commit_pb2 as pb
 
 from server.engine import bounds
+from server.engine.bodies import Tree, check, masked
 from server.engine.commits import Create, Delete, Undelete, Update, Verify, Write, Written
+from server.engine.masks import implied
 from server.engine.transforms import Operation, Transform
 from server.errors import Invalid
 from server.schema.model import Schema
@@ -28,9 +30,13 @@ _OPERATIONS = {
 }
 
 
-def writes(schema: Schema, request: pb.CommitRequest) -> list[Write]:
-    """What is asked for. Raises Invalid, naming the part of the request."""
-    asked = [_write(schema, one, f"writes[{i}]") for i, one in enumerate(request.writes)]
+def writes(schema: Schema, request: pb.CommitRequest, names: Sequence[Tree | None] | None = None) -> list[Write]:
+    """What is asked for. Over REST `names` are those in each write, None of one where they are not known. Raises Invalid, naming
+    the part of the request."""
+    asked = [
+        _write(schema, one, f"writes[{i}]", names[i] if names else None, names is not None)
+        for i, one in enumerate(request.writes)
+    ]
     bounds.check_all((one.message for one in asked if isinstance(one, Create | Update)), request.ByteSize())
     return asked
 
@@ -50,16 +56,22 @@ def response(written: Sequence[Written]) -> pb.CommitResponse:
     )
 
 
-def _write(schema: Schema, one: pb.Write, part: str) -> Write:
+def _write(schema: Schema, one: pb.Write, part: str, names: Tree | None, rest: bool) -> Write:
     match one.WhichOneof("act"):
         case "create":
-            create = one.create
-            return Create(create.parent, create.id, _unpacked(schema, create.resource, f"{part}.create.resource"))
+            create, where = one.create, f"{part}.create.resource"
+            message = _unpacked(schema, create.resource, where)
+            if names is not None:
+                check(_of_resource(names, "create"), message.DESCRIPTOR, where)
+            return Create(create.parent, create.id, message)
         case "update":
-            update = one.update
+            update, where = one.update, f"{part}.update.resource"
+            message, mask = _unpacked(schema, update.resource, where), list(update.update_mask.paths)
+            if rest:
+                mask = _mask(schema, mask, names, message, f"{part}.update")
             return Update(
-                _unpacked(schema, update.resource, f"{part}.update.resource"),
-                list(update.update_mask.paths) or None,
+                message,
+                mask or None,
                 update.allow_missing,
                 update.etag,
                 tuple(_transform(t, f"{part}.update.transforms[{i}]", i) for i, t in enumerate(update.transforms)),
@@ -76,6 +88,25 @@ def _write(schema: Schema, one: pb.Write, part: str) -> Write:
                 raise Invalid.field(f"{part}.verify.etag", "is required", "REQUIRED")
             return Verify(verify.name, exists, verify.etag)
     raise Invalid.field(part, "must create, update, delete, undelete or verify", "REQUIRED")
+
+
+def _mask(schema: Schema, given: list[str], names: Tree | None, message: Any, part: str) -> list[str]:
+    """The mask of an update over REST: the one that is given, else what is named; none where that is what is populated, as any
+    client may mean without a mask."""
+    found = _of_resource(names, "update") if names is not None else None
+    if found is not None:
+        check(found, message.DESCRIPTOR, f"{part}.resource")
+    spoken = masked(given, found, message, f"{part}.update_mask")
+    own = schema.resources[message.DESCRIPTOR.full_name].name_field
+    spoken = [path for path in spoken if path != own]
+    return given or (spoken if {*spoken, own} != {*implied(message), own} else [])
+
+
+def _of_resource(names: Tree, act: str) -> Tree:
+    """Of the names in a write those in its resource, without that which says its type."""
+    write = names.get(act)
+    resource = write.get("resource") if isinstance(write, dict) else None
+    return {name: below for name, below in resource.items() if name != "@type"} if isinstance(resource, dict) else {}
 
 
 def _unpacked(schema: Schema, packed: Packed, where: str) -> Any:

@@ -13,12 +13,14 @@ from google.protobuf.message import Message
 
 from server.engine import batches, views
 from server.engine.behaviors import copy_field, is_empty
+from server.engine.bodies import Body, masked, within
 from server.engine.resources import Call, Resources
 from server.engine.units import WRITES_MAX, Unit, Units
 from server.errors import Invalid
 from server.query.pages import varint
 from server.schema.model import Kind, Method, Resource
 from server.schema.names import name_fault
+from server.services.current import current
 from server.services.standard.parsing import Behavior, calling, parser, refusing
 from server.services.standard.writing import SERVED, Write, change, creation, deletion
 
@@ -106,6 +108,18 @@ def _requests(resources: Resources, method: Method, each: Method) -> Callable[[C
         and (same.type, same.message_type, same.is_repeated) == (f.type, f.message_type, f.is_repeated)
     ]
     with_validate, with_parent = "validate_only" in each.fields, "parent" in method.fields
+    updates = each.kind is Kind.UPDATE and "update_mask" in each.fields
+    body = Body(resources.schema, method)
+
+    def mask_each(requests: Sequence[Any], told: str) -> None:
+        """What a request speaks of over REST is its mask, where it has none."""
+        holder = descriptor.fields_by_name[each.resource_field]
+        for i, (one, tree) in enumerate(zip(requests, body.parts(told, field, len(requests)), strict=True)):
+            names = None if tree is None else within(tree, holder)
+            given, message = list(one.update_mask.paths), getattr(one, holder.name)
+            mask = masked(given, names, message, f"{field}[{i}].update_mask")
+            if not given:
+                one.update_mask.paths.extend(path for path in mask if path != resource.name_field)
 
     def several(call: Call, request: Any) -> _Several:
         names: list[str] = []
@@ -119,6 +133,9 @@ def _requests(resources: Resources, method: Method, each: Method) -> Callable[[C
                         copy_field(one, request, f)
                     elif getattr(one, f.name) != getattr(request, f.name):
                         raise Invalid.field(f"{field}[{i}].{f.name}", "must be empty or as in the batch", "DIFFERS")
+        if updates and (told := current().body) is not None:
+            mask_each(getattr(request, field), told)
+        for i, one in enumerate(getattr(request, field)):
             name = "" if each.kind is Kind.CREATE else _name(each, resource, one)
             if with_parent and request.parent:
                 _check_parent(each, resource, one, name, request.parent, f"{field}[{i}]")

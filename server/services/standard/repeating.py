@@ -81,7 +81,7 @@ class Repeating:
                     return bytes(message.SerializeToString(deterministic=True))
 
                 asked = [method.path.encode(), canonical(schema, request)]
-                if method.kind is Kind.UPDATE and (told := current().body) is not None:
+                if method.kind in (Kind.UPDATE, Kind.BATCH_UPDATE) and (told := current().body) is not None:
                     asked.append(body.known(told))  # that something is null is said nowhere else
                 return await requests.answer(
                     over, call, request.request_id, b"\n".join(asked), lambda joined: make(joined)(data, context), shown
