@@ -215,7 +215,10 @@ class Lists:
         fitting = _fitting(rows)
         if asking is None:
             return fitting
-        return [row._replace(payload=self._access.shown(resource, row.payload, row.seen)) for row in fitting]
+        return [
+            row._replace(payload=self._access.shown(resource, row.payload, row.seen)) if "0" in row.seen else row
+            for row in fitting
+        ]
 
     async def check_parent(self, call: Asked, resource: Resource, parent: str) -> None:
         """Raises NotFound where the parent should be there and is not, or not for this caller."""
