@@ -287,6 +287,8 @@ class Line:
         self._flows = asyncio.Event()
         self._flows.set()
         self.port = 0
+        self.held = 0
+        """Bytes that came while it held."""
 
     async def start(self) -> None:
         """Listens."""
@@ -332,7 +334,9 @@ class Line:
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
-            await self._flows.wait()
+            if not self._flows.is_set():
+                self.held += len(data)
+                await self._flows.wait()
             writer.write(data)
             await writer.drain()
         writer.close()

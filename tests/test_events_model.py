@@ -13,9 +13,9 @@ import asyncio
 import itertools
 import os
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from consumers_ground import Ground, Line, Tap, eventually
@@ -54,6 +54,8 @@ class Events(RuleBasedStateMachine):
     world: World
     tap: Tap
     line: Line
+    wrong: ClassVar[list[AssertionError]] = []
+    """What was found; what another try of the same finds says little, since the world is not what it was."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +71,11 @@ class Events(RuleBasedStateMachine):
 
     def do(self, what: Coroutine[Any, Any, object]) -> None:
         """On the loop of all runs."""
-        self.runner.run(what)
+        try:
+            self.runner.run(what)
+        except AssertionError as wrong:
+            self.wrong.append(wrong)
+            raise
 
     async def _begin(self) -> None:
         await self.world.relay()
@@ -151,9 +157,12 @@ class Events(RuleBasedStateMachine):
     @rule(server=SERVERS)
     def rights_by_member(self, server: int) -> None:
         """Bob becomes a member, or is one no more."""
-        at, name = self.world.servers[server], f"{self.team}/members/bob"
-        self.do(at.remove("Member", name) if self.member else at.make("Member", name))
-        self.member = not self.member
+        self.do(self._make_member(self.world.servers[server], not self.member))
+
+    async def _make_member(self, at: Newsroom, member: bool) -> None:
+        name = f"{self.team}/members/bob"
+        await (at.make("Member", name) if member else at.remove("Member", name))
+        self.member = member
 
     @rule(server=SERVERS)
     def rights_by_team(self, server: int) -> None:
@@ -161,11 +170,13 @@ class Events(RuleBasedStateMachine):
         self.open = not self.open
         self.do(self.world.servers[server].change("Team", self.team, open=self.open))
 
-    @rule(ranks=st.lists(st.integers(0, 2), min_size=2, max_size=4), late=st.booleans())
-    def burst(self, ranks: list[int], late: bool) -> None:
+    @rule(ranks=st.lists(st.integers(0, 2), min_size=2, max_size=4), late=st.booleans(), anew=st.booleans())
+    def burst(self, ranks: list[int], late: bool, anew: bool) -> None:
         """All notes change several times, at the same time, by both servers, maybe while a transaction stays open that has
-        begun before."""
+        begun before, or while all watchers begin anew."""
+        self.do(self._burst(ranks, late, anew))
 
+    async def _burst(self, ranks: list[int], late: bool, anew: bool) -> None:
         async def one(at: int, name: str) -> None:
             for rank in ranks:
                 title = f"{next(_titles)}"
@@ -173,25 +184,50 @@ class Events(RuleBasedStateMachine):
                 await self.world.servers[at].change("Note", name, ROOT, rank=rank, title=title)
                 self.notes[name] |= {"rank": rank, "title": title}
 
-        async def all_of_them() -> None:
-            async with AsyncExitStack() as stack:
-                if late:
-                    await stack.enter_async_context(self.world.in_flight())
-                await asyncio.gather(*(one(i, name) for i, name in enumerate(self.notes)))
-
-        self.do(all_of_them())
+        async with AsyncExitStack() as stack:
+            if late:
+                await stack.enter_async_context(self.world.in_flight())
+            writes = [one(i, name) for i, name in enumerate(self.notes)]
+            await asyncio.gather(*writes, *([self._begin_anew()] if anew else []))
 
     # What becomes of who watches.
 
-    @rule(client=CLIENTS, server=SERVERS)
-    def go_on(self, client: int, server: int) -> None:
-        """A stream breaks, and goes on at some server."""
-        self.do(self._watch(client, server))
+    @rule(client=CLIENTS, server=SERVERS, anew=st.booleans())
+    def go_on(self, client: int, server: int, anew: bool) -> None:
+        """A stream breaks, and goes on, or begins anew, at some server."""
+
+        async def does() -> None:
+            if anew:
+                await self.clients[client].forget()
+            await self._watch(client, server)
+
+        self.do(does())
+
+    @rule(client=CLIENTS, server=SERVERS, id=IDS)
+    def begin_with_what_has_no_position(self, client: int, server: int, id: str) -> None:
+        """There is no relay; a stream begins with what it has not seen, breaks, and goes on at another server."""
+
+        async def does() -> None:
+            one = self.clients[client]
+            await self.world.kill_relay()
+            await self._write(id, self.world.servers[server], "ada", True, 1)
+            await one.forget()
+            await self._watch(client, server)
+            assert one.reading is not None
+            await one.reading.until(lambda me: me.token)
+            await self._watch(client, (server + 1) % PROCESSES)
+
+        self.do(does())
 
     @rule(client=CLIENTS)
     def leave(self, client: int) -> None:
         """A stream breaks."""
         self.do(self.clients[client].leave())
+
+    async def _begin_anew(self) -> None:
+        for index, client in enumerate(self.clients):
+            await client.forget()
+            await self._watch(index, index % PROCESSES)
 
     async def _watch(self, index: int, server: int) -> None:
         kind, who, filter = ASKED[index]
@@ -222,15 +258,26 @@ class Events(RuleBasedStateMachine):
         does = {"kill": self.world.kill_relay, "cut": self.world.cut_relay_off_the_database, "start": self.world.relay}
         self.do(does[how]())
 
-    @rule(how=st.sampled_from(["cut", "hold", "mend", "mend"]))
-    def broker(self, how: str) -> None:
-        """It cannot be reached, says nothing, or is there."""
+    @rule(how=st.sampled_from(["cut", "hold", "lose", "mend", "mend"]), id=IDS)
+    def broker(self, how: str, id: str) -> None:
+        """It cannot be reached, says nothing, never gets what was sent, or is there."""
 
         async def does() -> None:
-            if how == "hold":
+            if how == "mend":
+                await self.line.mend()
+                return
+            if how in ("hold", "lose"):
                 self.line.hold()
-            else:
-                await (self.line.cut() if how == "cut" else self.line.mend())
+            if how == "lose":
+                held = self.line.held
+                await self.world.relay()
+                await self._write(id, self.world.servers[0], "ada", True, 1)
+                with suppress(TimeoutError):  # where it was cut off before, nothing is sent
+                    async with asyncio.timeout(0.5):
+                        while self.line.held == held:
+                            await asyncio.sleep(0.01)
+            if how in ("cut", "lose"):
+                await self.line.cut()
 
         self.do(does())
 
@@ -282,8 +329,17 @@ class Events(RuleBasedStateMachine):
             if client.reading is None or client.reading.refused is not None:
                 await self._watch(index, index % PROCESSES)
         try:
-            # Twice: whatever comes late, or again, comes between.
-            for _ in range(2):
+            for id in "vwxyz":
+                await self._write(f"z{id}", self.world.servers[0], "ada", id != "y", 1)
+            await self._burst([0, 1], late=True, anew=True)
+            if self.open:
+                self.open = False
+                await self.world.servers[0].change("Team", self.team, open=False)
+            # Twice: whatever comes late, or again, comes between; and whatever was told, rights that change count.
+            for member, mood in ((not self.member, "deaf"), (self.member, "well")):
+                for receiver in self.receivers:
+                    receiver.be(mood)
+                await self._make_member(self.world.servers[1], member)
                 await self._write("zz", self.world.servers[0], "ada", True, 2)
                 await self.world.servers[1].make("Draft", draft := f"{self.team}/drafts/zz{next(_titles)}")
                 self.drafts[draft] = {"title": "", "deleted": False}
@@ -322,7 +378,7 @@ class Events(RuleBasedStateMachine):
 def ground(components: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
     monkeypatch.setattr(topology, "SETTLE", 0)
     monkeypatch.setattr(relays, "STANDBY", 0.05)
-    monkeypatch.setattr(watch_streams, "PAGE", 2)  # so that writes fall between pages
+    monkeypatch.setattr(watch_streams, "PAGE", 1)  # so that writes fall between pages
     with Ground.on(components, tmp_path, APP) as ground:
         ground.env |= {"TRANSOM_SECRET": "s" * 40, "TRANSOM_WEBHOOK_NETWORKS": "127.0.0.0/8"}
         yield ground
@@ -347,5 +403,10 @@ def test_all_end_with_what_was_committed(ground: Ground, components: Stack) -> N
                     report_multiple_bugs=False,
                 ),
             )
+        except Exception:
+            if Events.wrong:
+                raise Events.wrong[0] from None
+            raise
         finally:
+            Events.wrong.clear()
             runner.run(opened.__aexit__(None, None, None))
