@@ -220,7 +220,12 @@ function envoy_on_request(call)
   local wish = accept and wished(accept)
   if wish then call:streamInfo():dynamicMetadata():set(OWN, "wish", wish) end
   local method = headers:get(":method")
-  if method == "HEAD" and find(headers:get(":path"), "^/files/") then headers:replace(":method", "GET") end
+  if method == "HEAD" and find(headers:get(":path"), "^/files/") then
+    -- What is signed for GET is refused to HEAD: whoever follows the redirect does so by HEAD.
+    local path = headers:get(":path")
+    headers:replace(":path", path .. (find(path, "?", 1, true) and "&" or "?") .. "head=true")
+    headers:replace(":method", "GET")
+  end
   if method ~= "POST" and method ~= "PATCH" and method ~= "PUT" then return end
   local kind = headers:get("content-type")
   if kind and kind:find("^[Aa]pplication/grpc") then return end

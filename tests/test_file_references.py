@@ -131,19 +131,25 @@ def test_a_file_is_read_by_who_may_see_what_refers_to_it(stack: Stack, trio: lis
 def test_a_public_file_is_read_by_everybody_at_one_address(stack: Stack, trio: list[Person]) -> None:
     ann, bob, _ = trio
     data = b"opening hours"
-    public = ann.uploaded(data, "text/plain", filename="hours & days.txt", visibility="PUBLIC")
+    public = ann.uploaded(data, "text/plain", filename='hours & "Tage" ä.txt', visibility="PUBLIC")
     private = ann.uploaded(data, "text/plain", filename="diary.txt")
     path = bob.ask("GET", f"/transom/v1/{public}")[1]["publicPath"]
-    assert path == f"/{public}/hours%20%26%20days.txt"
+    assert path == f"/{public}/hours%20%26%20%22Tage%22%20%C3%A4.txt"
     with httpx.Client(base_url=stack.edge) as nobody:
         answer = nobody.get(path)
         assert (answer.status_code, answer.content) == (302, b"")
         assert answer.headers["cache-control"] == "public, max-age=300"
         read = nobody.get(answer.headers["location"])
         assert (read.status_code, read.content) == (200, data)
-        assert "immutable" in read.headers["cache-control"] and read.headers["etag"]
-        head = nobody.head(path)
-        assert (head.status_code, head.content) == (302, b"") and head.headers["location"]
+        assert read.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert read.headers["content-disposition"].endswith("filename*=UTF-8''hours%20%26%20%22Tage%22%20%C3%A4.txt")
+        # A moment later it is the same URL: who has the bytes need not read them again.
+        again = nobody.get(path).headers["location"]
+        assert again == answer.headers["location"]
+        assert nobody.get(again, headers={"if-none-match": read.headers["etag"]}).status_code == 304
+        assert nobody.get(again, headers={"range": "bytes=2-4"}).content == data[2:5]
+        head = nobody.head(path, follow_redirects=True)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(data)))
         for sentence, asked in [
             ("one that is private", f"/{private}/diary.txt"),
             ("one that is not there", "/files/none/x.txt"),

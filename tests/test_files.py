@@ -12,12 +12,14 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from identity_ground import Caller, Place, Server, asynchronous, cable, place, refused, server
 from PIL import Image
@@ -26,9 +28,10 @@ from transom.files.v1 import files_pb2 as pb
 from deploy.native.stack import Stack
 from server.caller import OPERATOR, SYSTEM
 from server.engine.content_types import disagreement, media_type
-from server.engine.files import orphans
+from server.engine.files import downloads, orphans
 from server.errors import Exhausted, Invalid, NotFound, Precondition, Refusal, Unavailable
 from server.store.file_uploads import Quota
+from server.store.signed_links import Since, signed_since
 
 PASSWORD = "correct horse battery"
 
@@ -629,6 +632,26 @@ async def test_a_link_leads_to_what_was_asked_for(at: Place) -> None:
         assert (status, body) == (206, JPEG[2:5])
         again = await asyncio.to_thread(http, "GET", link.url, None, {"If-None-Match": told["etag"]})
         assert again[0] == 304
+
+
+def test_a_public_file_stays_at_its_url_for_days() -> None:
+    now = datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
+    days = [now + timedelta(hours=hour) for hour in range(24 * 9)]
+    began = [downloads._began("abc", day) for day in days]
+    assert len(set(began)) in (3, 4) and {b - a for a, b in pairwise(sorted(set(began)))} == {downloads.PUBLIC_SAME}
+    for day, since in zip(days, began, strict=True):
+        assert timedelta(minutes=15) <= day - since < downloads.PUBLIC_LIFE - timedelta(days=3)
+    assert downloads._began("abd", now) != began[0], "not all files are read anew at once"
+    # It is signed as everybody else signs.
+    told = {"config": Config(signature_version="s3v4"), "endpoint_url": "https://s3.example:443"}
+    client = boto3.client("s3", region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="s", **told)
+    asked = {"Bucket": "b", "Key": "files/1", "ResponseContentDisposition": "inline; filename*=UTF-8''%C3%A4 +/.txt"}
+    for method, call in [("GET", "get_object"), ("HEAD", "head_object")]:
+        url = client.generate_presigned_url(call, Params=asked, ExpiresIn=60)
+        query = dict(parse_qsl(urlsplit(url).query))
+        at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        anew = dict(parse_qsl(urlsplit(signed_since(url, "s", Since(at, method))).query))
+        assert anew == query
 
 
 # ------------------------------------------------------------------------------------------------------- from tasks

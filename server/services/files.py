@@ -129,7 +129,7 @@ class FilesService(files_pb2_grpc.FilesServiceServicer):
         return pb.GetDownloadUrlResponse(url=url, expire_time=_time(until))
 
     async def GetPublicFile(self, request: pb.GetPublicFileRequest, context: Any) -> Empty:
-        url = await self._files.public_url(request.file, request.variant)
+        url = await self._files.public_url(request.file, request.variant, "HEAD" if request.head else "GET")
         caching = f"public, max-age={int(PUBLIC_CACHED.total_seconds())}"
         await context.send_initial_metadata(((LOCATION, url), ("cache-control", caching)))
         return Empty()

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as NoConnection
 
 from server.errors import Internal, NotFound, Precondition, Unavailable
+from server.store.signed_links import Since, signed_since
 from server.store.threads import Threads
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ class Objects:
         self._client = client(endpoint)
         self._signer = client(public_endpoint) if public_endpoint and public_endpoint != endpoint else self._client
         self._bucket = bucket
+        self._secret_key = secret_key
         self._threads = Threads("objects", workers=WORKERS, waiting=WAITING, full="Too many file calls at this moment.")
 
     async def prepare(self) -> None:
@@ -170,16 +172,26 @@ class Objects:
             headers["x-amz-checksum-sha256"] = parameters["ChecksumSHA256"] = base64.b64encode(sha256).decode()
         return SignedPut(self._signed("upload_part", parameters, life), headers)
 
-    def signed_get(self, key: str, content_type: str, disposition: str, life: timedelta, *, caching: str = "") -> str:
+    def signed_get(
+        self,
+        key: str,
+        content_type: str,
+        disposition: str,
+        life: timedelta,
+        *,
+        caching: str = "",
+        since: Since | None = None,
+    ) -> str:
         """A URL that anybody may read the object from, as this type and with this Content-Disposition and, where it is given,
-        Cache-Control."""
+        Cache-Control, for this long from now; or as `since` says: then it is the same each time."""
         parameters = {
             "Bucket": self._bucket,
             "Key": key,
             "ResponseContentType": content_type,
             "ResponseContentDisposition": disposition,
         } | ({"ResponseCacheControl": caching} if caching else {})
-        return self._signed("get_object", parameters, life)
+        url = self._signed("get_object", parameters, life)
+        return signed_since(url, self._secret_key, since) if since is not None else url
 
     async def look(self, key: str) -> Object:
         """What there is. Raises ObjectMissing."""

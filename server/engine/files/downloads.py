@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
@@ -14,12 +15,22 @@ from server.engine.files.known import TYPE, File, check_readable, file_of, kept_
 from server.engine.files.opening import Opening, require
 from server.errors import Invalid, NotFound
 from server.store.file_rows import StoredFile
+from server.store.signed_links import Since
 
 DOWNLOAD_LIFE = timedelta(minutes=15)
 """How long the URL of a download is good."""
 
 PUBLIC_CACHED = timedelta(minutes=5)
 """How long a browser may remember where a public file lies: the URL that it is sent to is good for longer than that."""
+
+PUBLIC_LIFE = timedelta(days=7)
+"""How long the URL of a public file is good, from its beginning."""
+
+PUBLIC_SAME = timedelta(days=3)
+"""How long everybody is sent to the same URL, so that whoever has read its bytes need not read them again."""
+
+_SKEW = timedelta(minutes=15)
+"""How much earlier it begins: S3's clock may be behind."""
 
 _IMMUTABLE = f"private, max-age={int(DOWNLOAD_LIFE.total_seconds())}, immutable"
 _PUBLIC = "public, max-age=31536000, immutable"
@@ -72,15 +83,18 @@ class Downloads(Opening):
         url = self._signed(stored, variant, how, _IMMUTABLE)
         return url, datetime.now(UTC) + DOWNLOAD_LIFE
 
-    async def public_url(self, id: str, variant: str = "") -> str:
-        """Where everybody reads a public file for DOWNLOAD_LIFE. Raises NotFound where there is none, READY, of this id."""
+    async def public_url(self, id: str, variant: str = "", method: str = "GET") -> str:
+        """Where everybody reads a public file by this method, GET or HEAD: the same for PUBLIC_SAME, and good for longer. Raises
+        NotFound where there is none, READY, of this id."""
         name = f"files/{id}"
         stored = await self._one(name)
         if not stored.public or stored.private or stored.state != "READY":
             raise missing(name)
-        return self._signed(stored, variant, Disposition.USUAL, _PUBLIC)
+        return self._signed(stored, variant, Disposition.USUAL, _PUBLIC, Since(_began(id, datetime.now(UTC)), method))
 
-    def _signed(self, stored: StoredFile, variant: str, how: Disposition, caching: str) -> str:
+    def _signed(
+        self, stored: StoredFile, variant: str, how: Disposition, caching: str, since: Since | None = None
+    ) -> str:
         key, content_type, filename = kept_key(stored.id), stored.content_type, stored.filename
         if variant:
             found = next((variant_of(one) for one in stored.variants if one["name"] == variant), None)
@@ -94,7 +108,15 @@ class Downloads(Opening):
             key, content_type = variant_key(stored.id, variant), found.content_type
             filename = variant_filename(filename, variant, content_type)
         told = disposition(filename, stored.id, content_type, how)
-        return self._objects.signed_get(key, content_type, told, DOWNLOAD_LIFE, caching=caching)
+        life = DOWNLOAD_LIFE if since is None else PUBLIC_LIFE
+        return self._objects.signed_get(key, content_type, told, life, caching=caching, since=since)
+
+
+def _began(id: str, now: datetime) -> datetime:
+    """Since when the URL of a public file is what it is; of each file at another time, so that not all are read anew at once."""
+    offset = timedelta(seconds=zlib.crc32(id.encode()) % int(PUBLIC_SAME.total_seconds()))
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return now - (now - epoch + offset) % PUBLIC_SAME - _SKEW
 
 
 def disposition(filename: str, id: str, content_type: str, how: Disposition = Disposition.USUAL) -> str:

@@ -334,14 +334,16 @@ class GetDownloadUrlRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., variant: _Optional[str] = ..., disposition: _Optional[_Union[GetDownloadUrlRequest.Disposition, str]] = ...) -> None: ...
 
 class GetPublicFileRequest(_message.Message):
-    __slots__ = ("file", "variant", "filename")
+    __slots__ = ("file", "variant", "filename", "head")
     FILE_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     FILENAME_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
     file: str
     variant: str
     filename: str
-    def __init__(self, file: _Optional[str] = ..., variant: _Optional[str] = ..., filename: _Optional[str] = ...) -> None: ...
+    head: bool
+    def __init__(self, file: _Optional[str] = ..., variant: _Optional[str] = ..., filename: _Optional[str] = ..., head: _Optional[bool] = ...) -> None: ...
 
 class GetDownloadUrlResponse(_message.Message):
     __slots__ = ("url", "expire_time")
