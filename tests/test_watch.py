@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import pytest
 from library_ground import Database, asynchronous, database
@@ -290,6 +292,39 @@ async def test_idle_watchers_are_told_how_far_they_are(at: Database, monkeypatch
         await idle(here, watch)
         assert watch.token not in ("", before)
         assert watch.said == ["synced"]
+
+
+@asynchronous
+async def test_watchers_that_go_leave_nothing(at: Database) -> None:
+    """Whenever they go: while they begin, as they are told, where they were refused."""
+    async with relayed(at), newsroom(at) as here:
+        await here.make("Team", "teams/gone")
+        note = await here.make("Note", "teams/gone/notes/a", public=True)
+        watching = here.watching
+        watches = [
+            here.watch(
+                "Note", f"teams/{'-' if i % 3 else 'gone'}", Call(Caller(ADA.caller.kind, f"users/{i % 20}")), filter=f
+            )
+            for i in range(60)
+            for f in ("", 'title != "x"')
+        ]
+        refused = here.watch("Note", "teams/none")
+        streams = [ref(watch.stream) for watch in watches]
+        await asyncio.gather(*(watch.stop() for watch in watches[:40]))
+        await asyncio.gather(*(watch.until(lambda me: "synced" in me.said) for watch in watches[40:]))
+        await here.change("Note", note, title="told")
+        await asyncio.gather(*(watch.stop() for watch in watches[40:80]))
+        await asyncio.gather(*(watch.until(lambda me: me.said[-1] == f"UPDATED {note}") for watch in watches[80:]))
+        assert len(watching._watchers) == 40
+        await refused.until(lambda me: me.refused)
+        await asyncio.gather(*(watch.stop() for watch in watches))
+        watches.clear()
+        here.readings.clear()
+        gc.collect()
+        assert not any(stream() for stream in streams)
+        for kept in (watching._watchers, watching._counts, watching._views, watching._listening, watching.types()):
+            assert not kept
+        assert not any([*watching._by_message.values(), *watching._dependent.values()])
 
 
 @asynchronous
