@@ -80,6 +80,10 @@ def test_a_photo_is_sent_through_the_edge_processed_and_read_there(ann: httpx.Cl
     read = ann.get(f"{file['name']}:download")
     assert read.content == PHOTO and read.headers["content-type"] == "image/jpeg"
     assert "inline" in read.headers["content-disposition"] and read.headers["x-content-type-options"] == "nosniff"
+    assert (
+        read.headers["etag"] == f'"{hashlib.sha256(PHOTO).hexdigest()}"'
+        and "immutable" in read.headers["cache-control"]
+    )
     small = ann.get(f"{file['name']}:download", params={"variant": "thumbnail"})
     assert small.headers["content-type"] == "image/webp" and small.content[:4] == b"RIFF"
     assert small.headers["content-disposition"].endswith("-thumbnail.webp")
@@ -113,6 +117,7 @@ def test_what_could_run_is_never_shown_at_the_apps_own_origin(ann: httpx.Client)
     read = ann.get(f"{name}:download")
     assert read.content == SCRIPT and read.headers["content-type"] == "application/octet-stream"
     assert read.headers["content-disposition"].startswith("attachment")
+    assert read.headers["content-security-policy"] == "sandbox"
 
 
 def test_what_is_refused_over_rest(ann: httpx.Client, stack: Stack) -> None:

@@ -58,7 +58,14 @@ class DirectFilesService(direct_pb2_grpc.DirectFilesServiceServicer):
             kind = content.content_type
             if current().rest:
                 # It comes from where the app's own pages may come from: nothing that could run is shown there.
-                await context.send_initial_metadata((("content-disposition", content.disposition),))
+                headers = {"content-disposition": content.disposition}
+                if not kind.startswith("application/pdf"):  # which browsers would not show at all then
+                    headers["content-security-policy"] = "sandbox"
+                if content.caching:
+                    headers["cache-control"] = content.caching
+                if content.sha256:
+                    headers["etag"] = f'"{content.sha256.hex()}"'
+                await context.send_initial_metadata(tuple(headers.items()))
                 kind = kind if content.disposition.startswith("inline") else "application/octet-stream"
             for at in range(0, len(content.data), PIECE):
                 yield HttpBody(content_type=kind, data=content.data[at : at + PIECE])

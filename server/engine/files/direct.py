@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from server.caller import Caller
 from server.engine import content_types
-from server.engine.files.downloads import Downloads, disposition, variant_filename
+from server.engine.files.downloads import IMMUTABLE, Downloads, disposition, variant_filename
 from server.engine.files.known import TYPE, File, check_readable, file_of, kept_key, missing, variant_key, variant_of
 from server.engine.files.opening import require
 from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch
@@ -27,6 +27,10 @@ class Content:
     data: bytes
     content_type: str
     disposition: str
+    caching: str = ""
+    """Cache-Control; empty where other bytes may be read soon."""
+    sha256: bytes = b""
+    """Of the bytes, where it is known."""
 
 
 class Direct(Uploads, Downloads):
@@ -70,6 +74,7 @@ class Direct(Uploads, Downloads):
         stored = await self._open(caller, name)
         check_readable(stored, name, own=stored.owner == caller.name)
         key, content_type, filename, size = kept_key(stored.id), stored.content_type, stored.filename, stored.size_bytes
+        hashed = stored.sha256 or b""
         if variant:
             found = next((v for v in map(variant_of, stored.variants) if v.name == variant), None)
             if found is None:
@@ -80,6 +85,7 @@ class Direct(Uploads, Downloads):
                     resource=(TYPE, name),
                 )
             key, content_type, size = variant_key(stored.id, variant), found.content_type, found.size_bytes
+            hashed = found.sha256
             filename = variant_filename(filename, variant, content_type)
         if size > DIRECT_BYTES_MAX:
             raise Precondition(
@@ -88,4 +94,7 @@ class Direct(Uploads, Downloads):
                 resource=(TYPE, name),
             )
         data = await self._objects.read(key, DIRECT_BYTES_MAX)
-        return Content(data, content_type, disposition(filename, stored.id, content_type))
+        told = disposition(filename, stored.id, content_type)
+        # What everybody shall read loses something while it is processed.
+        lasting = (IMMUTABLE, hashed) if stored.state == "READY" else ("", b"")
+        return Content(data, content_type, told, *lasting)

@@ -32,7 +32,8 @@ PUBLIC_SAME = timedelta(days=3)
 _SKEW = timedelta(minutes=15)
 """How much earlier it begins: S3's clock may be behind."""
 
-_IMMUTABLE = f"private, max-age={int(DOWNLOAD_LIFE.total_seconds())}, immutable"
+IMMUTABLE = f"private, max-age={int(DOWNLOAD_LIFE.total_seconds())}, immutable"
+"""Cache-Control of bytes that are somebody's: what lies behind a URL never changes."""
 _PUBLIC = "public, max-age=31536000, immutable"
 
 # What a browser may show by itself; nothing that could run.
@@ -80,7 +81,7 @@ class Downloads(Opening):
         read, NotFound (VARIANT_MISSING), and Invalid where a browser must not show them."""
         stored = await self._open(caller, name)
         check_readable(stored, name, own=stored.owner == caller.name)
-        url = self._signed(stored, variant, how, _IMMUTABLE)
+        url = self._signed(stored, variant, how, IMMUTABLE)
         return url, datetime.now(UTC) + DOWNLOAD_LIFE
 
     async def public_url(self, id: str, variant: str = "", method: str = "GET") -> str:
