@@ -11,10 +11,10 @@ import uvloop
 from prometheus_client import start_http_server
 
 import server.wire.experiments  # noqa: F401 - before grpc is imported
-from server.app import serve
 from server.errors import Unavailable
 from server.logs import configure
 from server.schema.compilation import SchemaError
+from server.serving import serve
 from server.settings import Settings
 
 
