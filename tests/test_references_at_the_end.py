@@ -6,6 +6,7 @@ import pytest
 from library_ground import ADA, asynchronous, database, engine, made_of
 
 from deploy.native.stack import Stack
+from server.engine import referring
 from server.engine.endings import Endings
 from server.errors import Precondition
 from server.store.changes import Became, Change, Outcome
@@ -36,6 +37,14 @@ message Lock {
   string name = 1;
   string spare = 2 [
     (google.api.resource_reference).type = "r.test/Desk",
+    (transom.schema.v1.field).on_delete = CLEAR
+  ];
+}
+message Sign {
+  option (google.api.resource) = {type: "r.test/Sign" pattern: "signs/{sign}"};
+  string name = 1;
+  string room = 2 [
+    (google.api.resource_reference).type = "r.test/Room",
     (transom.schema.v1.field).on_delete = CLEAR
   ];
 }
@@ -95,6 +104,33 @@ async def test_what_a_reference_keeps_it_keeps_whole(components: Stack) -> None:
             await resources.delete(ADA, note, "notes/m")
             assert await on.records.write(removal) is Outcome.DONE
             assert at.sql("select count(*) from r_v1.lock") == [(0,)]
+
+
+@asynchronous
+async def test_so_it_does_where_more_refers_to_it_than_anybody_might_delete(
+    components: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(referring, "AFFECTED_MAX", 2)
+    schema = made_of({"r/v1/r.proto": ROOMS})
+    room, desk, note, sign = (schema.resources[f"r.v1.{m}"] for m in ("Room", "Desk", "Note", "Sign"))
+    kind = schema.message_class
+    with database(components, schema) as at:
+        async with engine(at, schema=schema) as on:
+            for id in ("kept", "loose"):
+                await on.resources.create(ADA, room, "", id, kind(room.message)())
+                for n in range(3):
+                    await on.resources.create(ADA, desk, f"rooms/{id}", f"d{n}", kind(desk.message)())
+                    named = {"desk" if id == "kept" else "room": f"rooms/{id}{f'/desks/d{n}' if id == 'kept' else ''}"}
+                    of = note if id == "kept" else sign
+                    await on.resources.create(ADA, of, "", f"{id}{n}", kind(of.message)(**named))
+            with pytest.raises(Precondition) as caught:
+                await on.resources.delete(ADA, room, "rooms/loose", force=True)
+            assert caught.value.reason == "TOO_MANY_REFERENCES"
+            at.sql("update r_v1.rooms set _expire_time = now() - interval '1 second'")
+            await Endings(schema, on.decisions, on.records).sweep()
+            assert at.sql("select name from r_v1.rooms") == [("rooms/kept",)]
+            assert at.sql("select count(*) from r_v1.desks") == [(3,)]
+            assert at.sql("select distinct room from r_v1.signs") == [("",)]
 
 
 @asynchronous

@@ -6,15 +6,25 @@ import secrets
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import nullcontext
+from datetime import timedelta
+from typing import Any, cast
 
 import psycopg
 import pytest
-from desk_ground import Desk, desk
+from desk_ground import Desk, desk, schema
 from edge_ground import eventually
+from library_ground import asynchronous, engine
 from people_ground import Client, Refused
+from psycopg_pool import AsyncConnectionPool
 
 from deploy.native.stack import Stack
+from server.caller import Caller, Kind
+from server.engine.requests import NOBODYS_REPLY_BYTES_MAX, Requests
+from server.engine.resources import Call
+from server.errors import Precondition
+from server.store import requests
+from server.store.pooled import Pool
 
 REUSED = Refused("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
 ABSENT = Refused("NOT_FOUND", "NOT_FOUND")
@@ -209,3 +219,35 @@ def test_an_old_request_does_not_count(here: Desk, who: Client) -> None:
     assert created(here, who, id, request)["name"] == f"notes/{id}"
     assert created(here, who, id, request)["name"] == f"notes/{id}"
     assert kept(here, request) == 1
+
+
+@asynchronous
+async def test_of_nobodys_the_newest_are_kept(here: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "NOBODYS_MAX", 3)
+    ids = [str(uuid.uuid4()) for _ in range(8)]
+    for i, id in enumerate(ids):
+        caller, age = ("users/u", 9) if i == 7 else ("", i)
+        here.at.sql(
+            "insert into transom.requests values (%s, %s, '', '', now() - %s * interval '1 minute')", caller, id, age
+        )
+    async with AsyncConnectionPool(here.at.postgres, min_size=1, max_size=2, open=False) as pool:
+        stored = requests.StoredRequests(cast(Pool, pool), timedelta(hours=1))
+        assert await stored.sweep(bite=3) == 4
+    assert [kept(here, id) for id in ids] == [1, 1, 1, 0, 0, 0, 0, 1]
+    here.at.sql("delete from transom.requests where id = any(%s)", ids)
+
+
+@asynchronous
+async def test_nobodys_answers_are_small(here: Desk, components: Stack) -> None:
+    async with engine(here.at, schema=schema()) as on:
+        asked = Requests(requests.StoredRequests(cast(Pool, on.pool), timedelta(hours=1)))
+
+        async def large(_: Any) -> bytes:
+            return b"x" * (NOBODYS_REPLY_BYTES_MAX + 1)
+
+        async def shown(reply: bytes) -> bytes:
+            return reply
+
+        for caller, fits in ((Caller(), False), (Caller(Kind.USER, "users/u"), True)):
+            with nullcontext() if fits else pytest.raises(Precondition):
+                await asked.answer(on.resources, Call(caller), str(uuid.uuid4()), b"", large, shown)

@@ -387,9 +387,10 @@ class Decisions:
         origin: Origin,
         verb: str = "deleted",
         regardless: bool = False,
+        unbidden: bool = False,
     ) -> Change:
-        """The change that removes `name` for good; with `force`, all that is below it too, and `regardless` of what refers to
-        it."""
+        """The change that removes `name` for good; with `force`, all that is below it too, `regardless` of what refers to it, or
+        `unbidden` by anybody."""
         return Change(
             act=Act.REMOVE_TREE if force else Act.REMOVE,
             resource=resource,
@@ -398,6 +399,7 @@ class Decisions:
             origin=origin,
             expected=version_of(etag) if etag else None,
             regardless=regardless,
+            unbidden=unbidden,
         )
 
     def deleted(self, resource: Resource, row: Row, *, force: bool, origin: Origin) -> Change:

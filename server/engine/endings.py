@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from server.engine.decisions import Decisions
 from server.engine.identity import etag_of
-from server.engine.referring import REFERRED_TO, Referring
+from server.engine.referring import Referring
 from server.engine.resources import Records
 from server.engine.trees import lower
 from server.errors import Refusal
@@ -105,8 +105,7 @@ class Endings:
             return False
         whole = self._removal(change.resource, change.name, change.expected or 0, change.verb, force=True)
         async with self._records.transaction(rehearsal=True) as transaction:
-            found = await self._referring.of(transaction, whole)
-        return isinstance(found, Refusal) and found.reason == REFERRED_TO
+            return await self._referring.keeps(transaction, whole)
 
     async def _carried_out(self, transaction: Transaction, changes: Sequence[Change]) -> list[object]:
         """What became of each, whatever became of the others."""
@@ -117,4 +116,4 @@ class Endings:
 
     def _removal(self, resource: Resource, name: str, version: int, verb: str, *, force: bool = False) -> Change:
         etag = etag_of(version)
-        return self._decisions.delete(resource, name, etag=etag, force=force, origin=_SWEEP, verb=verb)
+        return self._decisions.delete(resource, name, etag=etag, force=force, origin=_SWEEP, verb=verb, unbidden=True)

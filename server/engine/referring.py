@@ -24,8 +24,8 @@ from server.store.transactions import Lock, Transaction
 AFFECTED_MAX = 2_000
 """Resources that are cleared, or deleted, with one that they refer to, and those looked at below these."""
 
-AFFECTED_MAX_REGARDLESS = 100_000
-"""The same where there is nobody to be refused: when an account ends."""
+AFFECTED_MAX_UNBIDDEN = 100_000
+"""The same where there is nobody to be refused: when an account ends, or something comes to its end by itself."""
 
 REFERRED_TO = "REFERRED_TO"
 """Why something must stay: RESTRICT."""
@@ -68,6 +68,11 @@ class _Fall:
     def goes_below(self, name: str) -> bool:
         """Whether it goes with what it lives below."""
         return any(name.startswith(f"{root}/") for root in self.roots)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether something keeps it that does not go with it."""
+        return any(not self.goes(resource, name) for (_, name), resource in self.kept.items())
 
     @property
     def full(self) -> bool:
@@ -124,12 +129,34 @@ class Referring:
             return await self._fall(transaction, change)
         return ()
 
+    async def keeps(self, transaction: Transaction, change: Change) -> bool:
+        """Whether something that does not go itself refers to what would go, and keeps it; as far as it may be looked at. Nothing
+        is changed, but rows are locked."""
+        fall = await self._fallen(transaction, change)
+        return fall is not None and fall.keeps
+
     async def _fall(self, transaction: Transaction, change: Change) -> Sequence[Change] | Refusal:
+        fall = await self._fallen(transaction, change)
+        if fall is None:
+            return ()
+        if fall.full:
+            return Precondition(
+                f"More than {fall.most} resources refer to {change.name}, or to what goes with it.",
+                reason="TOO_MANY_REFERENCES",
+                metadata={"name": change.name},
+                resource=(change.resource.type, change.name),
+            )
+        if fall.keeps:
+            return _referred_to(change)
+        return [] if change.act in _SOFT else self._changes(change, fall)
+
+    async def _fallen(self, transaction: Transaction, change: Change) -> _Fall | None:
+        """What would fall, looked at until it is too much; None where the change will not be done."""
         [row] = await transaction.lock([(change.resource, change.name)], Lock.UPDATE)
         if row is None or change.expected not in (None, row.version):
-            return ()
+            return None
         soft, whole = change.act in _SOFT, change.act in _WHOLE
-        most = AFFECTED_MAX_REGARDLESS if change.regardless else AFFECTED_MAX
+        most = AFFECTED_MAX_UNBIDDEN if change.regardless or change.unbidden else AFFECTED_MAX
         fall = _Fall(most, [change.name] if whole else [])
         fresh: list[tuple[Resource, list[str]]] = [(change.resource, [change.name])]
         fall.going[change.resource.message, change.name] = change.resource
@@ -142,16 +169,7 @@ class Referring:
             for referrer in self._into.get(resource.message, ()):
                 if not soft or referrer.on_delete is OnDelete.RESTRICT:
                     fresh += await self._referred(transaction, change, fall, referrer, names)
-        if fall.full:
-            return Precondition(
-                f"More than {most} resources refer to {change.name}, or to what goes with it.",
-                reason="TOO_MANY_REFERENCES",
-                metadata={"name": change.name},
-                resource=(change.resource.type, change.name),
-            )
-        if any(not fall.goes(resource, name) for (_, name), resource in fall.kept.items()):
-            return _referred_to(change)
-        return [] if soft else self._changes(change, fall)
+        return fall
 
     async def _referred(
         self, transaction: Transaction, change: Change, fall: _Fall, referrer: _Referrer, names: Sequence[str]

@@ -111,6 +111,8 @@ class Change:
     """Files that must exist, and be what their fields take."""
     regardless: bool = False
     """Nobody is there to be refused: references that keep a resource from being deleted are cleared."""
+    unbidden: bool = False
+    """It comes by itself, when something has come to its end: however much refers to it, nobody could say less."""
 
 
 @dataclass(frozen=True, slots=True)

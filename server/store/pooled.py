@@ -58,13 +58,14 @@ async def all_of(cursor: AsyncCursor[Any], statements: Iterable[Statement]) -> N
         await cursor.execute(statement, parameters)
 
 
-async def swept(pool: Pool, delete: str, older: timedelta, bite: int) -> int:
-    """Deletes all that is older than so long by a statement that deletes so much of it (its parameters: `older`, `bite`), each
-    time in a transaction of its own; how many rows it were. What is left after SWEEP_SECONDS is for the next sweep."""
+async def swept(pool: Pool, delete: str, beyond: timedelta | int, bite: int) -> int:
+    """Deletes all that is beyond so long, or so many, by a statement that deletes so much of it (its parameters: `beyond`,
+    `bite`), each time in a transaction of its own; how many rows it were. What is left after SWEEP_SECONDS is for the next
+    sweep."""
     until, done = time.monotonic() + SWEEP_SECONDS, 0
     while time.monotonic() < until:
         async with transaction(pool, object) as cursor:
-            await cursor.execute(cast(Any, delete), [older, bite])
+            await cursor.execute(cast(Any, delete), [beyond, bite])
             done += cursor.rowcount
             if cursor.rowcount < bite:
                 break

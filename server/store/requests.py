@@ -14,6 +14,10 @@ from psycopg import sql
 from server.store.pooled import Pool, swept
 from server.store.transactions import Transaction
 
+NOBODYS_MAX = 100_000
+"""Of those who are not signed in, whom nobody can tell apart: the newest of all of them that are kept. Before a sweep there
+may be more, by what came since the last one."""
+
 REPEATED = Counter(
     "transom_requests_repeated_total", "Calls that were answered as the first with their request id was."
 )
@@ -36,6 +40,13 @@ _KEEP = sql.SQL(
 _SWEEP = """
 delete from transom.requests where (caller, id) in (
     select caller, id from transom.requests where create_time <= now() - %s limit %s for update skip locked
+)
+"""
+
+_SWEEP_NOBODYS = """
+delete from transom.requests where (caller, id) in (
+    select caller, id from transom.requests where caller = '' order by create_time desc offset %s limit %s
+    for update skip locked
 )
 """
 
@@ -75,5 +86,6 @@ class StoredRequests:
         await within.rows(_KEEP, [caller, id, answered.digest, answered.reply])
 
     async def sweep(self, bite: int = 1000) -> int:
-        """Deletes those that are too old to count, `bite` at once; how many it were."""
-        return await swept(self._pool, _SWEEP, self._kept, bite)
+        """Deletes those that are too old to count, and nobody's beyond the newest, `bite` at once; how many it were."""
+        done = await swept(self._pool, _SWEEP, self._kept, bite)
+        return done + await swept(self._pool, _SWEEP_NOBODYS, NOBODYS_MAX, bite)

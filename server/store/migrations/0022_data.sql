@@ -1,6 +1,9 @@
 -- An operation tells its caller what it deleted, too, which is not there to be judged any more.
 alter table transom.operations add column deleted text[] not null default '{}';
 
+-- Those of who is not signed in, of which only so many are kept.
+create index requests_nobodys on transom.requests (create_time) where caller = '';
+
 -- How far a row's parent tells its owner: lists are planned by it. Tables that are made from now on have these statistics from
 -- the start; those that are there have them with the next ANALYZE.
 do $$
