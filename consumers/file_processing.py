@@ -20,7 +20,6 @@ from consumers.processing.contents import CONTENT, Job, Metadata, Result
 from consumers.processing.folders import folder
 from server.apps.uploads import Check, Rejected, Upload
 from server.engine.content_types import ANYTHING, media_type
-from server.engine.files.known import HASHED_MAX
 from server.engine.processing import Made, Processing, wanted
 from server.schema.compilation import SchemaError
 from server.settings import Settings
@@ -42,9 +41,6 @@ AT_ONCE = 2
 BYTES_MAX = 512 << 20
 """Bytes of a file that is fetched. A larger one is READY as it is; it is refused where an app's check or everybody's eyes ask
 for more than that."""
-
-HASHING_SECONDS = 240.0
-"""How long a larger one is read to know its SHA-256, where none was announced; then it is READY without."""
 
 SECONDS_OF = Histogram(
     "transom_file_processing_seconds",
@@ -154,31 +150,25 @@ class FileProcessing:
         return hashed.digest(), size
 
     async def _unseen(self, stored: StoredFile) -> Sequence[Statement]:
-        """A file too large to be looked at, or of no type that is: only its checksum is found out. Raises Rejected."""
+        """A file too large to be looked at, or of no type that is: only an announced checksum is. Raises Rejected."""
         kind = media_type(stored.content_type) or ANYTHING
         if self._wanted(kind) and (self._checks or stored.public):
             message = f"The file has more than {BYTES_MAX >> 20} MiB, which is too much to look at all of it."
             raise Rejected("TOO_LARGE_TO_PROCESS", message)
-        hashed = await self._summed(stored)
-        if hashed is not None:
-            _check_sum(stored, hashed)
-        return await self._processing.accepted(stored, hashed, stored.size_bytes)
+        if stored.sha256 is not None:
+            _check_sum(stored, await self._summed(stored))
+        return await self._processing.accepted(stored, stored.sha256, stored.size_bytes)
 
-    async def _summed(self, stored: StoredFile) -> bytes | None:
-        """SHA-256 of bytes that are kept nowhere; None where that is too much, and nobody announced it."""
-        if stored.size_bytes > HASHED_MAX:
-            return None
-        hashed, until = hashlib.sha256(), time.monotonic() + HASHING_SECONDS
+    async def _summed(self, stored: StoredFile) -> bytes:
+        """SHA-256 of the file's bytes, which are kept nowhere."""
+        hashed, until = hashlib.sha256(), time.monotonic() + SECONDS
 
         def piece(data: bytes) -> None:
-            if stored.sha256 is None and time.monotonic() > until:
-                raise TimeoutError
+            if time.monotonic() > until:
+                raise TimeoutError  # nobody waits for it any more
             hashed.update(data)
 
-        try:
-            await self._processing.fetch(stored, piece)
-        except TimeoutError:
-            return None
+        await self._processing.fetch(stored, piece)
         return hashed.digest()
 
 

@@ -277,15 +277,15 @@ async def test_the_checksum_of_what_came_in_parts_is_that_of_the_whole(ground: G
         now, data = await shop.parts.files.get(ANN, made.name), await content(shop, made.name)
         assert WHERE not in data and now.sha256 == hashlib.sha256(data).digest()
 
-        # Too large to be looked at, and too long to be read only for that.
+        # Too large to be looked at: it is read where a checksum was announced.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(file_processing, "BYTES_MAX", 10)
-            patch.setattr(file_processing, "HASHING_SECONDS", -1)
-            for announced in (SMALL, b""):
+            for announced, end in [(SMALL, "READY"), (b"x", "CHECKSUM_MISMATCH"), (b"", "READY")]:
                 made = await in_parts(shop, SMALL, "image/jpeg", announced)
                 await run(shop, made.name)
                 now = await shop.parts.files.get(ANN, made.name)
-                assert now.state == "READY" and bool(now.sha256) == bool(announced)
+                assert (now.rejection[0] if now.rejection else now.state) == end
+                assert bool(now.sha256) == bool(announced)
         with pytest.raises(Invalid):
             await shop.parts.files.create_multipart_upload(ANN, "a", "a/b", HASHED_MAX + 1, 0, bytes(32))
 
