@@ -15,7 +15,7 @@ import json
 import multiprocessing
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -94,11 +94,9 @@ class TaskRunner:
         *,
         instance: str = "worker",
         grace: float = 8.0,
-        declare: Callable[[], Awaitable[None]] | None = None,
         message: Callable[[str], Any] | None = None,
     ) -> None:
-        """`declare` tells servers which tasks there are; `message` is the class of a message by its full name, for tasks that are
-        told one."""
+        """`message` is the class of a message by its full name, for tasks that are told one."""
         self._dsn = dsn
         self._stored = stored
         self._works = works
@@ -106,7 +104,6 @@ class TaskRunner:
         self._metrics = metrics
         self._instance = instance
         self._grace = grace
-        self._declare = declare
         self._message = message
         self._wake = asyncio.Event()
         self._runs: dict[str, tuple[StoredTask, asyncio.Task[None]]] = {}
@@ -116,7 +113,6 @@ class TaskRunner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; outlives Postgres being away."""
-        await self._tell(stop)
         if not self._named:  # others' leases end all the same
             keeping = asyncio.create_task(self._keep())
             await stop.wait()
@@ -172,18 +168,6 @@ class TaskRunner:
                 self._metrics.running.set(len(self._runs))
                 run.add_done_callback(lambda _, id=task.id: self._ended(id))  # type: ignore[misc]
         return begun > 0
-
-    async def _tell(self, stop: asyncio.Event) -> None:
-        """Says which tasks there are, for as long as the database is away."""
-        backoff = Backoff()
-        while self._declare is not None and not stop.is_set():
-            try:
-                await self._declare()
-                break
-            except Refusal as away:
-                wait = backoff.next()
-                log.warning("tasks are not declared", reason=away.reason, retry_in=round(wait, 2))
-                await either(stop, wait)
 
     async def _measure(self) -> None:
         """Says how much there is to do."""

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from consumers import account_data, file_processing, mail, schedules, tasks
+from consumers.declaring import declaring
 from consumers.inbox import Inbox
 from consumers.keeping import Keeping
 from consumers.processing import folders, isolation
@@ -81,7 +82,7 @@ async def work(settings: Settings) -> None:
                 file_processing.FileProcessing(parts.processing, parts.app.checks, settings).handler,
                 *account_data.handlers(parts.deletions, parts.exports),
                 *tasks.handlers(parts.app.tasks, parts.schema, parts.files),
-                *schedules.handlers(parts.app.schedules, parts.pool),
+                *schedules.handlers(parts.app.schedules),
             ],
             RunnerMetrics(),
             instance=settings.instance,
@@ -92,20 +93,21 @@ async def work(settings: Settings) -> None:
         scheduler = Scheduler(
             Ticking(StoredSchedules(parts.pool), declared, enqueued), len(declared), SchedulerMetrics()
         )
-        handlers = task_handlers(parts.app.named)
+        functions = [*parts.app.named, *schedules.named(parts.app.schedules)]
         posts = WebhookPosts(settings.webhook_networks)
         named = TaskRunner(
             settings.postgres.get_secret_value(),
             StoredTasks(parts.pool),
             shop.work,
-            parts.app.named,
+            functions,
             TaskMetrics(),
             instance=settings.instance,
             grace=settings.drain_grace,
             message=parts.schema.message_class,
-            declare=lambda: StoredHandlers(parts.pool).declare(handlers),
         )
+        known = declaring(StoredHandlers(parts.pool), task_handlers(functions), secrets.token_hex(8), runner.stop)
         beside = [
+            asyncio.create_task(known),
             asyncio.create_task(named.run(runner.stop)),
             asyncio.create_task(sweep(parts.sweeps, runner.stop)),
             asyncio.create_task(scheduler.run(runner.stop)),

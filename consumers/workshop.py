@@ -37,7 +37,8 @@ class Workshop:
         """A unit of work by the system, whose events carry on the request and trace of `event`."""
         parts = self.parts
         call = Call(SYSTEM, event.request_id, event.traceparent)
-        return Work(call, parts.resources, parts.files, parts.people.accounts, templates=parts.templates)
+        accounts = parts.people.accounts
+        return Work(call, parts.resources, parts.files, accounts, templates=parts.templates, tasks=parts.tasks)
 
 
 @asynccontextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -25,22 +27,23 @@ from structlog.testing import capture_logs
 from transom.events.v1.event_pb2 import Event
 
 from consumers import schedules
-from consumers.handlers import Handler, Poison
+from consumers.handlers import Poison
 from consumers.inbox import Inbox
-from consumers.runner import IN_FLIGHT, PREFETCH, shares
 from consumers.scheduler import LONGEST, Scheduler, SchedulerMetrics
+from consumers.task_runner import TaskMetrics, TaskRunner
 from deploy.native.stack import Stack
-from server.apps import Discard, every
+from server.apps import Backoff, every
 from server.apps.declarations import MARK
 from server.apps.loading import TASKS, load
 from server.apps.schedules import Scheduled
 from server.caller import ADMIN, NOBODY, OPERATOR, Caller, Kind
 from server.engine.audit import Audit
 from server.engine.cadence import CATCH_UP_MOST, Cadence, Spec
-from server.engine.schedules import Schedules, Tick, Ticking, enqueued
+from server.engine.schedules import Run, Schedules, Tick, Ticking, enqueued
 from server.errors import AlreadyExists, Denied, Invalid, NotFound, Precondition, Unauthenticated, Unavailable
 from server.store import pooled as pooled_store
 from server.store.schedules import Declared, StoredSchedules
+from server.store.tasks import StoredTasks
 
 APP = Path(__file__).parent / "schedules_app"
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -124,6 +127,7 @@ def test_ticks_are_the_same_from_wherever_they_are_counted(
         ({"when": "@daily", "catch_up_most": CATCH_UP_MOST + 1}, "catch_up_most is 1 to 1000"),
         ({"when": "@daily", "name": "Übersicht"}, "a schedule's name is"),
         ({"when": "@daily", "retries": 51}, "retries go from 0 to 50"),
+        ({"when": "@daily", "priority": 101}, "priorities go from -100 to 100"),
     ],
 )
 def test_what_is_no_schedule_is_refused_when_it_is_declared(given: dict[str, Any], said: str) -> None:
@@ -167,7 +171,7 @@ def ground(components: Stack, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(autouse=True)
 def empty(ground: Ground) -> None:
     ground.execute("delete from transom.schedules")
-    ground.execute("delete from transom.events")
+    ground.execute("delete from transom.tasks; delete from transom.task_queues; delete from test_v1.things")
 
 
 class Clock:
@@ -204,9 +208,9 @@ async def pooled(ground: Ground, most: int = 1, dsn: str = "") -> AsyncIterator[
 
 def ticks(ground: Ground) -> list[Tick]:
     found = ground.rows(
-        "select payload from transom.events where resource_type = 'transom.schedules.v1.Tick' order by id"
+        "select payload from transom.tasks where starts_with(handler, 'schedule.') order by run_time, id"
     )
-    return [Tick.read(bytes(payload)) for (payload,) in found]
+    return [Tick.of(json.loads(payload)) for (payload,) in found]
 
 
 @asynchronous
@@ -259,10 +263,10 @@ async def test_who_dies_while_it_lets_a_tick_through_has_done_nothing(ground: Gr
     clock = Clock()
     async with pooled(ground, 2) as pool:
 
-        def dies(task: str, tick: Tick) -> Any:
-            name, statements = enqueued(task, tick)
+        def dies(*asked: Any) -> Run:
+            run = enqueued(*asked)
             end = "select pg_terminate_backend(pid) from pg_stat_activity where pid = pg_backend_pid()"
-            return name, [*statements, (end, [])]
+            return replace(run, statements=[*run.statements, (end, [])])
 
         machine = Machine(pool, clock, declared())
         await machine.ticking.declare()
@@ -317,8 +321,9 @@ async def test_operators_pause_resume_and_run_and_the_audit_log_tells(ground: Gr
         clock.now += timedelta(hours=3)
         await machine.ticking.tick()
         assert {tick.schedule for tick in ticks(ground)} == {"schedules/other"}
-        name = await of.run(OPERATOR, "schedules/hourly")  # also while it is paused
-        assert name.startswith("schedules/hourly/ticks/")
+        run = await of.run(OPERATOR, "schedules/hourly")  # also while it is paused
+        assert run.tick.startswith("schedules/hourly/ticks/")
+        assert (await of.get(OPERATOR, "schedules/hourly")).stored.last_task == run.task
         resumed = await of.resume(OPERATOR, "schedules/hourly")
         assert resumed.next_times[0] == NOON + timedelta(hours=4)
         clock.now += timedelta(hours=1)
@@ -377,14 +382,6 @@ async def test_only_who_may_sees_and_changes_schedules(
 
 
 # The process.
-
-
-def test_schedules_take_little_from_tasks() -> None:
-    many = [getattr(every("@daily", name=f"s{n}")(lambda tick, work: None), MARK) for n in range(20)]
-    tasks = [Handler(f"t{n}", "test.v1.Thing", "created", cast(Any, None)) for n in range(3)]
-    held = shares([*tasks, *schedules.handlers(many, cast(Any, None))])
-    assert {held[task.name] for task in tasks} == {14} and sum(held.values()) <= IN_FLIGHT
-    assert shares(tasks) == dict.fromkeys(("t0", "t1", "t2"), PREFETCH)
 
 
 @asynchronous
@@ -484,13 +481,116 @@ def test_schedulers_that_are_killed_anywhere_let_every_tick_through_once(ground:
     assert seen == [seen[0] + timedelta(seconds=n) for n in range(len(seen))]
 
 
+def scheduled(function: Any, **more: Any) -> Scheduled:
+    mark = getattr(every("@daily", **{"backoff": Backoff(0.01, 1)} | more)(function), MARK)
+    assert isinstance(mark, Scheduled)
+    return mark
+
+
+@asynccontextmanager
+async def workers(ground: Ground, shop: Any, *what: Scheduled, count: int = 1) -> AsyncIterator[None]:
+    """So many that run the tasks of the schedules."""
+    stop = asyncio.Event()
+    runs = [
+        asyncio.create_task(
+            TaskRunner(
+                ground.postgres,
+                StoredTasks(shop.parts.pool),
+                shop.work,
+                schedules.named(what),
+                TaskMetrics(CollectorRegistry()),
+                instance=f"w{n}",
+                grace=0.2,
+            ).run(stop)
+        )
+        for n in range(count)
+    ]
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*runs), 10)
+
+
+def states(ground: Ground) -> list[str]:
+    return [state for (state,) in ground.rows("select state from transom.tasks order by run_time, id")]
+
+
 @asynchronous
-async def test_a_tick_runs_the_function_and_its_effect_commits_with_the_note_that_it_is_done(ground: Ground) -> None:
+async def test_a_run_is_a_task_with_the_schedules_own_bounds_retried_and_seen_as_any(ground: Ground) -> None:
+    async def fails_first(tick: Tick, work: Any) -> Any:
+        """Fails at first. Then it does not."""
+        work.create("test.v1.Thing", "", f"of-{tick.time:%H}", {})
+        tried.append(tick)
+        if len(tried) == 1:
+            raise ValueError("not yet")
+        return {"key": tick.key}
+
+    tried: list[Tick] = []
+    clock = Clock()
+    one = scheduled(fails_first, name="one", retries=1)
+    plain = scheduled(lambda tick, work: tick.key, name="plain")
     async with ground.workshop() as shop:
-        beat, morning = schedules.handlers(shop.parts.app.schedules, shop.parts.pool)
+        machine = Machine(shop.parts.pool, clock, *schedules.declared([one, plain]))
+        await machine.ticking.declare()
+        clock.now += timedelta(days=1)
+        await machine.ticking.tick()
+        shown = (await machine.schedules.get(OPERATOR, "schedules/one")).stored
+        assert shown.going
+        async with workers(ground, shop, one, plain):
+            await eventually(lambda: states(ground) == ["SUCCEEDED", "SUCCEEDED"])
+        tasks = shop.parts.tasks
+        task = await tasks.get(OPERATOR, shown.last_task)
+        assert (task.handler, task.attempts, task.caller) == ("schedule.one", 2, "system")
+        assert json.loads(task.result) == {"key": "schedules/one/2026-06-02T00:00:00+00:00"}
+        listed, _ = await tasks.list(OPERATOR, "", "schedule.plain", 0, "")
+        assert [json.loads(one.result) for one in listed] == ["schedules/plain/2026-06-02T00:00:00+00:00"]
+        assert not (await machine.schedules.get(OPERATOR, "schedules/one")).stored.going
+    assert tried == [Tick("schedules/one", datetime(2026, 6, 2, tzinfo=UTC))] * 2
+    assert ground.rows("select name from test_v1.things") == [("things/of-00",)]
+
+
+@asynchronous
+async def test_runs_overlap_only_where_they_may(ground: Ground) -> None:
+    most: Counter[str] = Counter()
+    going: Counter[str] = Counter()
+    go_on = asyncio.Event()
+
+    async def slow(tick: Tick, work: Any) -> None:
+        going[tick.schedule] += 1
+        most[tick.schedule] = max(most[tick.schedule], going[tick.schedule])
+        await go_on.wait()
+        going[tick.schedule] -= 1
+
+    clock = Clock()
+    beside = scheduled(slow, name="beside", catch_up="all")
+    both = [beside, replace(beside, name="alone", spec=replace(beside.spec, overlap=False))]
+    async with ground.workshop() as shop:
+        machine = Machine(shop.parts.pool, clock, *schedules.declared(both))
+        await machine.ticking.declare()
+        clock.now += timedelta(days=2)
+        await machine.ticking.tick()
+        async with workers(ground, shop, *both, count=2):
+            await eventually(lambda: going["schedules/beside"] == 2 and going["schedules/alone"] == 1)
+            clock.now += timedelta(days=1)
+            await machine.ticking.tick()
+            await machine.schedules.run(OPERATOR, "schedules/alone")  # waits for its turn
+            await eventually(lambda: going["schedules/beside"] == 3)
+            go_on.set()
+            await eventually(lambda: states(ground) == ["SUCCEEDED"] * 6)
+    assert most == {"schedules/beside": 3, "schedules/alone": 1}
+    days = [(t.time.day, t.manual) for t in ticks(ground) if t.schedule == "schedules/alone"]
+    assert days == [(2, False), (3, False), (4, True)]  # that of the 4th was let go
+    assert ground.rows("select name, missed from transom.schedules order by name") == [("alone", 1), ("beside", 0)]
+
+
+@asynchronous
+async def test_ticks_of_a_version_before_become_tasks_each_once(ground: Ground) -> None:
+    async with ground.workshop() as shop:
+        beat, _ = schedules.handlers(shop.parts.app.schedules)
         assert (beat.name, beat.key) == ("schedule.beat", "transom.schedules.v1.Tick.beat")
-        tick = Tick("schedules/beat", NOON)
-        event = Event(id="1", name=tick.name, payload=tick.written())
+        told = {"schedule": "schedules/beat", "time": NOON.isoformat(), "missed": 2, "manual": False}
+        event = Event(id="1", name="schedules/beat/ticks/20260601T120000Z", payload=json.dumps(told).encode())
         for _ in range(2):
             work = shop.work(event)
             extra = await beat.run(event, work)
@@ -498,39 +598,12 @@ async def test_a_tick_runs_the_function_and_its_effect_commits_with_the_note_tha
                 await work.commit([*extra, Inbox.record(beat.name, event.id)])
             except AlreadyExists:
                 assert await Inbox(shop.parts.pool).done(beat.name, "1")
-        assert await morning.run(event, shop.work(event)) == ()
         with pytest.raises(Poison):
             await beat.run(Event(payload=b"{}"), shop.work(event))
+        assert ticks(ground) == [Tick("schedules/beat", NOON, missed=2)]
+        async with workers(ground, shop, *shop.parts.app.schedules):
+            await eventually(lambda: states(ground) == ["SUCCEEDED"])
     assert ground.rows("select name from test_v1.things") == [("things/beat-12-00-00",)]
-
-
-@asynchronous
-async def test_runs_overlap_only_where_they_may(ground: Ground) -> None:
-    running, go_on = asyncio.Event(), asyncio.Event()
-
-    async with pooled(ground, 4) as pool, pooled(ground, 4) as another_workers:
-        for overlap in (True, False):
-
-            async def slow(tick: Tick, work: Any) -> None:
-                running.set()
-                await go_on.wait()
-
-            mark = getattr(every("@daily", name="slow", overlap=overlap)(slow), MARK)
-            [here], [there] = (schedules.handlers([mark], one) for one in (pool, another_workers))
-            event = Event(id="1", payload=Tick("schedules/slow", NOON).written())
-            running.clear(), go_on.clear()
-            first = asyncio.create_task(cast(Any, here.run(event, None)))
-            await running.wait()
-            second = asyncio.create_task(cast(Any, there.run(event, None)))
-            if not overlap:
-                with pytest.raises(Discard, match="a run of a tick before goes on"):
-                    await second
-                first.cancel()  # as where it takes too long: nobody waits for it then
-                await asyncio.wait([first])
-                second = asyncio.create_task(cast(Any, there.run(event, None)))
-            go_on.set()
-            await second
-            await asyncio.wait([first])
 
 
 def test_the_command_shows_and_changes_schedules(ground: Ground) -> None:
@@ -555,7 +628,8 @@ def test_the_command_shows_and_changes_schedules(ground: Ground) -> None:
     assert "08:00:00 CE" in told("show", "morning", "-n", "1")
     # Whatever time zone the database has.
     ground.execute(f"alter database {ground.value('select current_database()')} set timezone to 'Asia/Tokyo'")
-    assert told("run", "often").startswith(f"schedules/often/ticks/{datetime.now(UTC):%Y%m%dT%H}")
+    task = told("run", "often").strip()
+    assert task == f"tasks/{ground.value('select id from transom.tasks')}" and task in told("show", "often")
     assert told("pause", "often") == "often is paused\n" and "paused" in told("list")
     assert told("resume", "schedules/often").startswith("schedules/often goes on at ")
     run = CliRunner().invoke(command, ["run", "none"], env=ground.env)

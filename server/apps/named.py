@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.apps.declarations import RETRIES_MAX, TIME_LIMIT_MAX, F, marked
-from server.engine.tasks import CALLABLE_BY, NAME, NOBODY, PRIORITY_MAX
+from server.engine.tasks import CALLABLE_BY, NAME, NOBODY, PRIORITY_MAX, RESERVED
 from server.rates import Rate
 from server.rates import rate as written
 from server.store.task_handlers import DeclaredHandler
@@ -127,6 +127,8 @@ def task(
         for one in (called, queue or called):
             if not NAME.fullmatch(one):
                 raise ValueError(f"a name is a letter and up to 99 letters, digits, '_', '.', '-': {one[:100]!r}")
+            if one.startswith(RESERVED):
+                raise ValueError(f"names that begin with {RESERVED!r} are those of schedules: {one!r}")
         return marked(
             function,
             Named(

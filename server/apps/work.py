@@ -16,15 +16,17 @@ from google.protobuf.message import Message
 
 from server.apps.templates import Templates
 from server.caller import Caller
-from server.engine.access import absent
 from server.engine.identity import fresh_id
+from server.engine.refusals import absent
 from server.engine.resources import Call as Calling
 from server.engine.resources import Resources, refusal
-from server.engine.tasks import enqueue
+from server.engine.tasks import RESERVED, enqueue
 from server.errors import Invalid, Stale
 from server.schema.model import Resource, Schema
 from server.store import mails
 from server.store.changes import PAGE_BYTES_MAX, Act, Change, Outcome, Page, Row
+from server.store.task_handlers import required
+from server.store.tasks import key_required
 
 LIST_MAX = 10_000
 """Resources that `list` answers at most; a collection that is larger is refused rather than cut."""
@@ -49,6 +51,12 @@ class Accounts(Protocol):
     """The accounts, as an app's function needs them."""
 
     async def find(self, user: str) -> Any: ...
+
+
+class Tasks(Protocol):
+    """The tasks by name, as an app's function needs them."""
+
+    async def holding(self, handler: str, unique_key: str) -> str: ...
 
 
 class Contended(Stale):
@@ -109,8 +117,9 @@ class Work:
         accounts: Accounts,
         *,
         templates: Templates | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
-        """Without `templates` there are none that a mail could be made of."""
+        """Without `templates` there are none that a mail could be made of; without `tasks` none has a unique key."""
         self._call = call
         self._templates = templates or Templates()
         self._resources = resources
@@ -120,6 +129,9 @@ class Work:
         """What was read or will be, by name: what was read once is not read again. None where it is deleted here."""
         self._changes: list[Change] = []
         self._statements: list[tuple[str, Sequence[Any]]] = []
+        self._tasks = tasks
+        self._keyed: dict[tuple[str, str], str] = {}
+        """Tasks with unique keys that were asked for here, by function and key."""
         self.tell_progress: Callable[[float, str], Awaitable[None]] | None = None
         """Who is told of progress; set by whoever runs a task."""
 
@@ -295,30 +307,56 @@ class Work:
         delay: timedelta = timedelta(0),
         at: datetime | None = None,
         priority: int | None = None,
-        unique_key: str = "",
     ) -> str:
         """Has the app's `@task` of that name run once this work is committed, not before `at` or `delay` later; the name of the
         task, `tasks/{task}`.
 
         `payload` is what JSON can say, or a message. Of those that are due, higher priorities (-100 to 100; as the
-        `@task` has it, where none is said) come first. While a
-        task with the same `unique_key` has not ended, there is no new one. Raises Invalid.
+        `@task` has it, where none is said) come first. Raises Invalid; the commit, Precondition (TASK_UNKNOWN) where no worker
+        has declared such a task, though some have declared others.
         """
+        return self._enqueue(task, payload, delay=delay, at=at, priority=priority)
+
+    async def enqueue_once(
+        self,
+        task: str,
+        unique_key: str,
+        payload: Any = None,
+        *,
+        delay: timedelta = timedelta(0),
+        at: datetime | None = None,
+        priority: int | None = None,
+    ) -> str:
+        """As `enqueue`, unless a task of that name with that key has not ended: then there is no new one, and the name is that
+        one's, unchanged. Raises Invalid, Unavailable; the commit, as for `enqueue`, and Stale where the task of that name came
+        or went meanwhile: then the function runs again."""
+        if not unique_key:
+            raise Invalid.field("unique_key", "must not be empty")
+        if (task, unique_key) in self._keyed:
+            return self._keyed[task, unique_key]
+        name = await self._tasks.holding(task, unique_key) if self._tasks else ""
+        if not name:
+            name = self._enqueue(task, payload, delay=delay, at=at, priority=priority, unique_key=unique_key)
+        # What is answered here is what holds then: whoever tells the name to others must not be wrong.
+        self._statements.append(key_required(name, task, unique_key))
+        self._keyed[task, unique_key] = name
+        return name
+
+    def _enqueue(self, task: str, payload: Any, **options: Any) -> str:
+        if task.startswith(RESERVED):
+            raise Invalid.field("task", "is a schedule's: operators run those")
         if isinstance(payload, Message):
             payload = json_format.MessageToDict(payload, descriptor_pool=self._resources.schema.pool)
         name, statements = enqueue(
             self.now,
             task,
             payload,
-            delay=delay,
-            at=at,
-            priority=priority,
-            unique_key=unique_key,
             caller=self.caller.name,
             request_id=self._call.request_id,
             traceparent=self._call.traceparent,
+            **options,
         )
-        self._statements += statements
+        self._statements += [required(task), *statements]
         return name
 
     async def progress(self, part: float, text: str = "") -> None:
@@ -460,8 +498,9 @@ class Call(Work):
         response: type[Any],
         *,
         templates: Templates | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
-        super().__init__(call, resources, files, accounts, templates=templates)
+        super().__init__(call, resources, files, accounts, templates=templates, tasks=tasks)
         self.request = request
         """The request message; what is REQUIRED is there, and its constraints hold."""
         self.response = response

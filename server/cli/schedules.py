@@ -76,6 +76,7 @@ def show(name: str, count: int, port: int | None) -> None:
         ("catch up", f"{spec.catch_up} (at most {spec.catch_up_most})" if spec.catch_up == "all" else spec.catch_up),
         ("overlap", "yes" if spec.overlap else "no"),
         ("last", f"{_moment(stored.last_tick)}  {stored.last_run}" if stored.last_tick else "never"),
+        ("task", f"{stored.last_task or '-'}{'  (a run goes on)' if stored.going else ''}"),
         ("missed", str(stored.missed)),
         *(
             ("next", f"{tick.astimezone(zone):%a %Y-%m-%d %H:%M:%S %Z}  {_moment(tick)}")
@@ -112,10 +113,10 @@ def resume(name: str, port: int | None) -> None:
 @click.argument("name")
 @port_option
 def run(name: str, port: int | None) -> None:
-    """Run it once, now; prints what runs."""
+    """Run it once, now; prints the task that does (`transom tasks show`)."""
     from server.caller import OPERATOR
 
-    click.echo(_run(port, lambda schedules: schedules.run(OPERATOR, _name(name))))
+    click.echo(_run(port, lambda schedules: schedules.run(OPERATOR, _name(name))).task)
 
 
 def _name(name: str) -> str:

@@ -1,22 +1,23 @@
-"""Schedules: what each tick makes, and what operators may do with them."""
+"""Schedules: what each tick makes, which is a task, and what operators may do with them."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from server.caller import Caller
 from server.engine.audit import Audit
 from server.engine.cadence import Spec
 from server.engine.granting import require_scope
+from server.engine.tasks import RESERVED
+from server.engine.tasks import enqueue as enqueue_task
 from server.errors import Invalid, NotFound, Precondition
 from server.query import pages
 from server.store.pooled import Statement
 from server.store.schedules import Advance, Declared, StoredSchedule, StoredSchedules
-from server.store.ticks import ticked
 
 SCHEDULE = "transom.schedules.v1.Schedule"
 """What scopes call it."""
@@ -39,7 +40,7 @@ class Tick:
     time: datetime
     """When it was due, UTC. It may be run later."""
     missed: int = 0
-    """How many ticks before it were let go since the last that was run; up to 1000 are counted."""
+    """How many ticks before it were let go because nobody was there to let them through; up to 1000 are counted."""
     manual: bool = False
     """Whether somebody asked for it, beside the schedule's own time."""
 
@@ -55,25 +56,41 @@ class Tick:
             f"{self.schedule}/ticks/{self.time:%Y%m%dT%H%M%S}{f'.{self.time.microsecond:06}' if self.manual else ''}Z"
         )
 
-    def written(self) -> bytes:
-        """As `read` reads it."""
-        told = {"schedule": self.schedule, "time": self.time.isoformat(), "missed": self.missed, "manual": self.manual}
-        return json.dumps(told).encode()
+    def told(self) -> dict[str, Any]:
+        """As JSON says it, and `of` reads it."""
+        return asdict(self) | {"time": self.time.isoformat()}
 
     @classmethod
-    def read(cls, text: bytes) -> Tick:
-        """From what `written` wrote. Raises ValueError, KeyError or TypeError for anything else."""
-        told = json.loads(text)
+    def of(cls, told: Any) -> Tick:
+        """From what `told` says. Raises ValueError, KeyError or TypeError for anything else."""
         return cls(told["schedule"], datetime.fromisoformat(told["time"]), told["missed"], told["manual"])
 
 
-def enqueued(task: str, tick: Tick) -> tuple[str, Sequence[Statement]]:
-    """What has the function `task` run for a tick: its name, and the statements."""
-    return tick.name, [ticked(task, tick.name, tick.written())]
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What runs a schedule's function for a tick."""
+
+    tick: str
+    """The tick's name."""
+    task: str
+    """The task's."""
+    statements: Sequence[Statement]
+    """They enqueue it, in the transaction they are run in."""
 
 
-Enqueue = Callable[[str, Tick], tuple[str, Sequence[Statement]]]
-"""Function and tick → the name of what will run, and the statements that make it so."""
+def enqueued(task: str, tick: Tick, now: datetime, caller: str = "system") -> Run:
+    """What runs the schedule's function called `task` for a tick."""
+    name, statements = enqueue_task(now, handler(task), tick.told(), caller=caller)
+    return Run(tick.name, name, statements)
+
+
+def handler(task: str) -> str:
+    """What the tasks that run the function of a schedule are called."""
+    return RESERVED + task
+
+
+Enqueue = Callable[[str, Tick, datetime, str], Run]
+"""Function, tick, the time, who asks → what runs."""
 
 
 class Ticking:
@@ -103,15 +120,22 @@ class Ticking:
 
     def _decided(self, row: StoredSchedule) -> Advance:
         spec = Spec.read(row.spec)
-        run, missed = spec.taken(row.next_time, row.now)
-        statements: list[Statement] = []
-        name = None
-        for n, tick in enumerate(run):
+        ticks, missed = spec.taken(row.next_time, row.now)
+        if row.going and not spec.overlap:
+            ticks, missed = [], missed + len(ticks)
+        runs = [
             # What was let go was so before the first that is run.
-            made = Tick(f"{COLLECTION}/{row.name}", tick, missed if n == 0 else 0)
-            name, added = self._enqueue(row.task, made)
-            statements += added
-        return Advance(spec.cadence.after(row.now), run[-1] if run else None, name, missed, statements)
+            self._enqueue(row.task, Tick(f"{COLLECTION}/{row.name}", tick, 0 if n else missed), row.now, "system")
+            for n, tick in enumerate(ticks)
+        ]
+        return Advance(
+            spec.cadence.after(row.now),
+            ticks[-1] if ticks else None,
+            runs[-1].tick if runs else None,
+            runs[-1].task if runs else None,
+            missed,
+            [statement for run in runs for statement in run.statements],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +187,22 @@ class Schedules:
             name,
         )
 
-    async def run(self, caller: Caller, name: str) -> str:
-        """Runs it once, now; the name of what is run. Raises Invalid, NotFound, Precondition (SCHEDULE_RETIRED), and as
-        `require_scope`."""
+    async def run(self, caller: Caller, name: str) -> Run:
+        """Runs it once, now; where its runs do not overlap, after the one that goes on. Raises Invalid, NotFound, Precondition
+        (SCHEDULE_RETIRED), and as `require_scope`."""
         require_scope(caller, SCHEDULE, "run")
         note = self._audit.statement("schedule_run", actor=caller.name, target=name)
-        made = [""]
+        made: list[Run] = []
 
-        def decide(row: StoredSchedule) -> Sequence[Statement]:
+        def decide(row: StoredSchedule) -> tuple[str, Sequence[Statement]]:
             if row.retired:
                 raise Precondition("The app does not declare it any more.", reason="SCHEDULE_RETIRED")
             tick = Tick(f"{COLLECTION}/{row.name}", row.now.astimezone(UTC), manual=True)
-            made[0], statements = self._enqueue(row.task, tick)
-            return [*statements, note]
+            made.append(self._enqueue(row.task, tick, row.now, caller.name))
+            return made[-1].task, [*made[-1].statements, note]
 
         _found(await self._stored.run(_id(name), decide), name)
-        return made[0]
+        return made[-1]
 
     async def sweep(self) -> int:
         """Forgets what nobody has declared for KEPT_DAYS; how many it were."""

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 
 from server.engine.decisions import Decisions
 from server.engine.resources import Call
-from server.engine.tasks import KEY_CHARS, NAME, USERS, enqueue, require_known
+from server.engine.tasks import KEY_CHARS, NAME, RESERVED, USERS, enqueue, require_known
 from server.errors import Exhausted, Invalid, NotFound, Unavailable
 from server.schema.model import Schema
 from server.store.task_handlers import StoredHandlers
@@ -60,7 +60,8 @@ class Enqueuing:
         Unavailable, and as `require_known`."""
         caller = call.caller
         require_known(caller, "create")
-        handler = await self._handlers.find(wish.handler) if NAME.fullmatch(wish.handler) else None
+        may_be = NAME.fullmatch(wish.handler) and not wish.handler.startswith(RESERVED)
+        handler = await self._handlers.find(wish.handler) if may_be else None
         if handler is None or not (caller.trusted or handler.callable_by == USERS):
             raise NotFound(
                 f"There is no task called {wish.handler[:100]!r}.",

@@ -31,6 +31,8 @@ KEPT_DAYS = 30
 """Days for which a task is kept that has ended."""
 NOBODY, USERS = CALLABLE_BY = ("nobody", "users")
 """Who may enqueue tasks of a handler by a call, beside keys and admins in scope."""
+RESERVED = "schedule."
+"""Names that begin so are those of the app's schedules: their ticks alone enqueue them, and operators."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 _ID = re.compile(r"[a-z0-9]{1,40}")
 
@@ -51,7 +53,8 @@ def enqueue(
     """The name of a new task, and the statements that enqueue it in the transaction they are run in.
 
     `payload` is what JSON can say. Without a `priority` it has its handler's. With a `unique_key` that a task of this handler
-    has which has not ended, there is no new task, and none of that name. Raises Invalid.
+    has which has not ended, there is no new task, and none of that name: who tells the name to others looks first, and has the
+    transaction fail where that does not hold any more (`key_required`). Raises Invalid.
     """
     if not NAME.fullmatch(handler):
         raise Invalid.field("handler", "is 1 to 100 letters, digits, '_', '.', '-', a letter first")
@@ -154,6 +157,11 @@ class Tasks:
         handler = await self._handlers.find(row.handler) if self._handlers is not None else None
         if handler is None or handler.callable_by != USERS:
             raise Denied("The app alone decides about this task.", reason="TASK_NOT_CALLABLE")
+
+    async def holding(self, handler: str, unique_key: str) -> str:
+        """The name of the task of that handler that has the key and has not ended; empty where there is none."""
+        row = await self._stored.holding(handler, unique_key)
+        return f"{COLLECTION}/{row.id}" if row else ""
 
     async def sweep(self) -> int:
         """Forgets what ended KEPT_DAYS ago; how many it were."""

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from server.apps.declarations import Implements
 from server.apps.templates import Templates
-from server.apps.work import Accounts, Call, Files
+from server.apps.work import Accounts, Call, Files, Tasks
 from server.engine import bounds
 from server.engine.bodies import Body
 from server.engine.resources import Resources
@@ -39,6 +39,7 @@ class CustomMethods:
         repeating: Repeating | None = None,
         *,
         templates: Templates | None = None,
+        tasks: Tasks | None = None,
     ) -> None:
         """Without `repeating`, requests have no ids."""
         self._resources = resources
@@ -46,6 +47,7 @@ class CustomMethods:
         self._files = files
         self._accounts = accounts
         self._templates = templates
+        self._tasks = tasks
 
     def behavior(self, method: Method, implements: Implements) -> Behavior:
         """Runs the function, commits what it gathered, answers what it returned. Where the request has `validate_only`
@@ -79,6 +81,7 @@ class CustomMethods:
                         request,
                         response_class,
                         templates=self._templates,
+                        tasks=self._tasks,
                     )
                     answer = await implements.function(call)
                     reply = _reply(method, answer, response_class)

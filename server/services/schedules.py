@@ -33,7 +33,8 @@ class SchedulesService(schedules_pb2_grpc.SchedulesServiceServicer):
         return _schedule(await self._schedules.resume(caller(), request.name))
 
     async def RunSchedule(self, request: pb.RunScheduleRequest, context: Any) -> pb.RunScheduleResponse:
-        return pb.RunScheduleResponse(run=await self._schedules.run(caller(), request.name))
+        run = await self._schedules.run(caller(), request.name)
+        return pb.RunScheduleResponse(run=run.tick, task=run.task)
 
 
 def _schedule(schedule: Schedule) -> pb.Schedule:
@@ -46,6 +47,7 @@ def _schedule(schedule: Schedule) -> pb.Schedule:
         next_times=map(_time, schedule.next_times),
         last_tick_time=_time(stored.last_tick) if stored.last_tick else None,
         last_run=stored.last_run,
+        last_task=stored.last_task,
         missed_ticks=stored.missed,
         overlap=spec.overlap,
         create_time=_time(stored.create_time),

@@ -9,8 +9,11 @@ from datetime import datetime, timedelta
 from server.store.pooled import Pool, Statement, all_of, swept, transaction
 
 _COLUMNS = (
-    "name, task, spec, description, next_time, paused, retired, last_tick, last_run, missed, create_time, "
-    "coalesce(%(now)s::timestamptz, clock_timestamp()) as now"
+    "name, task, spec, description, next_time, paused, retired, last_tick, last_run, last_task, missed, create_time, "
+    "coalesce(%(now)s::timestamptz, clock_timestamp()) as now, "
+    # A look at two indexes: a task that has not ended waits, or runs.
+    "exists (select from transom.tasks t where t.handler = 'schedule.' || schedules.task and t.state in ('QUEUED', 'FAILED')) "
+    "or exists (select from transom.tasks t where t.handler = 'schedule.' || schedules.task and t.state = 'RUNNING') as going"
 )
 
 # What is declared anew, or otherwise than before, is due from now on: for what came before, nobody had declared it.
@@ -38,7 +41,7 @@ order by next_time limit %(limit)s for update skip locked
 """
 _ADVANCE = """
 update transom.schedules set next_time = %s, last_tick = coalesce(%s, last_tick), last_run = coalesce(%s, last_run),
-    missed = missed + %s, update_time = clock_timestamp()
+    last_task = coalesce(%s, last_task), missed = missed + %s, update_time = clock_timestamp()
 where name = %s
 """
 _NEXT = """
@@ -50,6 +53,7 @@ _LIST = f"select {_COLUMNS} from transom.schedules where name > %(after)s order 
 _GET = f"select {_COLUMNS} from transom.schedules where name = %(name)s"
 _LOCKED = f"{_GET} for update"
 _PAUSE = "update transom.schedules set paused = %s, next_time = %s, update_time = clock_timestamp() where name = %s"
+_RAN = "update transom.schedules set last_task = %s where name = %s"
 _OLD = """
 delete from transom.schedules where name in (
     select name from transom.schedules where retired and update_time < clock_timestamp() - %s limit %s for update skip locked
@@ -70,9 +74,14 @@ class StoredSchedule:
     retired: bool
     last_tick: datetime | None
     last_run: str
+    """The name of that tick."""
+    last_task: str
+    """The task of the last run, due or asked for."""
     missed: int
     create_time: datetime
     now: datetime
+    going: bool
+    """Whether a run of it has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ class Advance:
     next_time: datetime
     last_tick: datetime | None = None
     last_run: str | None = None
+    last_task: str | None = None
     missed: int = 0
     statements: Sequence[Statement] = field(default=())
 
@@ -136,8 +146,8 @@ class StoredSchedules:
             done = [(row, decide(row)) for row in await cursor.fetchall()]
             for row, advance in done:
                 await all_of(cursor, advance.statements)
-                given = [advance.next_time, advance.last_tick, advance.last_run, advance.missed, row.name]
-                await cursor.execute(_ADVANCE, given)
+                last = [advance.last_tick, advance.last_run, advance.last_task]
+                await cursor.execute(_ADVANCE, [advance.next_time, *last, advance.missed, row.name])
         return done
 
     async def wait(self, declared: Sequence[Declared]) -> float | None:
@@ -174,13 +184,18 @@ class StoredSchedules:
                 row = await cursor.fetchone()
             return row
 
-    async def run(self, name: str, decide: Callable[[StoredSchedule], Sequence[Statement]]) -> StoredSchedule | None:
-        """Does what `decide` says for a schedule, besides its ticks; None where there is none."""
+    async def run(
+        self, name: str, decide: Callable[[StoredSchedule], tuple[str, Sequence[Statement]]]
+    ) -> StoredSchedule | None:
+        """Does what `decide` says for a schedule, besides its ticks: the task that runs it, and the statements; None where
+        there is none."""
         async with transaction(self._pool, StoredSchedule) as cursor:
             await cursor.execute(_LOCKED, {"now": self._now, "name": name})
             row = await cursor.fetchone()
             if row is not None:
-                await all_of(cursor, decide(row))
+                task, statements = decide(row)
+                await all_of(cursor, statements)
+                await cursor.execute(_RAN, [task, name])
             return row
 
     async def sweep(self, days: int, bite: int = 100) -> int:

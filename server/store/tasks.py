@@ -191,6 +191,11 @@ def enqueued(
     return _ENQUEUE, [id, handler, payload, priority, handler, unique_key, at, delay, caller, request_id, traceparent]
 
 
+def key_required(id: str, handler: str, unique_key: str) -> Statement:
+    """The statement that fails with Stale where the task has not, or not any more, the unique key of its handler."""
+    return "select transom.require_task_key(%s, %s, %s)", [id, handler, unique_key]
+
+
 def finished(id: str, take: int, result: str) -> Statement:
     """The statement that ends a run well, for the transaction of its effect; that fails where the run is not the task's any
     more."""
@@ -323,6 +328,10 @@ class StoredTasks:
                 await cursor.execute(_HOLDS_KEY, [handler, unique_key])
                 made = await cursor.fetchone()
             return made
+
+    async def holding(self, handler: str, unique_key: str) -> StoredTask | None:
+        """The task of that handler that has the key and has not ended, if there is one."""
+        return await self._one(_HOLDS_KEY, [handler, unique_key], [])
 
     async def under_way(self, caller: str, most: int) -> int:
         """How many tasks of the caller's have not ended, counted up to `most`."""

@@ -38,6 +38,8 @@ def _refusal(sqlstate: str) -> Refusal:
         return Invalid("A value is too large to be stored.", reason="VALUE_TOO_LARGE")
     if sqlstate in ("57014", "25P03"):  # query_canceled, idle_in_transaction_session_timeout: time limits
         return Unavailable("The database took too long.", reason="DATABASE_SLOW")
+    if sqlstate == "TR001":  # transom.require_task_handler
+        return Precondition("The app has no task of the name that it asked for.", reason="TASK_UNKNOWN")
     if sqlstate in ("40001", "40P01", "55P03"):  # serialization_failure, deadlock_detected, lock_not_available
         return Stale("Others changed the same at the same time; try again.", reason="CONTENTION", retry_after=0.1)
     # connection, resources, operator's intervention (shutdown, timeout), read-only after a switch of primaries

@@ -30,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$transom/schedules/v1/schedules.proto\x12\x14transom.schedules.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x05\n\x08Schedule\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x04\x63ron\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x12\x33\n\x08interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03H\x00\x12\x17\n\ttime_zone\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12>\n\x08\x63\x61tch_up\x18\x06 \x01(\x0e\x32&.transom.schedules.v1.Schedule.CatchUpB\x04\xe2\x41\x01\x03\x12\x39\n\x05state\x18\x07 \x01(\x0e\x32$.transom.schedules.v1.Schedule.StateB\x04\xe2\x41\x01\x03\x12\x34\n\nnext_times\x18\x08 \x03(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_tick_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08last_run\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmissed_ticks\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07overlap\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0b\n\x07RETIRED\x10\x03\"B\n\x07\x43\x61tchUp\x12\x18\n\x14\x43\x41TCH_UP_UNSPECIFIED\x10\x00\x12\n\n\x06LATEST\x10\x01\x12\x07\n\x03\x41LL\x10\x02\x12\x08\n\x04SKIP\x10\x03:D\xea\x41\x41\n\x14transom.dev/Schedule\x12\x14schedules/{schedule}*\tschedules2\x08scheduleB\t\n\x07\x63\x61\x64\x65nce\"I\n\x14ListSchedulesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.transom.schedules.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x12GetScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"C\n\x14PauseScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"D\n\x15ResumeScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"A\n\x12RunScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"\"\n\x13RunScheduleResponse\x12\x0b\n\x03run\x18\x01 \x01(\t2\xf2\x05\n\x10SchedulesService\x12\x8a\x01\n\rListSchedules\x12*.transom.schedules.v1.ListSchedulesRequest\x1a+.transom.schedules.v1.ListSchedulesResponse\" \xda\x41\x00\x82\xd3\xe4\x93\x02\x17\x12\x15/transom/v1/schedules\x12\x86\x01\n\x0bGetSchedule\x12(.transom.schedules.v1.GetScheduleRequest\x1a\x1e.transom.schedules.v1.Schedule\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/transom/v1/{name=schedules/*}\x12\x93\x01\n\rPauseSchedule\x12*.transom.schedules.v1.PauseScheduleRequest\x1a\x1e.transom.schedules.v1.Schedule\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\"$/transom/v1/{name=schedules/*}:pause:\x01*\x12\x96\x01\n\x0eResumeSchedule\x12+.transom.schedules.v1.ResumeScheduleRequest\x1a\x1e.transom.schedules.v1.Schedule\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\"%/transom/v1/{name=schedules/*}:resume:\x01*\x12\x98\x01\n\x0bRunSchedule\x12(.transom.schedules.v1.RunScheduleRequest\x1a).transom.schedules.v1.RunScheduleResponse\"4\xda\x41\x04name\x82\xd3\xe4\x93\x02\'\"\"/transom/v1/{name=schedules/*}:run:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$transom/schedules/v1/schedules.proto\x12\x14transom.schedules.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x06\n\x08Schedule\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x04\x63ron\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x12\x33\n\x08interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03H\x00\x12\x17\n\ttime_zone\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12>\n\x08\x63\x61tch_up\x18\x06 \x01(\x0e\x32&.transom.schedules.v1.Schedule.CatchUpB\x04\xe2\x41\x01\x03\x12\x39\n\x05state\x18\x07 \x01(\x0e\x32$.transom.schedules.v1.Schedule.StateB\x04\xe2\x41\x01\x03\x12\x34\n\nnext_times\x18\x08 \x03(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x38\n\x0elast_tick_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x16\n\x08last_run\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmissed_ticks\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07overlap\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12,\n\tlast_task\x18\x0e \x01(\tB\x19\xe2\x41\x01\x03\xfa\x41\x12\n\x10transom.dev/Task\"C\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\x0b\n\x07RETIRED\x10\x03\"B\n\x07\x43\x61tchUp\x12\x18\n\x14\x43\x41TCH_UP_UNSPECIFIED\x10\x00\x12\n\n\x06LATEST\x10\x01\x12\x07\n\x03\x41LL\x10\x02\x12\x08\n\x04SKIP\x10\x03:D\xea\x41\x41\n\x14transom.dev/Schedule\x12\x14schedules/{schedule}*\tschedules2\x08scheduleB\t\n\x07\x63\x61\x64\x65nce\"I\n\x14ListSchedulesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.transom.schedules.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x12GetScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"C\n\x14PauseScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"D\n\x15ResumeScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"A\n\x12RunScheduleRequest\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xe2\x41\x01\x02\xfa\x41\x16\n\x14transom.dev/Schedule\"G\n\x13RunScheduleResponse\x12\x0b\n\x03run\x18\x01 \x01(\t\x12#\n\x04task\x18\x02 \x01(\tB\x15\xfa\x41\x12\n\x10transom.dev/Task2\xf2\x05\n\x10SchedulesService\x12\x8a\x01\n\rListSchedules\x12*.transom.schedules.v1.ListSchedulesRequest\x1a+.transom.schedules.v1.ListSchedulesResponse\" \xda\x41\x00\x82\xd3\xe4\x93\x02\x17\x12\x15/transom/v1/schedules\x12\x86\x01\n\x0bGetSchedule\x12(.transom.schedules.v1.GetScheduleRequest\x1a\x1e.transom.schedules.v1.Schedule\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/transom/v1/{name=schedules/*}\x12\x93\x01\n\rPauseSchedule\x12*.transom.schedules.v1.PauseScheduleRequest\x1a\x1e.transom.schedules.v1.Schedule\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\"$/transom/v1/{name=schedules/*}:pause:\x01*\x12\x96\x01\n\x0eResumeSchedule\x12+.transom.schedules.v1.ResumeScheduleRequest\x1a\x1e.transom.schedules.v1.Schedule\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\"%/transom/v1/{name=schedules/*}:resume:\x01*\x12\x98\x01\n\x0bRunSchedule\x12(.transom.schedules.v1.RunScheduleRequest\x1a).transom.schedules.v1.RunScheduleResponse\"4\xda\x41\x04name\x82\xd3\xe4\x93\x02\'\"\"/transom/v1/{name=schedules/*}:run:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULE'].fields_by_name['overlap']._serialized_options = b'\342A\001\003'
   _globals['_SCHEDULE'].fields_by_name['create_time']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['last_task']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['last_task']._serialized_options = b'\342A\001\003\372A\022\n\020transom.dev/Task'
   _globals['_SCHEDULE']._loaded_options = None
   _globals['_SCHEDULE']._serialized_options = b'\352AA\n\024transom.dev/Schedule\022\024schedules/{schedule}*\tschedules2\010schedule'
   _globals['_LISTSCHEDULESREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -77,6 +79,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024transom.dev/Schedule'
   _globals['_RUNSCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RUNSCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\026\n\024transom.dev/Schedule'
+  _globals['_RUNSCHEDULERESPONSE'].fields_by_name['task']._loaded_options = None
+  _globals['_RUNSCHEDULERESPONSE'].fields_by_name['task']._serialized_options = b'\372A\022\n\020transom.dev/Task'
   _globals['_SCHEDULESSERVICE'].methods_by_name['ListSchedules']._loaded_options = None
   _globals['_SCHEDULESSERVICE'].methods_by_name['ListSchedules']._serialized_options = b'\332A\000\202\323\344\223\002\027\022\025/transom/v1/schedules'
   _globals['_SCHEDULESSERVICE'].methods_by_name['GetSchedule']._loaded_options = None
@@ -88,25 +92,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULESSERVICE'].methods_by_name['RunSchedule']._loaded_options = None
   _globals['_SCHEDULESSERVICE'].methods_by_name['RunSchedule']._serialized_options = b'\332A\004name\202\323\344\223\002\'\"\"/transom/v1/{name=schedules/*}:run:\001*'
   _globals['_SCHEDULE']._serialized_start=243
-  _globals['_SCHEDULE']._serialized_end=983
-  _globals['_SCHEDULE_STATE']._serialized_start=767
-  _globals['_SCHEDULE_STATE']._serialized_end=834
-  _globals['_SCHEDULE_CATCHUP']._serialized_start=836
-  _globals['_SCHEDULE_CATCHUP']._serialized_end=902
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=985
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1058
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1060
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1159
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1161
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1226
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1228
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1295
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1297
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1365
-  _globals['_RUNSCHEDULEREQUEST']._serialized_start=1367
-  _globals['_RUNSCHEDULEREQUEST']._serialized_end=1432
-  _globals['_RUNSCHEDULERESPONSE']._serialized_start=1434
-  _globals['_RUNSCHEDULERESPONSE']._serialized_end=1468
-  _globals['_SCHEDULESSERVICE']._serialized_start=1471
-  _globals['_SCHEDULESSERVICE']._serialized_end=2225
+  _globals['_SCHEDULE']._serialized_end=1029
+  _globals['_SCHEDULE_STATE']._serialized_start=813
+  _globals['_SCHEDULE_STATE']._serialized_end=880
+  _globals['_SCHEDULE_CATCHUP']._serialized_start=882
+  _globals['_SCHEDULE_CATCHUP']._serialized_end=948
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1031
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1104
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1106
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1205
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=1207
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=1272
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1274
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1341
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1343
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1411
+  _globals['_RUNSCHEDULEREQUEST']._serialized_start=1413
+  _globals['_RUNSCHEDULEREQUEST']._serialized_end=1478
+  _globals['_RUNSCHEDULERESPONSE']._serialized_start=1480
+  _globals['_RUNSCHEDULERESPONSE']._serialized_end=1551
+  _globals['_SCHEDULESSERVICE']._serialized_start=1554
+  _globals['_SCHEDULESSERVICE']._serialized_end=2308
 # @@protoc_insertion_point(module_scope)

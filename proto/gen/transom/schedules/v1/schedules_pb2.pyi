@@ -16,7 +16,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Schedule(_message.Message):
-    __slots__ = ("name", "description", "cron", "interval", "time_zone", "catch_up", "state", "next_times", "last_tick_time", "last_run", "missed_ticks", "overlap", "create_time")
+    __slots__ = ("name", "description", "cron", "interval", "time_zone", "catch_up", "state", "next_times", "last_tick_time", "last_run", "missed_ticks", "overlap", "create_time", "last_task")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Schedule.State]
@@ -50,6 +50,7 @@ class Schedule(_message.Message):
     MISSED_TICKS_FIELD_NUMBER: _ClassVar[int]
     OVERLAP_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_TASK_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     cron: str
@@ -63,7 +64,8 @@ class Schedule(_message.Message):
     missed_ticks: int
     overlap: bool
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., cron: _Optional[str] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_zone: _Optional[str] = ..., catch_up: _Optional[_Union[Schedule.CatchUp, str]] = ..., state: _Optional[_Union[Schedule.State, str]] = ..., next_times: _Optional[_Iterable[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]]] = ..., last_tick_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_run: _Optional[str] = ..., missed_ticks: _Optional[int] = ..., overlap: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    last_task: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., cron: _Optional[str] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., time_zone: _Optional[str] = ..., catch_up: _Optional[_Union[Schedule.CatchUp, str]] = ..., state: _Optional[_Union[Schedule.State, str]] = ..., next_times: _Optional[_Iterable[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]]] = ..., last_tick_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_run: _Optional[str] = ..., missed_ticks: _Optional[int] = ..., overlap: _Optional[bool] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_task: _Optional[str] = ...) -> None: ...
 
 class ListSchedulesRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -106,7 +108,9 @@ class RunScheduleRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class RunScheduleResponse(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "task")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     run: str
-    def __init__(self, run: _Optional[str] = ...) -> None: ...
+    task: str
+    def __init__(self, run: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...

@@ -105,8 +105,8 @@ class SchedulesServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RunSchedule(self, request, context):
-        """Runs it once, now, beside its ticks; also while it is paused. Each call is a run of its own, unless the schedule does not
-        let its runs overlap. FAILED_PRECONDITION (SCHEDULE_RETIRED) where the app does not declare it any more. Scope
+        """Runs it once, now, beside its ticks; also while it is paused. Each call is a run of its own, after
+        the one that goes on where the schedule does not let its runs overlap. FAILED_PRECONDITION (SCHEDULE_RETIRED) where the app does not declare it any more. Scope
         `transom.schedules.v1.Schedule:run`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
