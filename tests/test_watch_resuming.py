@@ -20,8 +20,10 @@ from server.engine import watch_streams
 from server.engine.access import Access
 from server.engine.resources import Call
 from server.engine.watch_views import CREATED, CURRENT, DELETED, REMOVED, RESET, UPDATED, Kind
+from server.errors import Exhausted, Internal, Refusal, Unavailable
 from server.query import resume_tokens
 from server.query.rules.checking import rules_of
+from server.store import log_tail
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,66 @@ async def test_who_may_see_it_by_now_is_not_told_what_it_was_before(at: Database
         await here.change("Note", note, title="five")
         await settled(at)
         await here.watch("Note", "teams/late", BOB, token=token).says(f"UPDATED {note}", "synced")
+
+
+@pytest.mark.parametrize("between", [0, 600])
+@asynchronous
+async def test_what_was_before_rights_were_given_is_not_told_by_them(at: Database, between: int) -> None:
+    """Where the relay was away meanwhile; and where more was written than is read at once."""
+    team = f"teams/ahead{between}"
+    async with newsroom(at) as here:
+        async with relayed(at):
+            await here.make("Team", team)
+            note = await here.make("Note", f"{team}/notes/a", title="one")
+            await settled(at)
+        bob = here.watch("Note", team, BOB)
+        await bob.says("synced")
+        await here.change("Note", note, title="two, which he was never to know")
+        at.sql(
+            "insert into transom.events (resource_type, verb, name, payload, owner)"
+            " select 'newsroom.v1.Note', 'updated', 'teams/elsewhere/notes/' || n, '', 'users/ada' from generate_series(1, %s) n",
+            between,
+        )
+        await here.change("Note", note, title="three")
+        await here.make("Member", f"{team}/members/bob")
+        at.sql(
+            "with next as (select id, row_number() over (order by id) as step from transom.events where position is null),"
+            " given as (update transom.events e set position = r.numbered + step from next, transom.relay r where e.id = next.id)"
+            " update transom.relay set numbered = numbered + (select count(*) from next)"
+            " returning pg_notify('transom_positions', '')"
+        )
+        await bob.says("synced", "RESET", f"CURRENT {note}", "synced")
+        assert not any(b"two" in (told.payload or b"") for told in bob.told)
+
+
+@asynchronous
+async def test_what_cannot_be_told_keeps_nobody_waiting(at: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with relayed(at), newsroom(at) as here:
+        held, refusals = here.on.resources.access.held, list[Refusal]()
+
+        async def refusing(*asked: Any) -> list[bool]:
+            if refusals:
+                raise refusals.pop()
+            return await held(*asked)
+
+        monkeypatch.setattr(here.on.resources.access, "held", refusing)
+        await here.make("Team", "teams/refusal")
+        note = await here.make("Note", "teams/refusal/notes/a")
+        watch = here.watch("Note", "teams/refusal")
+        told = [f"CURRENT {note}", "synced"]
+        for given, seconds, says in (
+            ([], 30.0, [f"UPDATED {note}"]),
+            ([Unavailable("Away."), Exhausted("Busy.")], 30.0, [f"UPDATED {note}"]),  # which passes
+            ([Internal("Never.")], 30.0, ["RESET", f"CURRENT {note}", "synced"]),
+            ([Unavailable("Away."), Unavailable("Away.")], 0.0, ["RESET", f"CURRENT {note}", "synced"]),  # for too long
+            ([], 30.0, [f"UPDATED {note}"]),
+        ):
+            await watch.says(*told)
+            monkeypatch.setattr(log_tail, "TELLING_SECONDS", seconds)
+            refusals[:] = given
+            await here.change("Note", note, title=f"{len(told)}")
+            told += says
+        await watch.says(*told)
 
 
 @asynchronous

@@ -20,7 +20,7 @@ from typing import Protocol
 import structlog
 
 from server.caller import Caller
-from server.engine.access import absent
+from server.engine.refusals import absent
 from server.engine.resources import Call, Resources
 from server.engine.watch_views import CURRENT, NOTHING, RESET, Asked, Group, Moment, Told, View
 from server.engine.watching import RESETS, Tail, Watcher, Watching, draining
@@ -285,7 +285,7 @@ class Stream:
             if watcher.reset:
                 return
             if watcher.group is None and found.reached >= found.numbered:
-                watching.join(watcher, view, self._standing)
+                watching.join(watcher, view, self._standing, self._position)
         self._pages = []
         self._synced = True
         yield Told(NOTHING, synced=True)
@@ -365,8 +365,12 @@ class Stream:
             told = await self._view.judge(moment, [alone], self._on.watching.now()) if own else []
         except PASSING:
             raise
-        except Exception:  # as of those who are told by the tail: who went on with the token would meet it again
-            log.exception("an event cannot be told", position=entry.position, type=entry.resource_type)
+        except (
+            Exception
+        ) as fault:  # as of those who are told by the tail; who went on with the token would meet it again
+            log.error(
+                "an event cannot be told", position=entry.position, type=entry.resource_type, cause=repr(fault)[:200]
+            )
             return None
         return [one for one in told if one is not None]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from prometheus_client import Counter, Gauge
@@ -172,8 +173,8 @@ class Watching:
         if not listening:
             del self._listening[message, name]
 
-    def join(self, watcher: Watcher, view: View, standing: Standing) -> None:
-        """From now on events of the view after `watcher.since` come to its mailbox."""
+    def join(self, watcher: Watcher, view: View, standing: Standing, position: int) -> None:
+        """From now on events of the view after `watcher.since` come to its mailbox; those up to `position` it knows."""
         watcher.box.clear()
         watcher.slow = False  # what did not fit is read from the log
         view = self._views.setdefault(view.asked, view)
@@ -187,7 +188,7 @@ class Watching:
         group.watchers.add(watcher)
         watcher.group = group
         # What is being told at this moment may have passed it by.
-        watcher.since = self._telling
+        watcher.since = max(self._telling, position)
 
     def part(self, watcher: Watcher) -> None:
         """No more events come to its mailbox."""
@@ -228,18 +229,31 @@ class Watching:
         self._telling = self._told = ends.numbered
         self._reset(list(self._watchers))
 
+    def decisive(self) -> frozenset[str]:
+        """Those of the messages that rights depend on."""
+        return frozenset(message for message, groups in self._dependent.items() if groups)
+
+    def foresee(self, entries: Sequence[Entry]) -> None:
+        """Has those begin anew whose rights one of these changes, before what came before it is told."""
+        for entry in entries:
+            if looking := self._looking(entry):
+                moment = self._moment(entry)
+                with suppress(Exception):  # what cannot be read is met again when it is told
+                    self._reset(_not_knowing(entry, [group for group in looking if group.concerned(moment)]))
+
     async def tell(self, entry: Entry) -> None:
         """Tells an event to all whom it concerns, or, where it raises Refusal, to nobody."""
         self._telling = max(self._telling, entry.position)
-        kind = self._kinds.get(entry.resource_type)
         resource = self._schema.resources.get(entry.resource_type)
         if resource is None:
             for watcher in self._listening.get((entry.resource_type, entry.name), ()):
                 watcher.stale = True
                 watcher.box.wake()
             return
-        moment = Moment(entry, kind.parse if kind else self._schema.message_class(resource.message).FromString)
+        moment = self._moment(entry)
         looking = self._looking(entry)
+        for group in looking:
+            group.forget(entry.resource_type, entry.name)
         concerned = [group for group in looking if group.concerned(moment)]
         pattern = resource.pattern_of(entry.name)
         parent = pattern.parent_of(entry.name) if pattern is not None else ""
@@ -253,16 +267,7 @@ class Watching:
             groups = list(view.groups.values())
             found += zip(groups, await view.judge(moment, groups, now), strict=True)
         # From here on nothing waits: all are told, or none.
-        self._reset(
-            [
-                watcher
-                for group in concerned
-                for watcher in group.watchers
-                # What it began with may show the event; of its own kind, a part of that may, and a part not.
-                if watcher.since < entry.position
-                and (entry.id not in watcher.skip or group.view.resource.message == entry.resource_type)
-            ]
-        )
+        self._reset(_not_knowing(entry, concerned))
         for group in looking:
             if group.view.resource.message != entry.resource_type:
                 self._put(group, None, entry)
@@ -273,6 +278,8 @@ class Watching:
         """What nobody can be told of: those whom it may concern begin anew."""
         views = self._by_message.get(entry.resource_type, {}).values()
         groups = [*self._looking(entry), *(group for view in views for group in view.groups.values())]
+        for group in groups:
+            group.forget(entry.resource_type, entry.name)
         self._reset([watcher for group in groups for watcher in group.watchers])
 
     def reach(self, position: int) -> None:
@@ -287,12 +294,13 @@ class Watching:
                 watcher.box.wake()
 
     def _looking(self, entry: Entry) -> list[Group]:
-        """Those whose rules may look up what it is about; they look it up anew."""
+        """Those whose rules may look up what it is about."""
         message, name = entry.resource_type, entry.name
-        found = [group for group in self._dependent.get(message, ()) if group.looks_at(message, name)]
-        for group in found:
-            group.forget(message, name)
-        return found
+        return [group for group in self._dependent.get(message, ()) if group.looks_at(message, name)]
+
+    def _moment(self, entry: Entry) -> Moment:
+        kind = self._kinds.get(entry.resource_type)
+        return Moment(entry, kind.parse if kind else self._schema.message_class(entry.resource_type).FromString)
 
     def _put(self, group: Group, told: Told | None, entry: Entry) -> None:
         count = 0
@@ -348,6 +356,18 @@ class Watching:
         for watcher in self._watchers:
             watcher.drained = True
             watcher.box.wake()
+
+
+def _not_knowing(entry: Entry, groups: Iterable[Group]) -> list[Watcher]:
+    """Those of the groups' watchers that what they began with does not show the event; of their own kind, a part of that may, and
+    a part not."""
+    return [
+        watcher
+        for group in groups
+        for watcher in group.watchers
+        if watcher.since < entry.position
+        and (entry.id not in watcher.skip or group.view.resource.message == entry.resource_type)
+    ]
 
 
 def draining(token: str = "") -> Unavailable:

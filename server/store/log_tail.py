@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 import psycopg
@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from server.errors import Exhausted, Refusal, Stale, Unavailable
-from server.store.event_log import Ends, Entry, EventLog
+from server.store.event_log import Ends, Entry, EventLog, Stretch
 
 CHANNEL = "transom_positions"
 """Where the relay says that there is more."""
@@ -61,6 +61,13 @@ class Hearer(Protocol):
         """From now on all events after the log's present end are told; some before may not have been: what was told may be
         wrong."""
 
+    def decisive(self) -> frozenset[str]:
+        """Those of the messages that rights depend on."""
+
+    def foresee(self, entries: Sequence[Entry]) -> None:
+        """These are still to be told: those whose rights one of them changes begin anew at once. Else they would be told what was
+        before it by rights that were given after."""
+
     def tell(self, entry: Entry) -> Awaitable[None]:
         """The next event. Raises Refusal where it cannot be told: nobody was told of it. It comes again where the refusal is one
         that passes (PASSING)."""
@@ -84,7 +91,7 @@ class LogTail:
         self._log = event_log
         self._hearer = hearer
         self._position = -1
-        self._timeline = 0
+        self._timeline = self._foreseen = 0
         self._trying: tuple[int, float] = 0, 0.0
         """The event that could not be told, and until when it is tried."""
         self._begun, self._wanted = asyncio.Event(), asyncio.Event()
@@ -156,6 +163,7 @@ class LogTail:
             log.warning("the event log is not the one that was followed", position=self._position, found=found[1:])
             await self._begin()
             return True
+        await self._look_ahead(found)
         for entry in found.entries:
             # Who has just begun to watch what was not asked for is told all the same: it is read again.
             if not self._hearer.types() <= types:
@@ -176,6 +184,16 @@ class LogTail:
         self._reached(found.reached)
         return found.reached < found.numbered
 
+    async def _look_ahead(self, found: Stretch) -> None:
+        """Foresees what there is, once: up to the log's end, where it is farther away than one stretch."""
+        if found.reached > self._foreseen:
+            self._hearer.foresee(found.entries)
+            self._foreseen = found.reached
+        while self._foreseen < found.numbered and (types := self._hearer.decisive()):
+            ahead = await self._log.after(self._foreseen, types)
+            self._hearer.foresee(ahead.entries)
+            self._foreseen = ahead.reached
+
     def _try_again(self, entry: Entry) -> bool:
         tried, until = self._trying
         if tried != entry.position:
@@ -191,6 +209,7 @@ class LogTail:
     async def _begin(self) -> None:
         ends = await self._log.ends()
         self._position, self._timeline = ends.numbered, ends.history.timeline
+        self._foreseen = 0
         self._hearer.begin(ends)
         self._begun.set()
 
