@@ -81,14 +81,18 @@ class FileFields:
     def _holds(self, message: Descriptor) -> bool:
         """Whether something in it refers to files."""
         if message.full_name not in self._holding:
-            seen, left = {message.full_name: message}, [message]
-            while left:
+            seen, left, found = {message.full_name}, [message], False
+            while left and not found:
                 for field in left.pop().fields:
                     held = field.message_type
                     if held is not None and held.full_name not in seen:
-                        seen[held.full_name] = held
-                        left.append(held)
-            self._holding[message.full_name] = any(self._refers(f) for one in seen.values() for f in one.fields)
+                        seen.add(held.full_name)
+                        found = found or self._holding.get(held.full_name, False)
+                        if held.full_name not in self._holding:
+                            left.append(held)
+                    found = found or self._refers(field)
+            # Where there is nothing, there is nothing in all that is in it.
+            self._holding |= {message.full_name: True} if found else dict.fromkeys(seen, False)
         return self._holding[message.full_name]
 
     def _reference(self, field: FieldDescriptor, steps: tuple[FieldDescriptor, ...]) -> FileReference:
