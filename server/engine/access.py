@@ -20,7 +20,9 @@ from google.protobuf.message import Message
 
 from server.caller import Caller
 from server.engine.behaviors import is_empty
-from server.errors import Denied, NotFound, Refusal, Unauthenticated
+from server.engine.changing import Changing
+from server.engine.refusals import absent, refused, sign_in
+from server.errors import Denied
 from server.query.rules.checking import MethodRule, ResourceRules, Rule, Rules
 from server.query.rules.lowering import LOOKUPS_MAX
 from server.query.rules.scene import Asking, Fault, Key, Scene
@@ -281,12 +283,12 @@ class Access:
         caller = call.caller
         if caller.trusted:
             self._in_scope(caller, resource, "update")
-            return Changing(self, call, resource, row, None, ())
+            return Changing(self, caller, resource, row, None, ())
         asking = self._asking(caller)
         scene = await self._gettable(caller, resource, row, asking)
         hidden = await self._unreadable(resource, scene, None)
         veiled = await self._hidden_of_snapshot(resource, asking, scene.resource, None)
-        return Changing(self, call, resource, row, asking, hidden, veiled)
+        return Changing(self, caller, resource, row, asking, hidden, veiled)
 
     async def changed(self, caller: Caller, resource: Resource, row: Row, asking: Asking, result: Any) -> None:
         """Judges an update on what is stored and on what would be. Raises Denied or Unauthenticated."""
@@ -521,61 +523,6 @@ class Access:
             )
 
 
-class Changing:
-    """One update that is being judged."""
-
-    __slots__ = ("_access", "_asking", "_call", "_hidden", "_resource", "_row", "_veiled")
-
-    def __init__(
-        self,
-        access: Access,
-        call: Asked,
-        resource: Resource,
-        row: Row,
-        asking: Asking | None,
-        hidden: Sequence[Field],
-        veiled: Sequence[Field] = (),
-    ) -> None:
-        self._veiled = veiled
-        self._access = access
-        self._call = call
-        self._resource = resource
-        self._row = row
-        self._asking = asking
-        self._hidden = hidden
-
-    @property
-    def hidden(self) -> frozenset[str]:
-        """The fields that the caller may not see."""
-        return frozenset(field.name for field in self._hidden)
-
-    def kept(self, message: Any, paths: Sequence[str] | None) -> frozenset[str]:
-        """The fields that stay as they are, because the caller may not see them. Raises Denied where the update speaks of
-        one: by a path of its mask, or by a value."""
-        named = {path.partition(".")[0].strip("`") for path in paths or ()}
-        for field in self._hidden:
-            if field.name in named or not is_empty(message, field.descriptor):
-                raise refused(self._call.caller, self._resource, "update", field.name)
-        return frozenset(field.name for field in self._hidden)
-
-    async def check(self, result: Any) -> None:
-        """Judges what it would become. Raises Denied or Unauthenticated."""
-        if self._asking is not None:
-            await self._access.changed(self._call.caller, self._resource, self._row, self._asking, result)
-
-    def shown(self, result: Any) -> Any:
-        """The result as the caller may see it."""
-        if not self._hidden and not self._veiled:
-            return result
-        copy = type(result)()
-        copy.CopyFrom(result)
-        for field in self._hidden:
-            copy.ClearField(field.name)
-        for field in self._veiled:
-            copy.snapshot.ClearField(field.name)
-        return copy
-
-
 def told(asking: Asking) -> bytes:
     """Who asks, as a JSON object with the columns of `rules.sql.ASKING`."""
     caller = asking.caller
@@ -590,25 +537,6 @@ def told(asking: Asking) -> bytes:
             "now": (_EPOCH + timedelta(microseconds=asking.now)).isoformat(),
         }
     )
-
-
-def absent(resource: Resource, name: str) -> NotFound:
-    """The refusal for a resource that is not there, or not for this caller."""
-    return NotFound(f"{name} does not exist.", metadata={"name": name}, resource=(resource.type, name))
-
-
-def sign_in() -> Unauthenticated:
-    """The refusal for nobody."""
-    return Unauthenticated("Sign in first, or send a service key: Authorization: Bearer <token>.")
-
-
-def refused(caller: Caller, resource: Resource, action: str, field: str = "") -> Refusal:
-    """The refusal of an action; it names the action, and never what the rule says."""
-    if not caller.known:
-        return sign_in()
-    metadata: Mapping[str, str] = {"resource": resource.type, "action": action} | ({"field": field} if field else {})
-    what = f"set the field {field} of" if field else action
-    return Denied(f"You may not {what} this resource.", reason="ACCESS_DENIED", metadata=metadata)
 
 
 def _itself(message: Any) -> Any:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from server.engine.access import absent
 from server.engine.decisions import Asked
 from server.engine.identity import etag_of, version_of
+from server.engine.refusals import absent
 from server.engine.resources import Call, Resources, stale
 from server.engine.transforms import TRANSFORMS_MAX, Transform
 from server.engine.undeletion import undelete

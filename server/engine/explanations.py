@@ -9,9 +9,10 @@ from enum import StrEnum
 from typing import Any
 
 from server.caller import NOBODY, Caller, Kind
-from server.engine.access import Access, Clock, Lookups, refused
+from server.engine.access import Access, Clock, Lookups
 from server.engine.audit import Audit
 from server.engine.granting import require_scope
+from server.engine.refusals import refused
 from server.errors import Invalid, NotFound, Refusal
 from server.query.rules import tree
 from server.query.rules.checking import ACTIONS, Rule

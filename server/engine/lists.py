@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from server.engine.access import Access, Asked, absent
+from server.engine.access import Access, Asked
 from server.engine.decisions import Clock, Decisions
+from server.engine.refusals import absent
 from server.errors import Invalid
 from server.query import orders, pages, words
 from server.query.filters import Filter, Filters

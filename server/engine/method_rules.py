@@ -12,8 +12,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from server.engine.access import Access, Asked, refused
+from server.engine.access import Access, Asked
 from server.engine.behaviors import copy_field, is_empty
+from server.engine.refusals import refused
 from server.errors import Refusal
 from server.schema.model import Kind, Method, Resource, Schema
 

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 from server.caller import Caller
 from server.engine import singletons
-from server.engine.access import Access, absent
+from server.engine.access import Access
 from server.engine.decisions import Asked, Clock, Decisions, deleted, unreferable
 from server.engine.filing import FileReferrers
 from server.engine.identity import version_of
 from server.engine.lists import Lists, Queries
 from server.engine.method_rules import MethodRules
+from server.engine.refusals import absent
 from server.errors import (
     VALUE_TAKEN,
     AlreadyExists,

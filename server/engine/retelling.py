@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.caller import Caller
-from server.engine.access import absent
 from server.engine.packed import ANY, unpacked, within
+from server.engine.refusals import absent
 from server.engine.resources import Call, Resources
 from server.errors import NotFound
 from server.schema.model import Kind, Method, Resource

@@ -6,8 +6,8 @@ and the time at which it expires. The rule `update` decides, and its new revisio
 
 from __future__ import annotations
 
-from server.engine.access import absent
 from server.engine.identity import version_of
+from server.engine.refusals import absent
 from server.engine.resources import ATTEMPTS, Call, Resources, refusal, stale
 from server.engine.revisions import revision_id, snapshot
 from server.errors import Invalid, Stale

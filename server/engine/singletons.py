@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from server.engine.access import absent
+from server.engine.refusals import absent
 from server.schema.model import Resource
 from server.store.changes import Row
 

@@ -5,8 +5,8 @@ Who may delete a resource may undelete it: by the rule `delete`, judged on it as
 
 from __future__ import annotations
 
-from server.engine.access import absent
 from server.engine.identity import version_of
+from server.engine.refusals import absent
 from server.engine.resources import ATTEMPTS, Call, Resources, refusal, stale
 from server.errors import Stale
 from server.schema.model import Resource
