@@ -231,7 +231,7 @@ class FilesServiceServicer:
 
     def GetPublicFile(self, request, context):
         """Leads anybody, signed in or not, to the bytes of a PUBLIC file: over REST the answer is a redirect (302) to a URL that is
-        good for 15 minutes, and may be remembered for 5. Over gRPC that URL is in the header `x-transom-location`. Asked by GET or
+        the same for days and good for longer, and may be remembered for 5 minutes. Over gRPC that URL is in the header `x-transom-location`. Asked by GET or
         HEAD at the file's `public_path`, with the name of a variant before the last `/` for that. NOT_FOUND where there is no such
         file, or it is not PUBLIC and READY.
         """
