@@ -10,8 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+import structlog
 
 from deploy.native.stack import COMPONENTS, EVERYTHING, PROJECT, Stack
+
+# Tracebacks as Python writes them: to draw one with all its variables takes a second.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")
