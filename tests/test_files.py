@@ -765,15 +765,15 @@ async def test_bytes_that_no_row_knows_of_are_swept_when_they_are_old(
 
         async def swept() -> int:
             """By two workers in turn: each goes on where the other was, through two objects and three uploads."""
+            at.sql("update transom.orphan_search set look = 0, key = '', upload = ''")
             workers = [on.files, other.files]
-            return sum([await workers[n % 2].sweep_orphans() for n in range(2 * (2 + 3 + 4))])
+            return sum([await workers[n % 2].sweep_orphans() for n in range(2 + 3 + 4)])
 
         left = ["files/left-behind", "files/left-too"]
         async with server(at) as other:
             for key in left:
                 await on.objects.write(key, JPEG, "image/jpeg")
             uploads = [await on.objects.begin_parts(key, "a/b") for key in (*left, left[1])]
-            at.sql("update transom.orphan_search set look = 0, key = '', upload = ''")
             assert await swept() == 0
             assert bucket.read(left[0]) == JPEG  # it is young: its row may be on its way
             monkeypatch.setattr(orphans, "AGE", timedelta(seconds=-5))

@@ -156,10 +156,16 @@ class Objects:
             )
         return SignedForm(signed["url"], signed["fields"])
 
-    def signed_part(
+    async def signed_parts(
+        self, key: str, upload: str, parts: Sequence[tuple[int, int, bytes | None]], life: timedelta
+    ) -> list[SignedPut]:
+        """Allows whoever holds them to PUT these parts, each a number, exactly this many bytes, and a SHA-256 or None. In a
+        thread: a hundred take as long as many calls."""
+        return await self._run(lambda: [self._signed_part(key, upload, *part, life) for part in parts])
+
+    def _signed_part(
         self, key: str, upload: str, number: int, size_bytes: int, sha256: bytes | None, life: timedelta
     ) -> SignedPut:
-        """Allows whoever holds it to PUT this part, exactly this much, and these bytes where `sha256` is given."""
         parameters: dict[str, Any] = {
             "Bucket": self._bucket,
             "Key": key,

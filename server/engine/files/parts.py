@@ -114,11 +114,8 @@ class PartedUploads(Uploads):
         refuse(wrong)
         key, upload = kept_key(stored.id), stored.upload_key or await self._begun(stored, name)
         until = datetime.now(UTC) + UPLOAD_LIFE
-        signed = [
-            self._objects.signed_part(key, upload, number, length(stored, number), sha256 or None, UPLOAD_LIFE)
-            for number, sha256 in parts
-        ]
-        return signed, until
+        asked = [(number, length(stored, number), sha256 or None) for number, sha256 in parts]
+        return await self._objects.signed_parts(key, upload, asked, UPLOAD_LIFE), until
 
     async def list_upload_parts(
         self, caller: Caller, name: str, page_size: int, page_token: str
