@@ -192,8 +192,8 @@ async def test_tokens_are_only_those_that_were_given(at: Database) -> None:
         history = ends.history.fingerprint, ends.history.timeline
         mine = resume_tokens.sealed(b"k" * 32, raw[1:9], raw[9:17], history, 1)
         assert await refusal(here.watch("Note", "teams/forge", BOB, token=mine)) == (
-            "INVALID_ARGUMENT",
-            "INVALID_REQUEST",
+            "OUT_OF_RANGE",
+            "RESUME_TOKEN_EXPIRED",
         )
         await here.watch("Note", "teams/forge", BOB, token=token).says("synced")
 

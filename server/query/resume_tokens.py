@@ -67,7 +67,7 @@ def opened(key: bytes, token: str, watch: bytes, history: tuple[int, int]) -> Pl
     """What a token says.
 
     Raises Invalid (INVALID_RESUME_TOKEN) for what is no token of this watch, Expired (RESUME_TOKEN_EXPIRED) for one of another
-    history.
+    history, or that was signed with another key: by another database, or by nobody.
     """
     if len(token) > CHARACTERS_MAX:
         raise _no_token()
@@ -87,10 +87,8 @@ def opened(key: bytes, token: str, watch: bytes, history: tuple[int, int]) -> Pl
             "was given for another watch; all else must be as it was asked there",
             "INVALID_RESUME_TOKEN",
         )
-    if (system, timeline) != history:
+    if (system, timeline) != history or not hmac.compare_digest(signature, _signature(key, raw)):
         raise expired()
-    if not hmac.compare_digest(signature, _signature(key, raw)):
-        raise _no_token()
     return Place(standing, position, frozenset(one for (one,) in _ID.iter_unpack(raw[_FORM.size :])))
 
 
