@@ -39,6 +39,7 @@ START_SECONDS = 5.0
 """How long who wants to watch waits for the log to be followed."""
 
 FOLLOWED = Counter("transom_watch_events_total", "Events that were read for watchers.")
+FAILED = Counter("transom_watch_failed_total", "Events that could not be told: those whom they may concern began anew.")
 LAG = Histogram(
     "transom_watch_lag_seconds",
     "From the writing of an event to its being told to the watchers of this process.",
@@ -174,6 +175,7 @@ class LogTail:
                 if isinstance(fault, PASSING) and self._try_again(entry):
                     raise
                 log.exception("an event cannot be told", position=entry.position, type=entry.resource_type)
+                FAILED.inc()
                 self._hearer.fail(entry)
             self._reached(entry.position)
             FOLLOWED.inc()
