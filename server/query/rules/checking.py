@@ -145,6 +145,9 @@ class _Checking:
         self._by_type = {r.type: r for r in self._stored}
         self._faults: list[str] = []
         self._known_terms: dict[str, Terms] = {}
+        # An environment is made ready by what it compiles first, which costs far more than the compiling.
+        self._syntactic = cel.NewEnv(descriptor_pool=schema.pool)
+        self._environments: dict[Any, Any] = {}
 
     def rules(self) -> Rules:
         resources = {r.message: self._resource(r) for r in self._stored}
@@ -300,7 +303,7 @@ class _Checking:
         return self._syntax(text)
 
     def _syntax(self, text: str) -> Syntax:
-        return Syntax(_compiled(cel.NewEnv(descriptor_pool=self._schema.pool), text, parse_only=True).serialize())
+        return Syntax(_compiled(self._syntactic, text, parse_only=True).serialize())
 
     def _whole(self, place: _Place, givens: Mapping[str, Type], text: str) -> Node:
         parsed = self._syntax(text)
@@ -313,6 +316,14 @@ class _Checking:
             raise Refused(numbered.original(refused.at), refused.why) from None
 
     def _environment(self, place: _Place, givens: Mapping[str, Type], found: Sequence[Resource]) -> Any:
+        """One for all rules that may speak of the same."""
+        roots = ((name, root.full_name) for name, root in place.roots.items())
+        known = (place.container, frozenset(roots), frozenset(givens.items()), tuple(r.message for r in found))
+        if known not in self._environments:
+            self._environments[known] = self._new_environment(place, givens, found)
+        return self._environments[known]
+
+    def _new_environment(self, place: _Place, givens: Mapping[str, Type], found: Sequence[Resource]) -> Any:
         variables = {name: _cel_type(given) for name, given in givens.items()}
         variables |= {name: cel.Type(root.full_name) for name, root in place.roots.items()}
         functions = []
