@@ -3,6 +3,8 @@
 Only what the broker has confirmed is ever deleted, oldest first, and with it moves `transom.relay.trimmed`: whoever
 follows the log learns in one read whether what it asks for is still there. Sizes are counted, not looked up, in the
 transactions that give positions and that delete: `transom.relay.kept_bytes` is exact whatever is killed.
+
+Events that a webhook endpoint has yet to be told of are kept beyond their time, by a bounded while, but never beyond the size.
 """
 
 from __future__ import annotations
@@ -27,16 +29,21 @@ _FORGET_EVENTS: LiteralString = """
             from transom.events
             where position <= (select published from transom.relay) order by position limit %(rows)s
         ) as lowest
+    ), told as (
+        select min(p.position) as position
+        from transom.webhook_positions p join transom.webhook_endpoints e on e.id = p.endpoint where e.state <> 'disabled'
     ), first_kept as (
-        select min(position) as position from oldest, transom.relay
-        where create_time >= clock_timestamp() - make_interval(secs => %(seconds)s)
+        select min(oldest.position) as position from oldest, transom.relay, told
+        where create_time >= clock_timestamp() - make_interval(secs => case
+                when oldest.position > told.position then %(seconds)s + %(waiting)s else %(seconds)s end)
           and (%(bytes)s = 0 or kept_bytes - ahead <= %(bytes)s)
     ), gone as (
         delete from transom.events
         where position <= coalesce((select position - 1 from first_kept), (select max(position) from oldest))
-        returning position, octet_length(payload) + coalesce(octet_length(before), 0) + %(row)s as bytes
+        returning position, create_time, octet_length(payload) + coalesce(octet_length(before), 0) + %(row)s as bytes
     ), noted as (
         update transom.relay set trimmed = greatest(trimmed, (select max(position) from gone)),
+                                 trimmed_time = greatest(trimmed_time, (select max(create_time) from gone)),
                                  kept_bytes = greatest(0, kept_bytes - (select sum(bytes) from gone))
         where exists (select from gone)
     )
@@ -54,6 +61,8 @@ class Keeping:
 
     events: float = 7
     """Days that published events are, for whoever follows the log."""
+    waiting: float = 0
+    """Days that they are beyond it, where a webhook endpoint that is not disabled has yet to be told of them."""
     bytes: int = 0
     """Bytes that the event log may have, about; the oldest go first, however young. 0: whatever comes together in that time."""
     inbox: int = 30
@@ -64,7 +73,13 @@ async def forget(database: psycopg.AsyncConnection[Any], keeping: Keeping) -> bo
     """Deletes some of what is past its time or beyond its size; whether there may be more of it."""
     events = await database.execute(
         _FORGET_EVENTS,
-        {"rows": ROWS, "row": ROW_BYTES, "seconds": keeping.events * 86_400, "bytes": keeping.bytes},
+        {
+            "rows": ROWS,
+            "row": ROW_BYTES,
+            "seconds": keeping.events * 86_400,
+            "waiting": keeping.waiting * 86_400,
+            "bytes": keeping.bytes,
+        },
     )
     [deleted] = await events.fetchone() or [0]
     inbox = await database.execute(_FORGET_INBOX, {"days": keeping.inbox, "rows": ROWS})

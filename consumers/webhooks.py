@@ -15,6 +15,7 @@ from consumers.waiting import Backoff, either
 from server.engine.webhook_delivering import Delivering
 from server.errors import Refusal
 from server.store.webhook_deliveries import DueEndpoint, TakenDelivery
+from server.store.webhook_fanning import Lag
 
 AT_ONCE = 32
 """Posts of one process at one time."""
@@ -22,6 +23,8 @@ LOOK, LOOK_BUSY = 1.0, 0.02
 """Seconds between two looks for what is new or due, where nobody tells, and while there is some."""
 LOOK_DUE = 0.5
 """Seconds between two looks for what is due again."""
+LOOK_LAGS = 20.0
+"""Seconds between two looks at how far behind endpoints are."""
 GRACE = 16.0
 """Seconds that posts under way may take when the process ends: as long as one takes at most. What is given up is posted again."""
 
@@ -50,10 +53,34 @@ class WebhookMetrics:
         self.disabled = Counter("transom_webhook_disabled", "Endpoints that were given up here.", ["reason"], **to)
         self.errors = Counter(
             "transom_webhook_errors",
-            "What should not happen, by where: fan (writing down), event (one that cannot be told), take, attempt, listen.",
+            "What should not happen, by where: fan (writing down), event (one that cannot be told), take, attempt, listen, lags.",
             ["where"],
             **to,
         )
+        self._events = Gauge(
+            "transom_webhook_behind_events",
+            "Events that an endpoint was not yet looked at for, and deliveries to it that wait; every worker says the same.",
+            ["endpoint"],
+            **to,
+        )
+        self._late = Gauge(
+            "transom_webhook_behind_seconds",
+            "Seconds that the oldest of them has been waiting; every worker says the same.",
+            ["endpoint"],
+            **to,
+        )
+        self._behind: set[str] = set()
+
+    def behind(self, lags: Sequence[Lag]) -> None:
+        """Says how far behind these endpoints are, and nothing more of others."""
+        for lag in lags:
+            self._events.labels(lag.endpoint).set(lag.events)
+            self._late.labels(lag.endpoint).set(lag.seconds or 0.0)
+        told = {lag.endpoint for lag in lags}
+        for gone in self._behind - told:
+            self._events.remove(gone)
+            self._late.remove(gone)
+        self._behind = told
 
 
 class WebhookWorker:
@@ -75,14 +102,13 @@ class WebhookWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Writes down and posts; outlives Postgres being away."""
-        listening = asyncio.create_task(self._listen(stop))
+        beside = [asyncio.create_task(self._listen(stop)), asyncio.create_task(self._look_behind(stop))]
         try:
             await asyncio.gather(self._fan(stop), self._post(stop))
         finally:
-            listening.cancel()
-            for task in self._posts:  # none, but where this was cancelled
+            for task in (*beside, *self._posts):  # no posts, but where this was cancelled
                 task.cancel()
-            await asyncio.gather(listening, *self._posts, return_exceptions=True)
+            await asyncio.gather(*beside, *self._posts, return_exceptions=True)
 
     async def _listen(self, stop: asyncio.Event) -> None:
         backoff = Backoff()
@@ -96,6 +122,17 @@ class WebhookWorker:
                 await self._hear(told)
             except Exception as lost:
                 await self._wait(stop, backoff, lost, "listen")
+
+    async def _look_behind(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+        while not stop.is_set():
+            try:
+                self._metrics.behind(await self._delivering.lags())
+            except Exception as lost:
+                await self._wait(stop, backoff, lost, "lags")
+                continue
+            backoff.reset()
+            await either(stop, LOOK_LAGS)
 
     async def _fan(self, stop: asyncio.Event) -> None:
         backoff = Backoff()

@@ -59,7 +59,9 @@ async def relay(settings: Settings) -> None:
         ],
         RelayMetrics(),
         instance=settings.instance,
-        keeping=Keeping(events=settings.event_days, bytes=settings.event_bytes_max),
+        keeping=Keeping(
+            events=settings.event_days, waiting=settings.webhook_hours / 24, bytes=settings.event_bytes_max
+        ),
     )
     _prepare(settings, relay.stop)
     await relay.run()

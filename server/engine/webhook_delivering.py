@@ -15,7 +15,7 @@ from server.engine.webhook_events import WebhookEvents
 from server.engine.webhook_signing import headers
 from server.errors import Internal
 from server.store.webhook_deliveries import BROKEN, DueEndpoint, Settled, StoredDeliveries, TakenDelivery
-from server.store.webhook_fanning import Fanning
+from server.store.webhook_fanning import Fanning, Lag
 from server.store.webhook_posts import Answer
 
 log = structlog.get_logger("webhooks")
@@ -96,6 +96,10 @@ class Delivering:
     def unreadable(self) -> int:
         """How many deliveries could not be told as they should, since this was asked last."""
         return self._events.unreadable()
+
+    async def lags(self) -> Sequence[Lag]:
+        """How far behind endpoints are that are not disabled. Raises Unavailable."""
+        return await self._fanning.lags()
 
     async def take(self, limit: int) -> Sequence[tuple[DueEndpoint, TakenDelivery]]:
         """At most so many deliveries that are due; they are this process's for a minute. Raises Unavailable."""

@@ -230,7 +230,8 @@ class Webhooks:
         self, caller: Caller, name: str, start: datetime | None, end: datetime | None
     ) -> tuple[int, int]:
         """Has what was written in a range of time posted, in order; after which position of the log, and up to which.
-        Raises Invalid, NotFound, Expired (EVENTS_GONE), Exhausted (TOO_MANY_REPLAYS)."""
+        Raises Invalid, NotFound, Exhausted (TOO_MANY_REPLAYS); Expired (EVENTS_GONE, with `kept_after`) where some of it is
+        kept no more."""
         require_scope(caller, ENDPOINT, "replay")
         if start is None:
             raise Invalid.field("start_time", "is required", "REQUIRED")
@@ -238,8 +239,13 @@ class Webhooks:
             raise Invalid.field("end_time", "must be after start_time", "OUT_OF_RANGE")
         id = _id(name)
         found = await self._endpoints.around(start, end)
-        if found is None:
-            raise Expired("Not all events of that time are kept any more.", reason="EVENTS_GONE")
+        if isinstance(found, datetime):
+            since = found.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            raise Expired(
+                f"Not all events of that time are kept any more: begin after {since}.",
+                reason="EVENTS_GONE",
+                metadata={"kept_after": since},
+            )
         after, until = found
         told = {"start": start.isoformat(), "end": end.isoformat() if end else ""}
         note = self._audit.statement("webhook_replayed", actor=caller.name, target=name, details=told)

@@ -74,6 +74,18 @@ _DISABLE = """
 update transom.webhook_endpoints set state = 'disabled', reason = %s, version = version + 1, update_time = clock_timestamp()
 where id = any(%s) and state = 'active'
 """
+# Of what waits, counts since when it could have been posted: what is told again is as late as that, not as old as its event.
+_LAGS = f"""
+select e.id as endpoint, greatest(0, r.numbered - p.position) + waiting.number as events,
+  greatest(0, extract(epoch from clock_timestamp() - least(waiting.since, case when p.position < r.numbered then
+    (select create_time from transom.events where position > p.position order by position limit 1) end)))::float8 as seconds
+from transom.webhook_endpoints e join transom.webhook_positions p on p.endpoint = e.id and p.until is null
+  cross join transom.relay r cross join lateral (
+    select count(*) as number, min(case when attempts > 0 then first_time else next_time end) as since
+    from (select attempts, first_time, next_time from transom.webhook_deliveries d
+      where d.endpoint = e.id and d.state = 'waiting' order by next_time limit {WAITING_MAX}) as some) as waiting
+where e.state <> 'disabled'
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,17 @@ class NewDelivery:
     body: bytes
     error: str = ""
     """Why it is not posted; "" where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far behind an endpoint is that is not disabled."""
+
+    endpoint: str
+    events: int
+    """Of the log that were not looked at for it, whether or not it is told of them, and deliveries that wait."""
+    seconds: float | None
+    """That the oldest of them has been waiting; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +223,12 @@ class Fanning:
             await cursor.execute(_MOVE, [reached, [one.id for one in group if one.endpoint not in stay]])
             await cursor.execute(_PARTS_DONE)
             return True, len(told)
+
+    async def lags(self) -> list[Lag]:
+        """How far behind endpoints are. Raises Unavailable."""
+        async with transaction(self._pool, Lag) as cursor:
+            await cursor.execute(_LAGS)
+            return await cursor.fetchall()
 
     async def _lost(self, cursor: Any, group: Sequence[Listener]) -> None:
         """They are so far behind that events are not kept any more. A part that was to be told again begins later."""

@@ -61,7 +61,7 @@ update transom.webhook_endpoints set secret = %s, old_secret = %s, old_until = c
     update_time = clock_timestamp()
 where id = %s
 """
-_ENDS = "select trimmed, numbered from transom.relay"
+_ENDS = "select trimmed, trimmed_time, numbered from transom.relay"
 _AT = """
 select position, create_time as time from transom.events where position >= %s order by position limit 1
 """
@@ -101,6 +101,7 @@ class _Number:
 @dataclass(frozen=True, slots=True)
 class _Ends:
     trimmed: int
+    trimmed_time: datetime | None
     numbered: int
 
 
@@ -203,22 +204,19 @@ class StoredEndpoints:
         """Keeps another secret, and the one before for so long; False where the endpoint is not of that version any more."""
         return await self._change(id, [(_ROTATE, [secret, old, overlap, id]), note], version)
 
-    async def around(self, start: datetime, end: datetime | None) -> tuple[int, int] | None:
-        """The positions after which, and up to which, the log has what was written in a range of time; None where it does not
-        go back so far. Positions and times are in one order but for a minute, so it may be a little more."""
+    async def around(self, start: datetime, end: datetime | None) -> tuple[int, int] | datetime:
+        """The positions after which, and up to which, the log has what was written in a range of time; or, where some of
+        that may be kept no more, the moment after which all is. Positions and times are in one order but for a minute, so
+        it may be a little more."""
         slack = timedelta(minutes=1)
         async with transaction(self._pool, _Ends) as cursor:
             await cursor.execute(_ENDS)
             ends = await cursor.fetchone()
         assert ends is not None
+        if ends.trimmed_time is not None and start <= ends.trimmed_time:
+            return ends.trimmed_time
         first = await self._first(ends.trimmed, ends.numbered, start - slack)
         last = ends.numbered if end is None else await self._first(first, ends.numbered, end + slack)
-        if first == ends.trimmed and first > 0:
-            async with transaction(self._pool, _At) as at:
-                await at.execute(_AT, [first])
-                oldest = await at.fetchone()
-            if oldest is None or oldest.time > start:
-                return None
         return first, last
 
     async def replay(self, id: str, after: int, until: int | None, most: int, note: Statement) -> bool | None:
