@@ -100,8 +100,10 @@ class Objects:
     def __init__(
         self, *, endpoint: str, public_endpoint: str | None, region: str, bucket: str, access_key: str, secret_key: str
     ) -> None:
+        session = boto3.session.Session()  # one: it reads once what it knows of S3
+
         def client(url: str) -> Any:
-            return boto3.session.Session().client(
+            return session.client(
                 "s3",
                 endpoint_url=url,
                 region_name=region,
