@@ -134,6 +134,9 @@ class TaskRunner:
                 except Refusal as away:
                     wait = backoff.next()
                     log.warning("tasks wait", reason=away.reason, retry_in=round(wait, 2))
+                except Exception:  # a fault of ours: what runs goes on, and so does this
+                    wait = backoff.next()
+                    log.exception("tasks wait", retry_in=round(wait, 2))
                 await either(self._wake, wait)
             await self._drain()
         finally:

@@ -12,6 +12,7 @@ import pytest
 from consumers_ground import Ground, asynchronous, eventually
 from prometheus_client import CollectorRegistry
 
+from consumers.declaring import declaring
 from consumers.task_runner import TaskMetrics, TaskRunner
 from consumers.workshop import Workshop
 from deploy.native.stack import Stack
@@ -24,7 +25,7 @@ from server.engine.audit import Audit
 from server.engine.resources import Call
 from server.engine.task_enqueuing import Enqueuing, Wish
 from server.engine.tasks import TASK, Tasks, enqueue
-from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition, Unauthenticated, Unavailable
+from server.errors import Denied, Exhausted, Invalid, NotFound, Precondition, Stale, Unauthenticated, Unavailable
 from server.services.task_following import FOLLOWED_MAX_OF_ONE, Following
 from server.store.task_handlers import StoredHandlers
 from server.store.tasks import StoredTasks
@@ -132,7 +133,7 @@ async def test_a_task_is_enqueued_with_the_work_that_asks_for_it_or_not_at_all(g
     async with ground.workshop() as shop:
         cause = type("Cause", (), {"request_id": "r", "traceparent": ""})()
         work = shop.work(cause)
-        name = work.enqueue("later", {"a": 1}, delay=timedelta(hours=1), unique_key="k", priority=3)
+        name = await work.enqueue_once("later", "k", {"a": 1}, delay=timedelta(hours=1), priority=3)
         assert ground.rows("select 1 from transom.tasks") == []
         await work.commit()
         id = name.removeprefix("tasks/")
@@ -329,6 +330,89 @@ async def test_a_call_enqueues_what_its_handler_takes_for_whom_it_lets(ground: G
         await handlers.declare([])
         with pytest.raises(NotFound):
             await enqueuing.enqueue(Call(key), Wish("quiet", {}))
+
+
+@asynchronous
+async def test_who_asks_for_a_task_with_a_key_is_told_the_name_of_the_one_that_has_it(ground: Ground) -> None:
+    cause = type("Cause", (), {"request_id": "", "traceparent": ""})()
+    async with ground.workshop() as shop:
+
+        async def once(meanwhile: str = "") -> str:
+            work = shop.work(cause)
+            name = await work.enqueue_once("later", "k")
+            assert await work.enqueue_once("later", "k", {"again": True}) == name
+            if meanwhile:
+                ground.execute(meanwhile)
+            await work.commit()
+            return name
+
+        first = await once()
+        assert await once() == first and ground.rows("select 'tasks/' || id from transom.tasks") == [(first,)]
+        # What is told must be so when it is committed: else it is decided again.
+        ended = "update transom.tasks set state = 'SUCCEEDED', end_time = now()"
+        with pytest.raises(Stale):
+            await once(ended)
+        with pytest.raises(Stale):
+            await once("insert into transom.tasks (id, handler, unique_key) values ('other', 'later', 'k')")
+        assert await once() == "tasks/other"
+        ground.execute(ended)
+        assert await once() not in (first, "tasks/other")
+        with pytest.raises(Invalid):
+            await shop.work(cause).enqueue_once("later", "")
+
+
+@asynchronous
+async def test_the_app_may_ask_for_what_a_live_worker_runs(ground: Ground) -> None:
+    def called(*names: str, **more: Any) -> Any:
+        return declared([named(lambda order, work: None, name=name, **more) for name in names])
+
+    cause = type("Cause", (), {"request_id": "", "traceparent": ""})()
+    async with ground.workshop() as shop:
+        handlers = StoredHandlers(shop.parts.pool)
+
+        async def known(name: str) -> bool:
+            work = shop.work(cause)
+            work.enqueue(name)
+            try:
+                await work.commit()
+            except Precondition as refused:
+                return refused.reason != "TASK_UNKNOWN"
+            return True
+
+        await handlers.declare([])
+        assert await known("a")  # no worker ever ran: nobody can tell
+        await handlers.declare(called("a", "b", callable_by="users"), "old")
+        await handlers.declare(called("b", "c"), "new")
+        assert [await known(name) for name in "abcd"] == [True, True, True, False]
+        await handlers.keep(called("a", "b", callable_by="users"), "old")
+        found = await handlers.find("b")
+        assert found is not None and found.callable_by == "nobody"  # who started last is right
+        ground.execute("update transom.task_workers set seen_time = now() - interval '31 s' where worker = 'old'")
+        await handlers.keep(called("b", "c"), "new")
+        assert [await known(name) for name in "abc"] == [False, True, True]
+        await handlers.keep(called("a", "b"), "old")  # it was away, not dead
+        assert await known("a")
+        with pytest.raises(Invalid):
+            shop.work(cause).enqueue("schedule.beat")
+        with pytest.raises(ValueError, match="those of schedules"):
+            called("schedule.beat")
+        ground.execute("delete from transom.task_handlers; delete from transom.task_workers")
+
+
+@asynchronous
+async def test_workers_say_what_they_run_for_as_long_as_they_live(ground: Ground) -> None:
+    async def function(order: Order, work: Work) -> None: ...
+
+    stop = asyncio.Event()
+    async with ground.workshop() as shop:
+        saying = asyncio.create_task(
+            declaring(StoredHandlers(shop.parts.pool), declared([named(function, name="a")]), "w", stop)
+        )
+        names = "select names from transom.task_workers"
+        await eventually(lambda: ground.rows(names) == [(["a"],)])
+        stop.set()
+        await asyncio.wait_for(saying, 10)
+        ground.execute("delete from transom.task_handlers; delete from transom.task_workers")
 
 
 @asynchronous

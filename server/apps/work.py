@@ -338,7 +338,7 @@ class Work:
         if not name:
             name = self._enqueue(task, payload, delay=delay, at=at, priority=priority, unique_key=unique_key)
         # What is answered here is what holds then: whoever tells the name to others must not be wrong.
-        self._statements.append(key_required(name, task, unique_key))
+        self._statements.append(key_required(name.rpartition("/")[2], task, unique_key))
         self._keyed[task, unique_key] = name
         return name
 
