@@ -15,8 +15,10 @@ from library_ground import asynchronous, database, engine
 from deploy.native.stack import Stack
 from server.caller import Caller
 from server.engine import purges
+from server.engine.commits import Commits, Update
 from server.engine.lists import Wanted
 from server.engine.method_rules import MethodRules
+from server.engine.transforms import Operation, Transform
 from server.errors import Denied
 from server.services.current import CURRENT, Current
 from server.services.standard import StandardMethods
@@ -152,6 +154,48 @@ async def test_what_one_method_denies_no_other_does(components: Stack) -> None:
             assert (await notes.ask(BOB, "PurgeNotes", filter="*"))["purgeCount"] == 1, "two were looked at"
         assert (await notes.ask(BOB, "PurgeNotes", filter="*", force=True))["purgeCount"] == 3, "all but the kept one"
         assert await notes.on.records.latest(notes.on.schema.resources["n.v1.Note"], "notes/kept") is not None
+
+
+@asynchronous
+async def test_transforms_are_judged_by_what_they_make(components: Stack) -> None:
+    counted = SCHEMA.replace(
+        "string fixed = 3;",
+        """string fixed = 3;
+        int32 stock = 5;
+        int32 held = 6;
+        int32 price = 7 [(transom.schema.v1.field).write = "caller.name == 'users/ada'"];
+        map<string, int32> counts = 8;""",
+    ).replace(
+        "request.note.text != 'no' && request.note.fixed != '1'",
+        "request.note.stock >= 0 && request.note.held == 0",
+    )
+    async with asking(components, counted) as notes:
+        await notes.ask(ADA, "CreateNote", noteId="a", note={"text": "t", "stock": 2, "price": 5})
+        kind = notes.on.schema.message_class("n.v1.Note")
+
+        async def refused(
+            by: ground.Call, path: str, by_what: int, paths: list[str] | None = None, **fields: Any
+        ) -> bool:
+            transforms = (Transform("transforms[0]", path, Operation.INCREMENT, float(by_what)),)
+            write = Update(kind(name="notes/a", **fields), paths, transforms=transforms)
+            try:
+                await Commits(notes.on.resources).commit(by, [write])
+            except Denied:
+                return True
+            return False
+
+        assert not await refused(ground.BOB, "stock", -2)
+        assert await refused(ground.BOB, "stock", -1), "what the method would not take"
+        assert not await refused(ground.BOB, "stock", 1), "nothing was written"
+        for paths in (None, ["text"]):
+            assert await refused(ground.BOB, "held", 1, paths, text="new")
+            assert not await refused(ground.BOB, "counts.a", 1, paths, text="new")
+        assert await refused(ground.BOB, "price", 1), "whose writing has a rule"
+        assert not await refused(ground.ADA, "price", 1)
+        stored = await notes.ask(ADA, "GetNote", name="notes/a")
+        assert {key: stored[key] for key in ("text", "stock", "price", "counts")} == {
+            "text": "new", "stock": 1, "price": 6, "counts": {"a": 2}
+        }  # fmt: skip
 
 
 @asynchronous

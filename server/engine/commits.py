@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
+from server.engine.behaviors import copy_field, is_empty
 from server.engine.decisions import Asked
 from server.engine.identity import etag_of, version_of
 from server.engine.refusals import absent
@@ -170,17 +171,8 @@ class Commits:
         name = getattr(message, resource.name_field)
         with_etag = "etag" in resource.managed
         with unit.part("update"):
-            touched = [*(write.paths or ()), *(one.path for one in write.transforms)] if write.paths else ()
-            await self._methods.check(
-                unit.resources.access,
-                call,
-                Kind.UPDATE,
-                resource,
-                message,
-                update_mask=touched,
-                etag=write.etag,
-                allow_missing=write.allow_missing,
-            )
+            if not write.transforms:
+                await self._may_update(call, write, unit, resource, message)
             payload = await unit.resources.update(
                 call,
                 resource,
@@ -190,7 +182,29 @@ class Commits:
                 asked=Asked(message, prefix="resource", transforms=write.transforms),
                 allow_missing=write.allow_missing,
             )
+            if write.transforms:
+                # Who could not ask for what transforms make, as a value, could not have them make it.
+                asked, result = _copy(write.message), type(message).FromString(payload)
+                for one in write.transforms:
+                    whole = asked.DESCRIPTOR.fields_by_name[one.path.partition(".")[0]]
+                    asked.ClearField(whole.name)
+                    if not is_empty(result, whole):
+                        copy_field(asked, result, whole)
+                await self._may_update(call, write, unit, resource, asked)
         return self._written(unit, resource, name, payload)
+
+    async def _may_update(self, call: Call, write: Update, unit: Unit, resource: Resource, message: Any) -> None:
+        touched = [*write.paths, *(one.path for one in write.transforms)] if write.paths else ()
+        await self._methods.check(
+            unit.resources.access,
+            call,
+            Kind.UPDATE,
+            resource,
+            message,
+            update_mask=touched,
+            etag=write.etag,
+            allow_missing=write.allow_missing,
+        )
 
     async def _verify(self, call: Call, write: Verify, unit: Unit) -> Written:
         """Holds for what the caller may get; who may not is told the same as where there is nothing."""
