@@ -83,7 +83,7 @@ from transom.webhook_endpoints e join transom.webhook_positions p on p.endpoint 
   cross join transom.relay r cross join lateral (
     select count(*) as number, min(case when attempts > 0 then first_time else next_time end) as since
     from (select attempts, first_time, next_time from transom.webhook_deliveries d
-      where d.endpoint = e.id and d.state = 'waiting' order by next_time limit {WAITING_MAX}) as some) as waiting
+      where d.endpoint = e.id and d.state = 'waiting' order by next_time limit {WAITING_MAX}) as bounded) as waiting
 where e.state <> 'disabled'
 """
 
