@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+import server.collector
 from consumers import wiring
 from consumers.relay import replay
 from server import logs
@@ -28,6 +29,7 @@ def main() -> int:
     )
     given = parser.parse_args()
 
+    server.collector.go_on()
     settings = Settings()
     logs.configure(settings)
     try:

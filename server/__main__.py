@@ -11,6 +11,7 @@ import uvloop
 from prometheus_client import start_http_server
 
 import server.wire.experiments  # noqa: F401 - before grpc is imported
+from server import collector
 from server.errors import Unavailable
 from server.logs import configure
 from server.schema.compilation import SchemaError
@@ -30,6 +31,7 @@ async def _run(settings: Settings) -> None:
 
 def main() -> int:
     """The exit code: 0 after a drain, 1 where the schema is refused or Postgres cannot be reached."""
+    collector.go_on()
     settings = Settings()
     configure(settings)
     try:
