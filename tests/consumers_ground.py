@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pika
 import psycopg
+from databases import create
 from pika.exceptions import ChannelClosedByBroker
 from transom.events.v1.event_pb2 import Event
 
@@ -30,7 +31,6 @@ from server.schema.model import Schema
 from server.schema.reading import read
 from server.settings import Settings
 from server.store.broker import Channel, Connection, Delivery, connect
-from server.store.migrations import migrate
 
 PROJECT = Path(__file__).parents[1]
 APP = Path(__file__).parent / "consumers_app"
@@ -96,11 +96,9 @@ class Ground:
         """A ground; its database, queues and processes go with the block."""
         admin = components.env["TRANSOM_POSTGRES"]
         name = f"t_{uuid.uuid4().hex[:12]}"
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(f"create database {name}")
         ground = cls(components, urlunsplit(urlsplit(admin)._replace(path=f"/{name}")), folder, app or cls.APP)
+        create(admin, name, ground.schema)
         try:
-            migrate(ground.postgres, ground.schema)
             ground._clear_broker()
             yield ground
         finally:

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc_tools
 import psycopg
+from databases import create
 from grpc_tools import protoc
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import InsufficientPrivilege, ObjectInUse
@@ -30,7 +31,7 @@ from server.engine.consequences import consequences_of
 from server.engine.decisions import Decisions
 from server.engine.lists import Wanted
 from server.engine.resources import Call, Resources
-from server.query.rules.checking import rules_of
+from server.query.rules.checking import Rules, rules_of
 from server.schema.compilation import compile_app
 from server.schema.model import Access, Audience, Schema
 from server.schema.reading import read
@@ -40,7 +41,6 @@ from server.store.freshness import Freshness
 from server.store.hot import Hot
 from server.store.lane import Lane
 from server.store.marks import RedisMarks
-from server.store.migrations import migrate
 from server.store.positions import Positions
 from server.store.queries import Note, Queries
 from server.store.query_lane import QueryLane
@@ -144,16 +144,14 @@ def database(components: Stack, schema: Schema | None) -> Iterator[Database]:
     """A database with Transom's tables and those of `schema`, for as long as the block lasts."""
     env = components.env
     name = f"library_{secrets.token_hex(4)}"
+    create(env["TRANSOM_POSTGRES"], name, schema)
     with psycopg.connect(env["TRANSOM_POSTGRES"], autocommit=True) as connection:
-        connection.execute(f"create database {name}")
         try:
             made = Database(
                 make_conninfo(env["TRANSOM_POSTGRES"], dbname=name),
                 make_conninfo(env["TRANSOM_REPLICA"], dbname=name),
                 env["TRANSOM_REDIS"],
             )
-            if schema is not None:
-                migrate(made.postgres, schema)
             yield made
         finally:
             while True:  # an autovacuum in it may be in the way, and is not ours to end
@@ -219,6 +217,13 @@ class Engine:
         return [name for name, *_ in listing.rows]
 
 
+@functools.cache
+def open_library() -> tuple[Schema, Rules]:
+    """The library, where everybody may do everything, and its rules."""
+    schema = open_to_all(library())
+    return schema, rules_of(schema)
+
+
 @asynccontextmanager
 async def engine(
     at: Database,
@@ -257,8 +262,11 @@ async def engine(
         await second.open()
     await pool.open()
     await positions.open()
-    schema = schema if ruled else open_to_all(schema)
-    rules = rules_of(schema)
+    if schema is library() and not ruled:
+        schema, rules = open_library()
+    else:
+        schema = schema if ruled else open_to_all(schema)
+        rules = rules_of(schema)
     warm = {m: replace(r, hot=r.hot or m.removeprefix("library.v1.") in hot) for m, r in schema.resources.items()}
     bars = Bars(cache, replace(schema, resources=warm), lag_max)
     kept = Hot(cache, marks.memory, freshness, bars, lag_max)
