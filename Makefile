@@ -5,6 +5,9 @@ BIN := .venv/bin
 TRANSOM := $(BIN)/transom
 STACK = $(if $(PORT),--port $(PORT))
 
+# Dozens of processes of one program start here: it is compiled once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help up status logs down clean call test check format protos released bench conformance venv dev
 
