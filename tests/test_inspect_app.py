@@ -30,6 +30,7 @@ from deploy.native.stack import Stack
 from server.apps.catcher import Catcher
 from server.apps.loading import load
 from server.cli.key import command as key_command
+from server.cli.tasks import command as tasks_command
 from server.engine.decisions import Decisions
 from server.engine.references import References
 from server.engine.seed_reading import Seed, SeedError, read_seed
@@ -597,6 +598,12 @@ def test_managers_are_reminded_of_what_is_overdue_by_a_schedule_that_operators_r
     assert httpx.post(f"{url}/remind_overdue:pause", headers=operator, json={}).status_code == 403
     ran = httpx.post(f"{url}/remind_overdue:run", headers=operator, json={})
     assert ran.status_code == 200 and ran.json()["run"].startswith("schedules/remind_overdue/ticks/")
+    task = ran.json()["task"]
+    assert httpx.get(f"{url}/remind_overdue", headers=operator).json()["lastTask"] == task
     mail = Catcher(stack.mailbox).wait(to="max@example.com", subject="overdue at", within=30)
     assert mail.text.startswith("Dear Max") and "by now this should be mended" in mail.text
     assert mail.html.count("<tr>") == mail.text.count("\n- ") > 0
+    # The run is a task as any: who may see tasks sees how it went.
+    assert httpx.get(f"{stack.edge}/transom/v1/{task}", headers=operator).status_code == 403
+    found = CliRunner().invoke(tasks_command, ["show", task.removeprefix("tasks/")], env=stack.env)
+    assert "schedule.remind_overdue" in found.output and "succeeded" in found.output, found.output
