@@ -252,7 +252,13 @@ class Settings(BaseSettings):
         description="Networks (10.1.0.0/16) that webhooks may be posted to though they are not public, and without TLS, with "
         "commas between them. The same for all processes.",
     )
-    webhook_hours: float = Field(72.0, gt=0, le=720, description="Hours for which a webhook that fails is tried again.")
+    webhook_hours: float = Field(
+        72.0,
+        gt=0,
+        le=720,
+        description="Hours for which a webhook that fails is tried again, and for which the event log is kept longer for an "
+        "endpoint that has yet to be told.",
+    )
     webhook_days: float = Field(14.0, gt=0, le=365, description="Days that what became of webhooks is kept.")
 
     # What becomes of accounts (docs/identity.md, Deletion and export).
