@@ -5,6 +5,7 @@ Both stacks end with the test process, however that ends: their supervisors watc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,32 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+LONG = (
+    "test_consumers_runner.py",
+    "test_consumers_relay.py",
+    "test_events_model.py",
+    "test_events_killed.py",
+    "test_native.py",
+    "test_schema_change.py",
+    "test_schema_change_endings.py",
+    "test_rules_property.py",
+    "test_reads_property.py",
+    "test_lists_property.py",
+    "test_webhooks.py",
+    "test_schedules.py",
+    "test_file_processing.py",
+    "test_processing.py",
+    "test_mail.py",
+    "test_cli.py",
+)
+"""Files that take long for the number of tests that are in them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first: a file is one worker's, and at the end each shall have something to do."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG, -tests[item.path], item.path))
 
 
 @pytest.fixture(scope="session")
