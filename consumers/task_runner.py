@@ -106,8 +106,9 @@ class TaskRunner:
         self._grace = grace
         self._message = message
         self._wake = asyncio.Event()
-        self._runs: dict[str, tuple[StoredTask, asyncio.Task[None]]] = {}
-        self._cancelled: set[str] = set()
+        # By task and take: of a task that was given up elsewhere and taken again here, both runs are held.
+        self._runs: dict[tuple[str, int], tuple[StoredTask, asyncio.Task[None]]] = {}
+        self._cancelled: set[tuple[str, int]] = set()
         self._processes = asyncio.Semaphore(PROCESSES)
         self._idle: list[ProcessPoolExecutor] = []
 
@@ -167,9 +168,10 @@ class TaskRunner:
                     max(0.0, (task.start_time or task.run_time).timestamp() - task.run_time.timestamp())
                 )
                 run = asyncio.create_task(self._run(self._named[task.handler], task))
-                self._runs[task.id] = task, run
+                key = task.id, task.takes
+                self._runs[key] = task, run
                 self._metrics.running.set(len(self._runs))
-                run.add_done_callback(lambda _, id=task.id: self._ended(id))  # type: ignore[misc]
+                run.add_done_callback(lambda _, key=key: self._ended(key))  # type: ignore[misc]
         return begun > 0
 
     async def _measure(self) -> None:
@@ -185,9 +187,9 @@ class TaskRunner:
                     self._metrics.depth.labels(one.handler, one.state).set(one.number)
             await asyncio.sleep(MEASURED)
 
-    def _ended(self, id: str) -> None:
-        self._runs.pop(id, None)
-        self._cancelled.discard(id)
+    def _ended(self, key: tuple[str, int]) -> None:
+        self._runs.pop(key, None)
+        self._cancelled.discard(key)
         self._metrics.running.set(len(self._runs))
         self._wake.set()
 
@@ -198,11 +200,11 @@ class TaskRunner:
             state = await self._settled(named, task)
             self._metrics.runs.labels(task.handler, state).inc()
         except asyncio.CancelledError:
-            if task.id in self._cancelled:
+            if (task.id, task.takes) in self._cancelled:
                 await self._settle(task, "CANCELLED", error="cancelled while it ran")
                 self._metrics.runs.labels(task.handler, "CANCELLED").inc()
                 return
-            await self._settle(task, "QUEUED", free=True)
+            await self._settle(task, "QUEUED", free=True, patient=False)
             raise
         except Exception:
             log.exception("not settled; its lease ends and it runs again")
@@ -301,9 +303,18 @@ class TaskRunner:
         return await self._settle(task, "FAILED", after=wait, error=why, told=told)
 
     async def _settle(
-        self, task: StoredTask, state: str, *, after: float = 0, error: str = "", told: str = "", free: bool = False
+        self,
+        task: StoredTask,
+        state: str,
+        *,
+        after: float = 0,
+        error: str = "",
+        told: str = "",
+        free: bool = False,
+        patient: bool = True,
     ) -> str:
-        """Writes it down, for as long as the database is away: nobody else has the task before its lease ends."""
+        """Writes it down, while the database is away again and again: nobody else has the task before its lease ends. Where it is
+        not `patient`, because the worker ends, it leaves the rest to that."""
         backoff = Backoff()
         error, told = error.replace("\0", "")[:ERROR_CHARS], told.replace("\0", "")
         after = min(max(after, 0.0), WAIT_MAX)
@@ -312,6 +323,8 @@ class TaskRunner:
                 held = await self._stored.settle(task, state, after=after, error=error, traceback=told, free=free)
                 return state if held else "LOST"
             except Unavailable:
+                if not patient:
+                    return "LOST"
                 await asyncio.sleep(backoff.next())
 
     async def _keep(self) -> None:
@@ -325,13 +338,16 @@ class TaskRunner:
                     lost = await self._stored.reclaim()
                     self._metrics.lost.inc(lost)
                     looked = time.monotonic()
-                held = [(id, task.takes) for id, (task, _) in self._runs.items()]
+                held = sorted(self._runs)
+                newest = dict(held)
                 still = await self._stored.renew(held) if held else {}
-                for id, _ in held:
-                    if id in self._runs and (id not in still or still[id]):
-                        if id in still:
-                            self._cancelled.add(id)
-                        self._runs[id][1].cancel()
+                for key in held:
+                    id, take = key
+                    ours = id in still and take == newest[id]
+                    if key in self._runs and (not ours or still[id]):
+                        if ours:
+                            self._cancelled.add(key)
+                        self._runs[key][1].cancel()
                 if lost:
                     self._wake.set()
             except Refusal as away:
