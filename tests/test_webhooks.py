@@ -29,7 +29,7 @@ from consumers.webhooks import WebhookMetrics, WebhookWorker
 from deploy.native.stack import Stack
 from server.caller import ADMIN, NOBODY, OPERATOR, Caller, Kind
 from server.engine.access import Access
-from server.engine.webhook_delivering import Patience
+from server.engine.webhook_delivering import LATE_MOST, Patience
 from server.engine.webhook_events import WebhookEvents
 from server.engine.webhooks import Wanted
 from server.errors import (
@@ -237,7 +237,9 @@ async def test_who_asks_to_wait_is_left_alone_and_who_fails_too_often_is_tried_b
         await one.delivering.attempt(*probe)
         assert len(await one.delivering.take(20)) == 6  # with the one that was to wait for ten minutes
     assert QUICK.closed(4) == 0 < QUICK.closed(5)
-    assert all(Patience().wait(n) <= 4 * 3600 * 1.25 for n in (1, 5, 50, 5000))
+    for attempts, seconds in ((1, 5), (2, 15), (3, 45), (7, 3645), (8, 10_935), (9, 14_400), (5000, 14_400)):
+        waits = {Patience().wait(attempts) for _ in range(20)}
+        assert len(waits) > 1 and all(0.75 * seconds <= wait <= 1.25 * seconds for wait in waits)
 
 
 @asynchronous
@@ -482,6 +484,9 @@ async def test_who_asks_to_wait_beyond_the_horizon_is_tried_once_more_after_it(g
         )
         [due] = await one.delivering.take(1)
         assert (await one.delivering.attempt(*due)).state == "waiting"
+        # Two and a half hours were asked for; it is left alone for one.
+        left = "select extract(epoch from greatest(open_until, next_time) - now())::float8 from transom.webhook_endpoints e, "
+        assert 3000 < ground.value(left + "transom.webhook_deliveries d where d.endpoint = e.id") <= LATE_MOST == 3600
         ground.execute(
             "update transom.webhook_deliveries set next_time = now(), first_time = now() - interval '3 hours'"
         )

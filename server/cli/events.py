@@ -100,13 +100,18 @@ async def _events(
     from server.errors import Unavailable
     from server.store.event_tail import EventTail
 
-    place = begin
+    place, early = begin, wanted.since
     while True:
         tail: EventTail | None = None
         try:
             tail = await EventTail.connected(settings.postgres.get_secret_value())
             while True:
                 ends = await tail.ends()
+                if early is not None and ends.trimmed_time is not None and early <= ends.trimmed_time:
+                    click.echo(
+                        f"not all up to {ends.trimmed_time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z is kept", err=True
+                    )
+                early = None
                 if place is None:
                     for event in await tail.last(wanted, ends.numbered, count):
                         yield event

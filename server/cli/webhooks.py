@@ -88,7 +88,7 @@ def show(endpoint: str, port: int | None) -> None:
         ("changed", _moment(one.update_time)),
     ):
         if text:
-            click.echo(f"{label:12}  {text}")
+            click.echo(f"{label:12}  {''.join(c if c.isprintable() else ' ' for c in text)}")
 
 
 @command.command()

@@ -41,7 +41,7 @@ _LAST: LiteralString = f"""
 _NEXT: LiteralString = f"""{_COLUMNS}
     where position > %(after)s and position <= %(upto)s and {_WANTED} order by position limit %(rows)s"""
 _ENDS: LiteralString = """
-    select trimmed, numbered, numbered - published,
+    select trimmed, trimmed_time, numbered, numbered - published,
         (select coalesce(extract(epoch from clock_timestamp() - min(create_time)), 0)::float from
             (select create_time from transom.events where position is null order by id limit 1) as waiting)
     from transom.relay"""
@@ -83,6 +83,8 @@ class Ends:
 
     trimmed: int
     """The last position that is not kept any more."""
+    trimmed_time: datetime | None
+    """When the youngest event that is not kept any more was written; None where all are kept."""
     numbered: int
     """The last position there is."""
     unpublished: int
@@ -115,7 +117,7 @@ class EventTail:
         """Where the log begins and ends now. Raises Unavailable."""
         async with _translated(), self._connection.cursor(row_factory=tuple_row) as cursor:
             row = await (await cursor.execute(_ENDS)).fetchone()
-        return Ends(*(row or (0, 0, 0, 0.0)))
+        return Ends(*(row or (0, None, 0, 0, 0.0)))
 
     async def last(self, wanted: Wanted, upto: int, count: int) -> list[Logged]:
         """The last `count` (at most LAST_MAX) of those wanted up to a position, oldest first. Raises Unavailable."""
