@@ -311,6 +311,9 @@ def test_events_are_shown_and_followed_also_past_a_lost_connection(
         "events", "tail", "-n", "1", "--json", "--resource", "--since", "1h", "--name", "things/3"
     ).output.splitlines()
     assert json.loads(line)["resource"] == {} and json.loads(line)["type"] == "test.v1.Thing"
+    ground.execute("update transom.relay set trimmed_time = now() - interval '30 minutes'")
+    assert "is kept" in run("events", "tail", "--since", "1h").output
+    assert "is kept" not in run("events", "tail", "--since", "20m").output
     assert run("events", "tail", "--resource").exit_code == 2
 
 
