@@ -117,6 +117,7 @@ def test_what_refers_is_cleared_or_goes_too(here: Depot, ada: Client, bob: Clien
     near = here.item(ada, store, related=[other, gone])
     ordered, given = order(here, bob, item=gone), order(here, bob, item=other, gift=gone)
     assert here.ask(ada, road, "DeleteItem", name=gone) == {}
+    here.at.wait_replica()  # others may be shown for a moment what was
     assert here.ask(bob, road, "GetOrder", name=ordered["name"]).code == "NOT_FOUND"
     left = here.ask(bob, road, "GetOrder", name=given["name"])
     assert (left["item"], left.get("gift")) == (other, None)
@@ -163,6 +164,7 @@ def test_a_tree_falls_with_all_that_refers_into_it(
     assert here.ask(ada, road, "DeleteStore", name=store).reason == "HAS_CHILDREN"
     assert here.ask(bob, road, "GetOrder", name=ordered)["item"] == within[0], "nothing was done"
     assert here.ask(ada, road, "DeleteStore", name=store, force=True) == {}
+    here.at.wait_replica()
     assert here.ask(bob, road, "GetOrder", name=ordered).code == "NOT_FOUND"
     assert "related" not in here.ask(ada, road, "GetItem", name=outside)
     assert [here.events(name) for name in within][1] == ["created", "deleted"]
