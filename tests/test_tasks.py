@@ -247,9 +247,10 @@ async def test_a_worker_that_stops_gives_back_what_it_cannot_finish(ground: Grou
         assert row(ground, id, "state, attempts") == ("QUEUED", 0)
 
 
+@pytest.mark.parametrize("others", [0, 1])
 @asynchronous
-async def test_a_run_that_was_given_up_has_no_effect_any_more(ground: Ground) -> None:
-    """Its lease is over while it goes on: another run takes the task, and of both one commits."""
+async def test_a_run_that_was_given_up_has_no_effect_any_more(ground: Ground, others: int) -> None:
+    """Its lease is over while it goes on: another run takes the task, in another worker or the same, and of both one commits."""
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def makes(order: Order, work: Work) -> None:
@@ -264,7 +265,7 @@ async def test_a_run_that_was_given_up_has_no_effect_any_more(ground: Ground) ->
         async with running(ground, shop, function):
             await begun.wait()
             ground.execute("update transom.tasks set state = 'FAILED', lease_time = null")
-            async with running(ground, shop, function):
+            async with running(ground, shop, function, workers=others):
                 await eventually(lambda: row(ground, id) == "SUCCEEDED")
                 go.set()
     assert ground.value("select count(*) from test_v1.things") == 1
