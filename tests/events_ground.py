@@ -270,6 +270,11 @@ class World:
         [[last]] = await asyncio.to_thread(self.at.sql, "select numbered from transom.relay")
         return int(last)
 
+    async def published(self) -> None:
+        """Returns once the broker has all that has a position."""
+        sql = "select published = numbered from transom.relay"
+        await eventually(lambda: self.at.sql(sql) == [(True,)], within=15)
+
     async def posted(self) -> None:
         """Returns once nothing waits to be posted."""
         sql = """select not exists (select from transom.webhook_deliveries where state = 'waiting') and not exists

@@ -33,7 +33,7 @@ from server.engine import watch_streams
 from server.engine.undeletion import undelete
 from server.errors import Refusal
 
-RUNS = int(os.environ.get("EVENTS_RUNS", "3"))
+RUNS = int(os.environ.get("EVENTS_RUNS", "2"))
 STEPS = int(os.environ.get("EVENTS_STEPS", "25"))
 CALLERS = {"ada": ADA, "bob": BOB, "root": ROOT}
 ASKED = [("Note", who, filter) for who in CALLERS for filter in ("", "rank > 0")] + [("Draft", "bob", "")]
@@ -266,20 +266,25 @@ class Events(RuleBasedStateMachine):
             if how == "mend":
                 await self.line.mend()
                 return
-            if how in ("hold", "lose"):
-                self.line.hold()
             if how == "lose":
-                held = self.line.held
-                await self.world.relay()
-                await self._write(id, self.world.servers[0], "ada", True, 1)
-                with suppress(TimeoutError):  # where it was cut off before, nothing is sent
-                    async with asyncio.timeout(0.5):
-                        while self.line.held == held:
-                            await asyncio.sleep(0.01)
-            if how in ("cut", "lose"):
+                await self._lose(id)
+            elif how == "hold":
+                self.line.hold()
+            else:
                 await self.line.cut()
 
         self.do(does())
+
+    async def _lose(self, id: str) -> None:
+        self.line.hold()
+        held = self.line.held
+        await self.world.relay()
+        await self._write(id, self.world.servers[0], "ada", True, 1)
+        with suppress(TimeoutError):  # where it was cut off before, nothing is sent
+            async with asyncio.timeout(0.5):
+                while self.line.held == held:
+                    await asyncio.sleep(0.01)
+        await self.line.cut()
 
     @rule(alive=st.booleans())
     def workers(self, alive: bool) -> None:
@@ -323,6 +328,9 @@ class Events(RuleBasedStateMachine):
         await self.line.mend()
         await self.world.relay()
         await self.world.work()
+        await self.world.published()
+        await self._lose("zw")
+        await self.line.mend()
         for receiver in self.receivers:
             receiver.be("well")
         for index, client in enumerate(self.clients):
