@@ -31,6 +31,7 @@ LONG = (
     "test_native.py",
     "test_schema_change.py",
     "test_schema_change_endings.py",
+    "test_access_table.py",
     "test_rules_property.py",
     "test_reads_property.py",
     "test_lists_property.py",
