@@ -1,4 +1,4 @@
-"""Databases of tests. A schema is migrated to once; what else wants it gets a copy, which costs a third of that."""
+"""Databases of tests. A schema is migrated to once; what else wants it gets a copy, which costs half of that."""
 
 from __future__ import annotations
 
