@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from deploy.native.stack import Stack
 from server.app import micros
 from server.apps import Backoff, Cancel, Discard, Order, Retry, Snooze, Work, task
 from server.apps.declarations import MARK
+from server.apps.loading import TASKS, load
 from server.apps.named import Named, declared
 from server.caller import NOBODY, OPERATOR, Caller, Kind
 from server.engine.audit import Audit
@@ -455,3 +459,57 @@ async def test_who_follows_a_task_is_told_what_it_becomes_while_they_may(ground:
             await anext(many[1])
         for one in many:
             await one.aclose()
+
+
+APART = """
+import os, time
+from server.apps import task
+
+@task("answers", cpu=True)
+def answers(payload):
+    return {"sum": sum(payload["of"]), "pid": os.getpid()}
+
+@task("raises", cpu=True, retries=0)
+def raises(payload):
+    raise ValueError("no")
+
+@task("exits", cpu=True, retries=0)
+def exits(payload):
+    os._exit(3)
+
+@task("sleeps", cpu=True, retries=0, time_limit=1)
+def sleeps(payload):
+    time.sleep(60)
+
+@task("waits", cpu=True)
+def waits(payload):
+    open(payload["file"], "w").write(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+@asynchronous
+async def test_what_needs_a_core_has_a_process_whose_end_is_that_of_its_run_alone(
+    ground: Ground, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(APART)
+    waiting = tmp_path / "waiting"
+    async with ground.workshop() as shop:
+        app = load(tmp_path, shop.parts.schema, [TASKS])
+        async with running(ground, shop, *app.named):
+            wanted = {"raises": "DEAD", "exits": "DEAD", "sleeps": "DEAD", "answers": "SUCCEEDED"}
+            ids = {handler: await asked(shop, handler, {"of": [1, 2]}) for handler in wanted}
+            for handler, state in wanted.items():
+                await eventually(lambda handler=handler, state=state: row(ground, ids[handler]) == state)
+            cancelled = await asked(shop, "waits", {"file": str(waiting)})
+            await eventually(lambda: waiting.exists() and waiting.read_text())
+            tasks = Tasks(StoredTasks(shop.parts.pool), Audit(None))  # type: ignore[arg-type]
+            await tasks.cancel(OPERATOR, f"tasks/{cancelled}")
+            await eventually(lambda: row(ground, cancelled) == "CANCELLED")
+            await eventually(lambda: not Path(f"/proc/{waiting.read_text()}").exists())
+    told = json.loads(row(ground, ids["answers"], "result"))
+    assert told["sum"] == 3 and told["pid"] != os.getpid()
+    error, trace = row(ground, ids["raises"], "error, traceback")
+    assert error == "ValueError: no" and "in raises" in trace
+    assert "BrokenProcessPool" in row(ground, ids["exits"], "error")
+    assert "time limit" in row(ground, ids["sleeps"], "error")
