@@ -152,6 +152,7 @@ def database(components: Stack, schema: Schema | None) -> Iterator[Database]:
                 make_conninfo(env["TRANSOM_REPLICA"], dbname=name),
                 env["TRANSOM_REDIS"],
             )
+            made.wait_replica()  # a copy is here sooner than there
             yield made
         finally:
             while True:  # an autovacuum in it may be in the way, and is not ours to end

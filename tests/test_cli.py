@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -283,7 +284,11 @@ def test_events_are_shown_and_followed_also_past_a_lost_connection(
     words = [sys.executable, "-m", "server.cli", "events", "tail", "-f", "--json", "-n", "2", "--name", "things/*"]
     ground.events(3)
     numbered()
-    follow = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # Who runs the tests in the background has SIGINT ignored, and so would this.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    follow = subprocess.Popen(
+        words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=heeding
+    )
     assert follow.stdout is not None
     try:
 
