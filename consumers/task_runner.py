@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import multiprocessing
+import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import psycopg
@@ -26,6 +24,7 @@ from google.protobuf import json_format
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.contextvars import bind_contextvars
 
+from consumers.apart import PROCESSES, Apart
 from consumers.waiting import Backoff, either
 from server.apps import Cancel, Discard, Order, Retry, Snooze, Work
 from server.apps.named import Named
@@ -37,8 +36,6 @@ log = structlog.get_logger("tasks")
 
 RUNS_MAX = 16
 """Tasks that one worker runs at one time."""
-PROCESSES = 2
-"""Processes of one worker for tasks that ask for one."""
 POLL = 1.0
 """Seconds after which the table is looked at without having been told to."""
 SOON = 0.02
@@ -47,6 +44,8 @@ RECLAIMS = 3
 """Looks for workers that died, in the time of a lease."""
 AWAY = ("DATABASE_AWAY", "OUTCOME_UNKNOWN")
 """Reasons of the database's: they use up no attempts."""
+AWAY_FIRST, AWAY_MOST = 1.0, 30.0
+"""Seconds until a run that met with one of them comes again: as many as have gone since it was away, within these."""
 LOST_MAX = 5
 """So many workers may die under one task; then it is dead."""
 RERUNS = 5
@@ -109,8 +108,8 @@ class TaskRunner:
         # By task and take: of a task that was given up elsewhere and taken again here, both runs are held.
         self._runs: dict[tuple[str, int], tuple[StoredTask, asyncio.Task[None]]] = {}
         self._cancelled: set[tuple[str, int]] = set()
-        self._processes = asyncio.Semaphore(PROCESSES)
-        self._idle: list[ProcessPoolExecutor] = []
+        self._apart = Apart()
+        self._away_since: float | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; outlives Postgres being away."""
@@ -143,8 +142,7 @@ class TaskRunner:
         finally:
             for one in (*beside, ending):
                 one.cancel()
-            for process in self._idle:
-                process.shutdown(wait=False, cancel_futures=True)
+            self._apart.close()
 
     async def _take(self) -> bool:
         """Begins what there is room for; whether something was."""
@@ -154,9 +152,12 @@ class TaskRunner:
             if one not in free:
                 bound.setdefault(one.queue, []).append(one)
         begun = 0
-        groups: list[tuple[str, list[Named]]] = [*bound.items(), ("", free)]
+        apart, inside = [one for one in free if one.cpu], [one for one in free if not one.cpu]
+        groups: list[tuple[str, list[Named]]] = [*bound.items(), ("", apart), ("", inside)]
         for queue, members in groups:
             room = RUNS_MAX - len(self._runs)
+            if any(one.cpu for one in members):  # waiting here would use up its time limit; another worker may be free
+                room = min(room, PROCESSES - sum(self._named[task.handler].cpu for task, _ in self._runs.values()))
             if room <= 0 or not members:
                 continue
             at_once = min((one.at_once for one in members if one.at_once), default=0)
@@ -220,6 +221,7 @@ class TaskRunner:
             try:
                 async with limit:
                     await self._once(named, task)
+                self._away_since = None
                 return "SUCCEEDED"
             except Stale as stale:
                 held = await self._stored.renew([(task.id, task.takes)])
@@ -260,7 +262,7 @@ class TaskRunner:
             payload = json_format.ParseDict(told, self._message(named.payload)())
         order = Order(f"{COLLECTION}/{task.id}", payload, task.attempts, task.id, task.caller)
         if named.cpu:
-            result = await self._apart(named, told)
+            result = await self._apart.call(named.function, told)
         elif inspect.iscoroutinefunction(named.function):
             result = await named.function(order, work)
         else:
@@ -270,30 +272,11 @@ class TaskRunner:
             raise ValueError(f"a result is at most {RESULT_BYTES} bytes as JSON, without NUL: store a file instead")
         await work.commit(extra=[finished(task.id, task.takes, text)])
 
-    async def _apart(self, named: Named, payload: Any) -> Any:
-        """Calls a function in another process: one of its own, so that the end of one run is no other's, and not a fork, which
-        gRPC does not survive."""
-        async with self._processes:
-            process = self._idle.pop() if self._idle else ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-            try:
-                called = asyncio.get_running_loop().run_in_executor(process, _called, _place(named.function), payload)
-                result = await called
-            except (BrokenProcessPool, asyncio.CancelledError):  # over its time, or cancelled: it would go on
-                for one in list((process._processes or {}).values()):
-                    one.kill()
-                process.shutdown(wait=False, cancel_futures=True)
-                raise
-            except BaseException:
-                self._idle.append(process)
-                raise
-            self._idle.append(process)
-            return result
-
     async def _failed(self, named: Named, task: StoredTask, error: Exception, after: float | None = None) -> str:
         told = "".join(traceback.format_exception(error))[-TRACEBACK_CHARS:]
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, Unavailable) and error.reason in AWAY:  # the database: that is not the task's fault
-            return await self._settle(task, "QUEUED", after=1, error=why, free=True)
+            return await self._settle(task, "QUEUED", after=self._away_for(), error=why, free=True)
         hopeless = isinstance(error, json_format.ParseError)
         if task.attempts > named.retries or hopeless:
             log.error("the task is dead", attempts=task.attempts, reason=why[:ERROR_CHARS])
@@ -301,6 +284,13 @@ class TaskRunner:
         wait = named.backoff.after(task.attempts) if after is None else after
         log.warning("the task failed", attempts=task.attempts, reason=why[:ERROR_CHARS], retry_in=round(wait, 2))
         return await self._settle(task, "FAILED", after=wait, error=why, told=told)
+
+    def _away_for(self) -> float:
+        """How long to leave the database alone: longer the longer it is away, and not all at the same moment."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        return min(max(now - self._away_since, AWAY_FIRST), AWAY_MOST) * random.uniform(0.5, 1)
 
     async def _settle(
         self,
@@ -333,12 +323,7 @@ class TaskRunner:
         looked = -every
         while True:
             try:
-                lost = 0
-                if time.monotonic() - looked >= every:
-                    lost = await self._stored.reclaim()
-                    self._metrics.lost.inc(lost)
-                    looked = time.monotonic()
-                held = sorted(self._runs)
+                held = sorted(self._runs)  # first, so that nothing of its own is taken for lost
                 newest = dict(held)
                 still = await self._stored.renew(held) if held else {}
                 for key in held:
@@ -348,10 +333,16 @@ class TaskRunner:
                         if ours:
                             self._cancelled.add(key)
                         self._runs[key][1].cancel()
-                if lost:
-                    self._wake.set()
+                if time.monotonic() - looked >= every:
+                    lost = await self._stored.reclaim()
+                    self._metrics.lost.inc(lost)
+                    looked = time.monotonic()
+                    if lost:
+                        self._wake.set()
             except Refusal as away:
                 log.warning("leases are not renewed", reason=away.reason)
+                # Others were cut off as well, perhaps for longer than a lease: they live, and renew before this looks.
+                looked = time.monotonic()
             except Exception:  # whatever it was, what runs must keep its lease
                 log.exception("leases are not renewed")
             # Whoever asks for a run to be cancelled shall not wait for a lease.
@@ -379,29 +370,3 @@ class TaskRunner:
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
-
-
-def _place(function: Callable[..., Any]) -> tuple[str, str, str]:
-    """Where another process finds a function of the app: the folder, the module, the name."""
-    module = inspect.getfile(function)
-    depth = function.__module__.count(".")
-    folder = module
-    for _ in range(max(1, depth)):
-        folder = folder.rpartition("/")[0]
-    return folder, function.__module__, function.__qualname__
-
-
-def _called(place: tuple[str, str, str], payload: Any) -> Any:
-    """In the other process: imports the app's file, and calls the function."""
-    import sys
-    from importlib import import_module
-    from pathlib import Path
-    from types import ModuleType
-
-    folder, module, name = place
-    package = module.partition(".")[0]
-    if package not in sys.modules:
-        made = ModuleType(package)
-        made.__path__ = [str(Path(folder))]
-        sys.modules[package] = made
-    return getattr(import_module(module), name)(payload)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from dying import all_die, die
 from prometheus_client import CollectorRegistry
 
 from consumers import task_runner
@@ -37,13 +38,6 @@ STEPS = (
     "after renew",
 )
 LEASE = 1.0
-AT_ONCE = 3
-"""Workers that die beside each other: each has connections of its own."""
-
-
-def die(*_: object) -> None:
-    """At once, with nothing said."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def patch(step: str) -> None:
@@ -105,24 +99,12 @@ async def work(numbers: list[int], *, dying: bool) -> None:
         await TaskRunner(dsn, stored, shop.work, functions, metrics, instance=f"p{os.getpid()}", grace=0.2).run(stop)
 
 
-def main(said: str) -> None:
-    """Writes down of each step the signal that ended its worker, then lives."""
-    for first in range(0, len(STEPS), AT_ONCE):
-        children = []
-        for number in range(len(STEPS))[first : first + AT_ONCE]:
-            child = os.fork()
-            if child == 0:
-                signal.alarm(50)  # a worker that does not die fails the test, and is not waited for
-                patch(STEPS[number])
-                asyncio.run(work([number], dying=True))
-                os._exit(1)
-            children.append((STEPS[number], child))
-        for step, child in children:
-            _, status = os.waitpid(child, 0)
-            with open(said, "a") as told:
-                print(step, os.WTERMSIG(status) if os.WIFSIGNALED(status) else -1, sep=": ", file=told)
-    asyncio.run(work(list(range(len(STEPS))), dying=False))
+def dies(number: int) -> None:
+    """Runs the task of that step, and dies of it."""
+    patch(STEPS[number])
+    asyncio.run(work([number], dying=True))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    all_die(STEPS, dies, sys.argv[1])
+    asyncio.run(work(list(range(len(STEPS))), dying=False))

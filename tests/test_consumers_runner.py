@@ -26,6 +26,7 @@ from consumers.workshop import Workshop
 from deploy.native.stack import Stack
 from server.apps import Discard, Work
 from server.apps.loading import TASKS, load
+from server.store import broker
 
 SETTLE = topology.SETTLE
 Run = Callable[[Event, Work], Awaitable[Any]]
@@ -303,8 +304,13 @@ async def test_what_does_not_end_in_time_is_left_to_the_next_worker(ground: Grou
         assert shop.runs(name) == 1
 
 
+@pytest.mark.parametrize("silent", [False, True])
 @asynchronous
-async def test_a_run_outlives_the_connection_it_came_by_and_has_its_effect_once(ground: Ground) -> None:
+async def test_a_run_outlives_the_connection_it_came_by_and_has_its_effect_once(
+    ground: Ground, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is cut, or the network swallows all that is said on it."""
+    monkeypatch.setattr(broker, "HEARTBEAT", 2)
     started, go = asyncio.Event(), asyncio.Event()
 
     async def held(event: Event, work: Work) -> None:
@@ -315,7 +321,10 @@ async def test_a_run_outlives_the_connection_it_came_by_and_has_its_effect_once(
         name = await ground.thing(shop.work, "tested")
         await started.wait()
         connected = lambda: shop.registry.get_sample_value("transom_worker_broker_connected")  # noqa: E731
-        await line.cut()
+        if silent:
+            line.hold()
+        else:
+            await line.cut()
         await eventually(lambda: connected() == 0)
         await line.mend()
         await eventually(lambda: connected() == 1)

@@ -463,7 +463,11 @@ async def test_who_follows_a_task_is_told_what_it_becomes_while_they_may(ground:
 
 APART = """
 import os, time
-from server.apps import task
+from server.apps import Snooze, task
+
+@task("snoozes", cpu=True)
+def snoozes(payload):
+    raise Snooze(3600)
 
 @task("answers", cpu=True)
 def answers(payload):
@@ -497,10 +501,11 @@ async def test_what_needs_a_core_has_a_process_whose_end_is_that_of_its_run_alon
     async with ground.workshop() as shop:
         app = load(tmp_path, shop.parts.schema, [TASKS])
         async with running(ground, shop, *app.named):
-            wanted = {"raises": "DEAD", "exits": "DEAD", "sleeps": "DEAD", "answers": "SUCCEEDED"}
+            wanted = {"raises": "DEAD", "exits": "DEAD", "sleeps": "DEAD", "answers": "SUCCEEDED", "snoozes": "QUEUED"}
             ids = {handler: await asked(shop, handler, {"of": [1, 2]}) for handler in wanted}
             for handler, state in wanted.items():
                 await eventually(lambda handler=handler, state=state: row(ground, ids[handler]) == state)
+            await eventually(lambda: row(ground, ids["snoozes"], "takes, attempts") == (1, 0))
             cancelled = await asked(shop, "waits", {"file": str(waiting)})
             await eventually(lambda: waiting.exists() and waiting.read_text())
             tasks = Tasks(StoredTasks(shop.parts.pool), Audit(None))  # type: ignore[arg-type]
