@@ -1,4 +1,4 @@
-"""`python -m tests.wire_server GRACE`: server/wire in a process of its own, which its queue asks for, with
+"""`python -m tests.wire_server GRACE TICK`: server/wire in a process of its own, which its queue asks for, with
 the GRPC_EXPERIMENTS of server/wire/experiments.py in its environment. Prints its port; stops when its standard input ends, and
 then prints `stopped`."""
 
@@ -16,7 +16,6 @@ from server.wire import queue
 from server.wire.calls import Call
 from server.wire.server import Server
 
-queue.TICK = 3600  # so that what gives no sign of itself is never seen, and a test hangs
 CALLS = 8
 MESSAGE_BYTES = 2 << 20
 
@@ -117,7 +116,9 @@ def _path(function: Callable[..., Any]) -> str:
     return f"/wire.Wire/{function.__name__}"
 
 
-async def _main(grace: float) -> None:
+async def _main(grace: float, tick: float) -> None:
+    queue.TICK = tick
+    queue.NEW = queue.FETCHED  # where no tick counts the descriptors again
     server = Server([("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MESSAGE_BYTES)], CALLS)
     server.add_generic_rpc_handlers((Handlers(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -130,4 +131,4 @@ async def _main(grace: float) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(float(sys.argv[1])))
+        runner.run(_main(float(sys.argv[1]), float(sys.argv[2])))

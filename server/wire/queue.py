@@ -87,9 +87,9 @@ class Queue:
 
     def _ticked(self) -> None:
         if self._loop is not None:
+            self._tick = self._loop.call_later(TICK, self._ticked)  # first: whatever breaks below, it goes on
             self._quiet = min(FETCHED, _watched(self._sign) + NEW)
             self._read()
-            self._tick = self._loop.call_later(TICK, self._ticked)
 
     def _read(self) -> None:
         # The core takes all that is ready from its poller at once, which ends the sign, and then works at one descriptor
