@@ -16,7 +16,6 @@ from deploy.native.stack import Stack
 from server.store.redis import RedisAway
 from server.store.redis_wire import RedisWire
 
-
 PATIENT = 20.0
 """Seconds for Redis where its silence is not what is tried: on a busy machine the usual 0.3 pass without a word of it."""
 

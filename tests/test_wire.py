@@ -1,5 +1,5 @@
-"""server/wire: what it promises of every call, and what it relies on in grpcio's core. No tick helps it here but where it is said:
-an event that gave no sign would hang its test."""
+"""server/wire: what it promises of every call, and what it relies on in grpcio's core. No tick helps it here, but where that is
+said: an event that gave no sign would hang its test."""
 
 from __future__ import annotations
 
