@@ -38,7 +38,9 @@ def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 @asynchronous
 @pytest.mark.parametrize("road", ["port", "socket"])
 async def test_replies_come_in_the_order_of_their_commands(components: Stack, road: str) -> None:
-    wire = RedisWire((components.env if road == "port" else components.topology.nearby())["TRANSOM_REDIS"], timeout=PATIENT)
+    wire = RedisWire(
+        (components.env if road == "port" else components.topology.nearby())["TRANSOM_REDIS"], timeout=PATIENT
+    )
     try:
         await wire.ask("DEL", "wire:list")
         pushed = await asyncio.gather(*(wire.ask("RPUSH", "wire:list", str(n)) for n in range(500)))
