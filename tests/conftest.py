@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,30 +26,55 @@ structlog.configure(
 
 LONG = (
     "test_consumers_runner.py",
-    "test_consumers_relay.py",
-    "test_events_model.py",
-    "test_events_killed.py",
-    "test_native.py",
     "test_schema_change.py",
-    "test_schema_change_endings.py",
-    "test_access_table.py",
-    "test_rules_property.py",
-    "test_reads_property.py",
-    "test_lists_property.py",
-    "test_webhooks.py",
+    "test_accounts.py",
+    "test_oidc.py",
     "test_schedules.py",
-    "test_file_processing.py",
-    "test_processing.py",
-    "test_mail.py",
+    "test_deaths.py",
+    "test_account_data.py",
+    "test_migrations.py",
+    "test_schema_change_refusals.py",
     "test_cli.py",
+    "test_webhooks.py",
+    "test_consumers_relay.py",
+    "test_records.py",
+    "test_reads_hot.py",
+    "test_native.py",
+    "test_files.py",
+    "test_tasks.py",
+    "test_consumers_mail.py",
+    "test_events_killed.py",
+    "test_reads_property.py",
 )
 """Files that take long for the number of tests that are in them."""
 
+WHOLE = pytest.StashKey[bool]()
+"""Whether a test's file wants the whole system."""
 
+_standing = ExitStack()
+"""The whole system, while tests want it."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files that take longest first: a file is one worker's, and at the end each shall have something to do."""
+    """Puts first the files that want the whole system, all for one worker, so that it is started once and soon stopped; then
+    those that take longest: a file is one worker's, and at the end each shall have something to do."""
     tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path.name not in LONG, -tests[item.path], item.path))
+    whole = {item.path for item in items if "stack" in _fixtures(item)}
+    items.sort(key=lambda item: (item.path not in whole, item.path.name not in LONG, -tests[item.path], item.path))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("stack" if item.path in whole else item.path.stem))
+        item.stash[WHOLE] = item.path in whole
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Stops the whole system when the last who want it are through."""
+    if not item.stash[WHOLE]:
+        _standing.close()
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +89,8 @@ def components() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The whole system serving examples/inspect with its seed, behind its edge at `stack.edge`."""
-    with TemporaryDirectory(prefix="transom-stack-") as folder:
+    with _standing:
+        folder = _standing.enter_context(TemporaryDirectory(prefix="transom-stack-"))
         Path(folder).chmod(0o755)
         app = PROJECT / "examples" / "inspect"
-        with Stack(Path(folder) / "state", app=app, parts=EVERYTHING).running() as stack:
-            yield stack
+        yield _standing.enter_context(Stack(Path(folder) / "state", app=app, parts=EVERYTHING).running())
