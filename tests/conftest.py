@@ -5,6 +5,7 @@ Both stacks end with the test process, however that ends: their supervisors watc
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -51,6 +52,9 @@ LONG = (
 WHOLE = pytest.StashKey[bool]()
 """Whether a test's file wants the whole system."""
 
+ROOM = 8 << 30
+"""Bytes that must be free for the servers' data to be kept in memory."""
+
 _standing = ExitStack()
 """The whole system, while tests want it."""
 
@@ -80,7 +84,7 @@ def _fixtures(item: pytest.Item) -> list[str]:
 @pytest.fixture(scope="session")
 def components() -> Iterator[Stack]:
     """Postgres pair, Redis, RabbitMQ, S3 and mail catcher, empty; `components.env` is what a process needs to know."""
-    with TemporaryDirectory(prefix="transom-components-") as folder:
+    with _folder("components") as folder:
         Path(folder).chmod(0o755)
         with Stack(Path(folder) / "state", parts=COMPONENTS).running() as stack:
             yield stack
@@ -90,7 +94,14 @@ def components() -> Iterator[Stack]:
 def stack() -> Iterator[Stack]:
     """The whole system serving examples/inspect with its seed, behind its edge at `stack.edge`."""
     with _standing:
-        folder = _standing.enter_context(TemporaryDirectory(prefix="transom-stack-"))
+        folder = _standing.enter_context(_folder("stack"))
         Path(folder).chmod(0o755)
         app = PROJECT / "examples" / "inspect"
         yield _standing.enter_context(Stack(Path(folder) / "state", app=app, parts=EVERYTHING).running())
+
+
+def _folder(name: str) -> TemporaryDirectory[str]:
+    """In memory where there is room: nothing here must outlive a power cut, so nobody shall wait for the disk."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+    return TemporaryDirectory(prefix=f"transom-{name}-", dir=memory if roomy else None)
