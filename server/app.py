@@ -12,8 +12,6 @@ from functools import partial
 
 import structlog
 from prometheus_client import Gauge
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
 from server.apps.loading import App, load
 from server.apps.templates import Templates
@@ -106,7 +104,7 @@ from server.store.operations import StoredOperations
 from server.store.owned import Owned
 from server.store.passkeys import StoredPasskeys
 from server.store.passwords import Passwords
-from server.store.pooled import Pool
+from server.store.pooled import Pool, pool_to
 from server.store.positions import Positions
 from server.store.processing import StoredProcessing
 from server.store.queries import Queries
@@ -134,8 +132,6 @@ LANE_CONNECTIONS = 2
 POOL_CONNECTIONS = 4
 """Connections of each pool: of units of work, and of accounts and files. They are apart so that work which waits for a
 locked row keeps nobody from signing in."""
-POOL_WAITING = 200
-"""Requests that may wait for a connection of one pool; more are refused."""
 START_SECONDS = 60
 """How long a start waits for Postgres."""
 
@@ -219,8 +215,8 @@ async def opened(
         presence = Presence(dsn, settings.instance, schema)
         stack.push_async_callback(presence.aclose)
         await presence.open()
-        pool = await stack.enter_async_context(_pool(dsn, settings.instance, connections))
-        identity = await stack.enter_async_context(_pool(dsn, settings.instance, POOL_CONNECTIONS))
+        pool = await stack.enter_async_context(pool_to(dsn, settings.instance, connections))
+        identity = await stack.enter_async_context(pool_to(dsn, settings.instance, POOL_CONNECTIONS))
         redis = Redis(settings.redis.get_secret_value())
         stack.push_async_callback(redis.aclose)
         replica, replica_pool = None, None
@@ -228,7 +224,7 @@ async def opened(
             replica = Lane(settings.replica.get_secret_value(), settings.instance, LANE_CONNECTIONS)
             stack.push_async_callback(replica.close)
             replica_pool = await stack.enter_async_context(
-                _pool(settings.replica.get_secret_value(), settings.instance, POOL_CONNECTIONS)
+                pool_to(settings.replica.get_secret_value(), settings.instance, POOL_CONNECTIONS)
             )
         wire = RedisWire(settings.redis.get_secret_value())
         stack.push_async_callback(wire.aclose)
@@ -574,23 +570,3 @@ async def _patiently(primary: Lane) -> None:
                 raise
             log.info("waiting for postgres")
             await asyncio.sleep(0.5)
-
-
-def _pool(dsn: str, name: str, connections: int) -> Pool:
-    return AsyncConnectionPool(
-        dsn,
-        min_size=1,
-        max_size=connections,
-        max_waiting=POOL_WAITING,
-        timeout=5,
-        check=AsyncConnectionPool.check_connection,
-        kwargs={
-            "row_factory": dict_row,
-            "application_name": name,
-            "connect_timeout": 5,
-            # The last is longer than a task's file may keep its row while S3 works (two tries of 22 s).
-            "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"
-            " -c idle_in_transaction_session_timeout=60s",
-        },
-        open=False,
-    )

@@ -23,7 +23,6 @@ from identity_ground import Caller, Place, Server, asynchronous, cable, place, r
 from transom.accounts.v1 import accounts_pb2 as pb
 
 from deploy.native.stack import Stack
-from server.app import POOL_WAITING, _pool
 from server.caller import NOBODY, OPERATOR, Kind
 from server.engine.authentication import BAD, Authentication
 from server.engine.sign_ins import Place as Where
@@ -31,7 +30,6 @@ from server.engine.text import email_key
 from server.engine.tokens import SESSION, digest, new_token
 from server.errors import Exhausted, Invalid, Unauthenticated, Unavailable
 from server.store.passwords import Passwords
-from server.store.pooled import transaction
 from server.store.redis import TIMEOUT
 from server.store.tokens import BEHIND, Tokens, _Row
 
@@ -731,29 +729,3 @@ async def test_a_key_is_made_shown_and_ended_by_the_command(at: Place) -> None:
             assert (await asyncio.to_thread(transom_key, at, *wrong)).returncode != 0
         with pytest.raises(Invalid):
             await on.keys.create(OPERATOR, "a\0b", "service")
-
-
-@asynchronous
-async def test_what_is_not_psycopgs_business_is_not_translated(at: Place) -> None:
-    async with server(at) as on:
-        with pytest.raises(ZeroDivisionError):
-            async with transaction(on.tokens._pool, _Row):
-                raise ZeroDivisionError
-
-
-@asynchronous
-async def test_only_so_many_wait_for_a_connection(at: Place) -> None:
-    async with _pool(at.postgres, "test", 1) as pool:
-
-        async def one() -> str:
-            try:
-                async with transaction(pool, _Row):
-                    return "done"
-            except Exhausted as refusal:
-                return refusal.reason
-
-        async with transaction(pool, _Row):
-            asked = [asyncio.create_task(one()) for _ in range(POOL_WAITING + 5)]
-            await asyncio.sleep(0.5)
-        said = await asyncio.gather(*asked)
-        assert (said.count("done"), said.count("DATABASE_BUSY")) == (POOL_WAITING, 5)

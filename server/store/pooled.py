@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 from psycopg_pool import AsyncConnectionPool, TooManyRequests
 
 from server.errors import Exhausted, Unavailable
@@ -24,8 +24,49 @@ Row = TypeVar("Row")
 PATIENCE = 3.0
 """Seconds to wait for a connection of the pool."""
 
+WAITING = 200
+"""Requests that may wait for a connection of one pool; more are refused."""
+
 SWEEP_SECONDS = 30.0
 """How long one sweep goes on: whoever sweeps has more to do."""
+
+
+def pool_to(dsn: str, name: str, connections: int) -> Pool:
+    """A pool, still to be opened, of up to so many connections that Postgres knows by the name.
+
+    A connection is tried before it is given. The outage that broke one broke the
+    others: all are looked at then, since psycopg's pool waits a second, then two,
+    before it tries the next. And it tries to connect at least every two seconds,
+    however long the outage: by itself it would wait as long again.
+    """
+
+    async def tried(connection: AsyncConnection[Any]) -> None:
+        try:
+            await pool.check_connection(connection)
+        except psycopg.OperationalError:
+            await pool.check()
+            raise
+
+    pool: Pool = AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=connections,
+        max_waiting=WAITING,
+        timeout=5,
+        check=tried,
+        reconnect_timeout=PATIENCE,
+        reconnect_failed=AsyncConnectionPool.check,  # which sees to it that somebody tries to connect
+        kwargs={
+            "row_factory": dict_row,
+            "application_name": name,
+            "connect_timeout": 5,
+            # The last is longer than a task's file may keep its row while S3 works (two tries of 22 s).
+            "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"
+            " -c idle_in_transaction_session_timeout=60s",
+        },
+        open=False,
+    )
+    return pool
 
 
 @asynccontextmanager
