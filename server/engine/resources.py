@@ -151,7 +151,7 @@ class Resources:
             )
             below = (change.kept_parent, change.parent) if change.kept_parent else None
             await self.access.create(call, resource, change.name, message, below)
-            await self._refer(call, change)
+            await self.refer(call, change)
             if validate_only:
                 await self._could_create(change)
             outcome: Became = Outcome.DONE if validate_only else await self.records.write(change)
@@ -246,13 +246,13 @@ class Resources:
             resource, row, message, paths, etag=etag, origin=call.origin, asked=asked, kept=kept
         )
         await changing.check(result)
-        await self._refer(call, change)
+        await self.refer(call, change)
         shown = changing.shown(result)
         if shown is result:
             return change.payload if change else row.payload, change
         return shown.SerializeToString(deterministic=True), change
 
-    async def _refer(self, call: Call, change: Change | None) -> None:
+    async def refer(self, call: Call, change: Change | None) -> None:
         """Raises Precondition where something that the change refers to does not exist, or the caller may not get it: what is
         hidden is not to be told by a reference to it."""
         if change is None or not (change.refers or change.files):

@@ -33,7 +33,8 @@ async def roll_back(
     the method that updates it is asked, too, where that is said.
 
     Raises Invalid, NotFound where the caller may not get the one or the other, Denied, Unauthenticated, Precondition where it is
-    deleted, and Stale where `etag` is given and another change came first.
+    deleted, or would newly refer to what is gone or hidden from the caller, and Stale where `etag` is given and another change
+    came first.
     """
     decisions, access, records = resources.decisions, resources.access, resources.records
     kind = next(r for r in resources.schema.resources.values() if r.snapshot_of == resource.message)
@@ -58,6 +59,7 @@ async def roll_back(
             kept |= _OWN if resource.expires else frozenset()
             result, change = decisions.update(resource, row, then, ["*"], etag="", origin=call.origin, kept=kept)
             await changing.check(result)
+            await resources.refer(call, change)
             if asking:
                 before = decisions.parse(resource, row.payload)
                 paths = [f.name for f in resource.fields if getattr(before, f.name) != getattr(result, f.name)]
