@@ -21,8 +21,6 @@ from databases import create
 from grpc_tools import protoc
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import InsufficientPrivilege, ObjectInUse
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
 from deploy.native.stack import Stack
 from server.caller import Caller, Kind
@@ -41,6 +39,7 @@ from server.store.freshness import Freshness
 from server.store.hot import Hot
 from server.store.lane import Lane
 from server.store.marks import RedisMarks
+from server.store.pooled import Pool, pool_to
 from server.store.positions import Positions
 from server.store.queries import Note, Queries
 from server.store.query_lane import QueryLane
@@ -145,16 +144,16 @@ def database(components: Stack, schema: Schema | None) -> Iterator[Database]:
     env = components.env
     name = f"library_{secrets.token_hex(4)}"
     create(env["TRANSOM_POSTGRES"], name, schema)
-    with psycopg.connect(env["TRANSOM_POSTGRES"], autocommit=True) as connection:
-        try:
-            made = Database(
-                make_conninfo(env["TRANSOM_POSTGRES"], dbname=name),
-                make_conninfo(env["TRANSOM_REPLICA"], dbname=name),
-                env["TRANSOM_REDIS"],
-            )
-            made.wait_replica()  # a copy is here sooner than there
-            yield made
-        finally:
+    try:
+        made = Database(
+            make_conninfo(env["TRANSOM_POSTGRES"], dbname=name),
+            make_conninfo(env["TRANSOM_REPLICA"], dbname=name),
+            env["TRANSOM_REDIS"],
+        )
+        made.wait_replica()  # a copy is here sooner than there
+        yield made
+    finally:
+        with psycopg.connect(env["TRANSOM_POSTGRES"], autocommit=True) as connection:
             while True:  # an autovacuum in it may be in the way, and is not ours to end
                 try:
                     connection.execute(f"drop database {name} with (force)")
@@ -184,7 +183,7 @@ class Engine:
     primary: Lane
     replica: Lane | None
     freshness: Freshness
-    pool: AsyncConnectionPool
+    pool: Pool
     hot: Hot
     queries: Queries
 
@@ -246,15 +245,7 @@ async def engine(
     dsn = postgres or at.postgres
     primary, second = Lane(dsn, "test", 2), Lane(replica, "test", 2) if replica else None
     cache = RedisWire(redis or at.redis)
-    pool = AsyncConnectionPool(
-        dsn,
-        min_size=1,
-        max_size=4,
-        timeout=5,
-        check=AsyncConnectionPool.check_connection,
-        kwargs={"row_factory": dict_row, "options": "-c statement_timeout=10s -c lock_timeout=3s -c timezone=UTC"},
-        open=False,
-    )
+    pool = pool_to(dsn, "test", 4)
     positions = Positions(primary, second, lag_max)
     marks = RedisMarks(cache, forgotten)
     freshness = Freshness(marks, positions, lag_max, CurrentCarried())

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import psycopg
 from library_ground import ADA, BOB, Database, Engine
 
+from deploy.native.postgres import NODES
 from deploy.native.stack import Stack
 from server.services.current import CURRENT, Current
 from server.store.pipeline import Step
@@ -21,10 +21,8 @@ T = TypeVar("T")
 @asynccontextmanager
 async def paused(components: Stack) -> AsyncIterator[None]:
     """The replica answers, but replays nothing."""
-    secret, port = components.place.secrets().superuser, components.ports["postgres-2"]
-    with psycopg.connect(
-        f"host=127.0.0.1 port={port} user=postgres password={secret} dbname=postgres", autocommit=True
-    ) as replica:
+    postgres = components.topology.postgres
+    with postgres.superuser(next(name for name in NODES if name != postgres.leader)) as replica:
         replica.execute("select pg_wal_replay_pause()")
         try:
             while replica.execute("select pg_get_wal_replay_pause_state()").fetchone() != ("paused",):
