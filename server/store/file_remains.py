@@ -14,7 +14,8 @@ UNFINISHED = timedelta(hours=24)
 """How long an upload may take from its announcement to its completion; then it is swept away."""
 
 SETTLED = timedelta(minutes=10)
-"""How long a deleted file's row waits for calls that were still writing its bytes; longer than any of them takes."""
+"""How long the row of a file that is deleted, or done with, waits for calls that were still writing its bytes; longer than any of
+them takes."""
 
 # An upload in parts is of a row that has its id; one that lost the race to be noted is of none.
 _KNOWN = """
@@ -33,15 +34,16 @@ with gone as (
 ) {TELL_DELETED.format(caller="'system'")}
 """
 
-# A signed URL outlives its file: only when it is over can nothing arrive any more.
+# A signed URL outlives its file: only when it is over can nothing arrive any more. Which attempt counts is final in these states.
 _REMAINS = """
-(select id, state, upload_key, variants from transom.files
+(select id, state, upload_key, variants, attempt from transom.files
  where state = 'DELETING' and delete_time < now() - %(settled)s
    and (upload_expire_time is null or upload_expire_time < now() - %(settled)s)
  limit %(limit)s)
 union all
-(select id, state, upload_key, variants from transom.files
- where state in ('UPLOADED', 'READY', 'REJECTED') and upload_expire_time < now() - %(settled)s
+(select id, state, upload_key, variants, attempt from transom.files
+ where state in ('READY', 'REJECTED') and upload_expire_time < now() - %(settled)s
+   and coalesce(process_time, complete_time) < now() - %(settled)s
  limit %(limit)s)
 """
 _SEARCHED = "select look, key, upload from transom.orphan_search"
@@ -52,12 +54,13 @@ _CLEARED = "update transom.files set upload_expire_time = null where id = any(%s
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """Bytes that may be left in S3: of a deleted file, or of a finished upload."""
+    """Bytes that may be left in S3: of a deleted file, or of a finished upload, which keeps those of one `attempt`."""
 
     id: str
     state: str
     upload_key: str | None
     variants: list[dict[str, Any]]
+    attempt: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, LiteralString
 from server.store.pooled import Pool
 
 COLUMNS = """id, owner, filename, content_type, size_bytes, sha256, state, create_time, complete_time, private, public,
-    bounded, upload_key, part_size_bytes, variants, metadata, rejection, process_time"""
+    bounded, upload_key, part_size_bytes, variants, metadata, rejection, process_time, attempt"""
 """Of a StoredFile."""
 
 FILE = "transom.files.v1.File"
@@ -52,6 +52,8 @@ class StoredFile:
     rejection: dict[str, str] | None
     """`reason` and `message`; `told`, when the event was last told again, where it was."""
     process_time: datetime | None
+    attempt: str
+    """Which writing of its bytes counts; see `server.engine.files.known.kept_key`."""
 
 
 class FileRows:

@@ -44,7 +44,7 @@ returning {COLUMNS}
 _COMPLETE = f"""
 with completed as (
     update transom.files set state = %(state)s, complete_time = clock_timestamp(), size_bytes = %(size_bytes)s,
-        process_time = case when %(state)s = 'READY' then clock_timestamp() end
+        attempt = %(attempt)s, process_time = case when %(state)s = 'READY' then clock_timestamp() end
     where id = %(id)s and state = 'PENDING'
     returning {COLUMNS}
 ), told as (
@@ -127,12 +127,15 @@ class StoredUploads(FileRows):
             await cursor.execute(_IN_PARTS, [upload_key, id])
             return await cursor.fetchone()
 
-    async def complete(self, id: str, size_bytes: int, caller: str, *, processed: bool) -> StoredFile | None:
-        """Makes a PENDING file READY, or UPLOADED where it is to be `processed`, and tells so by an event of `caller`; None where
-        it is not PENDING (any more)."""
+    async def complete(
+        self, id: str, size_bytes: int, caller: str, *, processed: bool, attempt: str = ""
+    ) -> StoredFile | None:
+        """Makes a PENDING file READY, or UPLOADED where it is to be `processed`, with the bytes of that `attempt`, and tells so
+        by an event of `caller`; None where it is not PENDING (any more)."""
         async with transaction(self._pool, StoredFile) as cursor:
             state = "UPLOADED" if processed else "READY"
-            await cursor.execute(_COMPLETE, {"id": id, "size_bytes": size_bytes, "state": state, "caller": caller})
+            given = {"id": id, "size_bytes": size_bytes, "state": state, "caller": caller, "attempt": attempt}
+            await cursor.execute(_COMPLETE, given)
             completed = await cursor.fetchone()
         if completed is not None:
             CHANGES.labels(state.lower()).inc()

@@ -27,7 +27,7 @@ on conflict (source) do nothing
 _CLAIMED = f"select {COLUMNS} from transom.files where source = %s for update"
 _STORED = f"""
 update transom.files set state = 'READY', complete_time = clock_timestamp(), filename = %(filename)s,
-       content_type = %(content_type)s, size_bytes = %(size_bytes)s, sha256 = %(sha256)s
+       content_type = %(content_type)s, size_bytes = %(size_bytes)s, sha256 = %(sha256)s, attempt = %(attempt)s
 where id = %(id)s
 returning {COLUMNS}
 """
@@ -41,7 +41,7 @@ returning {COLUMNS}
 """
 _KEPT = f"""
 update transom.files set state = 'READY', complete_time = clock_timestamp(), size_bytes = %(size_bytes)s,
-       sha256 = %(sha256)s
+       sha256 = %(sha256)s, attempt = %(attempt)s
 where id = %(id)s and state = 'PENDING'
 returning {COLUMNS}
 """
@@ -61,10 +61,11 @@ class MadeFiles(FileRows):
             await cursor.execute(_PROMISE, {"id": id, "user": user, "filename": filename, "content_type": content_type})
             return await cursor.fetchone()
 
-    async def kept(self, id: str, size_bytes: int, sha256: bytes) -> StoredFile | None:
-        """Makes a promised file READY; None where it is not PENDING (any more)."""
+    async def kept(self, id: str, size_bytes: int, sha256: bytes, attempt: str) -> StoredFile | None:
+        """Makes a promised file READY, with the bytes of that `attempt`; None where it is not PENDING (any more)."""
         async with transaction(self._pool, StoredFile) as cursor:
-            await cursor.execute(_KEPT, {"id": id, "size_bytes": size_bytes, "sha256": sha256})
+            given = {"id": id, "size_bytes": size_bytes, "sha256": sha256, "attempt": attempt}
+            await cursor.execute(_KEPT, given)
             return await cursor.fetchone()
 
     @asynccontextmanager
@@ -94,8 +95,10 @@ class Claim:
     def __init__(self, cursor: AsyncCursor[StoredFile]) -> None:
         self._cursor = cursor
 
-    async def stored(self, id: str, filename: str, content_type: str, size_bytes: int, sha256: bytes) -> StoredFile:
-        """Makes the file READY, with these bytes."""
+    async def stored(
+        self, id: str, filename: str, content_type: str, size_bytes: int, sha256: bytes, attempt: str
+    ) -> StoredFile:
+        """Makes the file READY, with the bytes of that `attempt`."""
         await self._cursor.execute(
             _STORED,
             {
@@ -104,6 +107,7 @@ class Claim:
                 "content_type": content_type,
                 "size_bytes": size_bytes,
                 "sha256": sha256,
+                "attempt": attempt,
             },
         )
         made = await self._cursor.fetchone()

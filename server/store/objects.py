@@ -31,6 +31,9 @@ WAITING = 64
 PIECE = 1 << 20
 """Bytes that are in memory of an object that is poured."""
 
+LISTED = 1000
+"""Objects that one call lists at most: S3's own limit."""
+
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchUpload"})
 _CHANGED = frozenset({"412", "PreconditionFailed", "InvalidPart", "InvalidPartOrder"})
 
@@ -303,6 +306,13 @@ class Objects:
         """Deletes objects; those that are not there count as deleted."""
         for key in keys:
             await self._run(partial(self._client.delete_object, Bucket=self._bucket, Key=key))
+
+    async def clear(self, prefix: str, but: str = "") -> None:
+        """Deletes all objects whose keys begin so, but for one."""
+        after = ""
+        while found := await self.listed(prefix, after, LISTED):
+            await self.delete(*(one.key for one in found if one.key != but))
+            after = found[-1].key
 
     def close(self) -> None:
         """Ends the threads and connections."""

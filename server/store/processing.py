@@ -22,18 +22,14 @@ insert into transom.events (resource_type, verb, name, payload, caller, owner)
 select '{FILE}', '{{verb}}', 'files/' || id, '', 'system', owner from done
 """
 
-# Bytes that are written anew are not those that were announced: whoever reads them next must not miss these.
-_PLAN: LiteralString = """
-update transom.files set variants = %s::jsonb, sha256 = case when %s then null else sha256 end
-where id = %s and state = 'UPLOADED'
-"""
+_PLAN: LiteralString = "update transom.files set variants = %s::jsonb where id = %s and state = 'UPLOADED'"
 _CONDEMN: LiteralString = """
 update transom.files set rejection = coalesce(rejection, %s::jsonb) where id = %s and state = 'UPLOADED'
 """
 _READY = f"""
 with done as (
     update transom.files set state = 'READY', process_time = clock_timestamp(), size_bytes = %s, sha256 = %s,
-        variants = %s::jsonb, metadata = %s::jsonb
+        variants = %s::jsonb, metadata = %s::jsonb, attempt = %s
     where id = %s and state = 'UPLOADED' and rejection is null returning id, owner
 ) {_TELL.format(verb=READY)}
 """
@@ -62,10 +58,9 @@ class StoredProcessing:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def plan(self, id: str, variants: Sequence[Mapping[str, Any]], *, rewritten: bool = False) -> bool:
-        """Notes which variants are going to be written, and whether the bytes are to be `rewritten`; False where the file does
-        not wait to be processed (any more)."""
-        return await self._changed(_PLAN, [json.dumps(variants), rewritten, id])
+    async def plan(self, id: str, variants: Sequence[Mapping[str, Any]]) -> bool:
+        """Notes which variants are going to be written; False where the file does not wait to be processed (any more)."""
+        return await self._changed(_PLAN, [json.dumps(variants), id])
 
     async def condemn(self, id: str, reason: str, message: str) -> bool:
         """Notes why the file is going to be refused, where that is not known yet; False as `plan`."""
@@ -86,10 +81,16 @@ class StoredProcessing:
 
 
 def ready(
-    id: str, size_bytes: int, sha256: bytes | None, variants: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]
+    id: str,
+    size_bytes: int,
+    sha256: bytes | None,
+    variants: Sequence[Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+    attempt: str,
 ) -> Statement:
-    """The statement that makes a file READY, and tells so; it does nothing where the file does not wait for it (any more)."""
-    return _READY, [size_bytes, sha256, json.dumps(variants), json.dumps(metadata), id]
+    """The statement that makes a file READY with the bytes of that `attempt`, and tells so; it does nothing where the file does
+    not wait for it (any more)."""
+    return _READY, [size_bytes, sha256, json.dumps(variants), json.dumps(metadata), attempt, id]
 
 
 def rejected(id: str) -> Statement:

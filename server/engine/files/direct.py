@@ -73,8 +73,8 @@ class Direct(Uploads, Downloads):
         """The bytes of a file, for whom `download_url` is, and refused as there; Precondition, too, above DIRECT_BYTES_MAX."""
         stored = await self._open(caller, name)
         check_readable(stored, name, own=stored.owner == caller.name)
-        key, content_type, filename, size = kept_key(stored.id), stored.content_type, stored.filename, stored.size_bytes
-        hashed = stored.sha256 or b""
+        key, hashed = kept_key(stored.id, stored.attempt), stored.sha256 or b""
+        content_type, filename, size = stored.content_type, stored.filename, stored.size_bytes
         if variant:
             found = next((v for v in map(variant_of, stored.variants) if v.name == variant), None)
             if found is None:

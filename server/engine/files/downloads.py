@@ -96,7 +96,7 @@ class Downloads(Opening):
     def _signed(
         self, stored: StoredFile, variant: str, how: Disposition, caching: str, since: Since | None = None
     ) -> str:
-        key, content_type, filename = kept_key(stored.id), stored.content_type, stored.filename
+        key, content_type, filename = kept_key(stored.id, stored.attempt), stored.content_type, stored.filename
         if variant:
             found = next((variant_of(one) for one in stored.variants if one["name"] == variant), None)
             if found is None:

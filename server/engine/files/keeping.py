@@ -53,9 +53,9 @@ class Keeping(Opening):
         async with self._files.claimed(new_id(), id, owner, filename, content_type) as (stored, claim):
             if stored.state == "READY":
                 return file_of(stored)
-            await self._objects.write(kept_key(stored.id), data, content_type)
-            hashed = hashlib.sha256(data).digest()
-            return file_of(await claim.stored(stored.id, filename, content_type, len(data), hashed))
+            attempt, hashed = new_id(), hashlib.sha256(data).digest()
+            await self._objects.write(kept_key(stored.id, attempt), data, content_type)
+            return file_of(await claim.stored(stored.id, filename, content_type, len(data), hashed, attempt))
 
     async def read(self, name: str, most: int = READ_MOST, *, variant: str = "") -> bytes:
         """The bytes of a file, for a method or task: of its `variant` where it is READY and has that, else its own. Raises
@@ -70,7 +70,8 @@ class Keeping(Opening):
                 reason="FILE_TOO_LARGE",
                 resource=(TYPE, name),
             )
-        return await self._objects.read(variant_key(stored.id, variant) if made else kept_key(stored.id), most)
+        key = variant_key(stored.id, variant) if made else kept_key(stored.id, stored.attempt)
+        return await self._objects.read(key, most)
 
     async def promise(self, user: str, filename: str, content_type: str) -> str | None:
         """The name of a private file of `users/{user}` whose bytes `keep` will bring; None where the account is gone or on
@@ -80,21 +81,20 @@ class Keeping(Opening):
 
     async def keep(self, name: str, data: BinaryIO, size_bytes: int) -> bool:
         """Keeps all that is in `data` as the promised file `name`, READY; False where that was deleted meanwhile."""
-        id = name.removeprefix("files/")
-        hashed = await self._objects.write_from(kept_key(id), data, (await self._one(name)).content_type)
-        if await self._files.kept(id, size_bytes, hashed) is not None:
+        id, attempt = name.removeprefix("files/"), new_id()
+        key = kept_key(id, attempt)
+        hashed = await self._objects.write_from(key, data, (await self._one(name)).content_type)
+        if await self._files.kept(id, size_bytes, hashed, attempt) is not None:
             return True
-        stored = await self._files.one(id)
-        if stored is None:  # the row may have gone before the bytes came
-            with contextlib.suppress(Refusal):
-                await self._objects.delete(kept_key(id))
-        return stored is not None
+        with contextlib.suppress(Refusal):  # kept by another, or the row went before the bytes came
+            await self._objects.delete(key)
+        return await self._files.one(id) is not None
 
     async def pour(self, name: str, into: Callable[[bytes], object]) -> None:
         """Gives all bytes of a file to `into`, piece by piece, in a thread. Raises NotFound, Precondition."""
         stored = await self._one(name)
         check_readable(stored, name, own=True)
-        await self._objects.pour(kept_key(stored.id), into)
+        await self._objects.pour(kept_key(stored.id, stored.attempt), into)
 
 
 def _source(id: str) -> Violation | None:

@@ -112,9 +112,18 @@ def uploaded_key(id: str) -> str:
     return f"uploads/{id}"
 
 
-def kept_key(id: str) -> str:
-    """Where bytes lie that were checked."""
-    return f"files/{id}"
+def kept_key(id: str, attempt: str = "") -> str:
+    """Where bytes lie that were checked, as the file's row says which `attempt` counts.
+
+    Bytes that could be written by two, or twice, are written under an attempt of their own each time: a writing that comes
+    late, even one that S3 carries out when whoever asked for it is gone, then changes nothing that is read.
+    """
+    return f"{kept_prefix(id)}{attempt}" if attempt else f"files/{id}"
+
+
+def kept_prefix(id: str) -> str:
+    """How the keys of all attempts begin."""
+    return f"files/{id}."
 
 
 def variant_key(id: str, variant: str) -> str:
@@ -123,7 +132,7 @@ def variant_key(id: str, variant: str) -> str:
 
 
 def keys_of(id: str, variants: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Wherever bytes of a file may lie."""
+    """Wherever bytes of a file may lie, but for attempts."""
     return [kept_key(id), uploaded_key(id), *(variant_key(id, one["name"]) for one in variants)]
 
 

@@ -68,4 +68,4 @@ class Orphans(Opening):
 
 def _id(one: Listed) -> str:
     """Of the file whose bytes these are."""
-    return one.key.split("/")[1]
+    return one.key.split("/")[1].partition(".")[0]

@@ -27,7 +27,7 @@ from server.engine.files.known import (
     size_fault,
 )
 from server.engine.files.opening import require
-from server.engine.files.uploads import UPLOAD_LIFE, Uploads, mismatch, sha256_fault
+from server.engine.files.uploads import UPLOAD_LIFE, Accepted, Uploads, mismatch, sha256_fault
 from server.engine.tokens import new_id
 from server.errors import Invalid, Precondition, Refusal, Violation
 from server.store.file_remains import UNFINISHED
@@ -139,12 +139,12 @@ class PartedUploads(Uploads):
         following = page_tokens.sealed((stored.create_time, str(last)), scope) if more else ""
         return found, following, stored.part_size_bytes, count_of(stored)
 
-    async def _accept(self, stored: StoredFile) -> int:
+    async def _accept(self, stored: StoredFile) -> Accepted:
         if stored.part_size_bytes is None:
             return await super()._accept(stored)
         return await self._assemble(stored)
 
-    async def _assemble(self, stored: StoredFile) -> int:
+    async def _assemble(self, stored: StoredFile) -> Accepted:
         """Puts the parts together and checks what came of it. Where that was begun before, goes on from there."""
         key, count = kept_key(stored.id), count_of(stored)
         if stored.upload_key is None:
@@ -165,7 +165,7 @@ class PartedUploads(Uploads):
         whole = await self._objects.look(key)
         self._check_size(stored, whole)
         await self._check_type(stored, key, whole.version)
-        return whole.size_bytes
+        return Accepted(whole.size_bytes)
 
     async def _arrived(self, key: str, upload: str) -> list[Part]:
         parts: list[Part] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from server.caller import Caller
-from server.engine.files.known import kept_key, keys_of, missing, uploaded_key
+from server.engine.files.known import kept_key, kept_prefix, keys_of, missing, uploaded_key
 from server.engine.files.opening import Opening
 from server.errors import Refusal
 from server.store.file_metrics import CHANGES
@@ -40,7 +40,8 @@ class Removal(Opening):
         ids = await self._files.discard(owner, SWEPT)
         CHANGES.labels("deleted").inc(len(ids))
         with contextlib.suppress(Refusal):  # else the sweep does it
-            await self._objects.delete(*(key for id in ids for key in (kept_key(id), uploaded_key(id))))
+            for id in ids:
+                await self._remove(id, None, keys_of(id, ()))
         return len(ids)
 
     async def sweep(self) -> int:
@@ -56,7 +57,9 @@ class Removal(Opening):
             if remain.state == "DELETING":
                 await self._remove(remain.id, remain.upload_key, keys_of(remain.id, remain.variants))
             else:
-                await self._objects.delete(uploaded_key(remain.id))
+                kept = kept_key(remain.id, remain.attempt)
+                await self._objects.delete(*({uploaded_key(remain.id), kept_key(remain.id)} - {kept}))
+                await self._objects.clear(kept_prefix(remain.id), but=kept)
         if remains:
             await self._files.removed(remains)
         return abandoned + len(remains)
@@ -65,3 +68,4 @@ class Removal(Opening):
         if upload_key is not None:
             await self._objects.abort_parts(kept_key(id), upload_key)
         await self._objects.delete(*keys)
+        await self._objects.clear(kept_prefix(id))

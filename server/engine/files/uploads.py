@@ -1,7 +1,8 @@
 """Uploads: announced, sent straight to S3 whole or by a browser's form, checked, then readable.
 
-Bytes arrive under `uploads/<id>`, where the signed URL leads. What was checked is copied, in S3 and by its version,
-to `files/<id>`, where no URL allows writing: what was checked is what is read, also while the URL is still good.
+Bytes arrive under `uploads/<id>`, where the signed URL leads. What was checked is copied, in S3 and by its version, to a key that
+is this attempt's alone, where no URL allows writing; the file's row says which attempt counts, and only the first can. So what
+was checked is what is read, while the URL is still good, and whatever another completion, or its copy, does when.
 Large files come in parts (`parts.py`) and need no copy: once all is put together, no part can be sent any more.
 """
 
@@ -44,6 +45,14 @@ class Upload:
     url: str
     headers: dict[str, str]
     expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What arrived and was checked, and the attempt under which it lies (`known.kept_key`)."""
+
+    size_bytes: int
+    attempt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class Uploads(Opening):
         if stored.state != "PENDING":
             return file_of(stored)
         try:
-            size = await self._accept(stored)
+            accepted = await self._accept(stored)
         except ObjectMissing:
             return await self._completed_by_another(stored.id, name)
         except ObjectChanged as changed:
@@ -116,24 +125,26 @@ class Uploads(Opening):
         kind = content_types.media_type(stored.content_type) or content_types.ANYTHING
         # Of parts S3 knows only each by itself: whoever announced what the whole is has it read once more.
         whole = stored.part_size_bytes is not None and stored.sha256 is not None
-        done = await self._files.complete(stored.id, size, caller.name, processed=whole or self._processed(kind))
+        size, attempt = accepted.size_bytes, accepted.attempt
+        looked_at = whole or self._processed(kind)
+        done = await self._files.complete(stored.id, size, caller.name, processed=looked_at, attempt=attempt)
         if done is None:
-            return await self._completed_by_another(stored.id, name)
+            return await self._completed_by_another(stored.id, name, attempt)
         with contextlib.suppress(Refusal):  # else the sweep does it
             await self._objects.delete(uploaded_key(stored.id))
         return file_of(done)
 
-    async def _accept(self, stored: StoredFile) -> int:
-        """Checks what arrived against what was announced, and copies it to where it is read; how many bytes it is."""
-        key = uploaded_key(stored.id)
+    async def _accept(self, stored: StoredFile) -> Accepted:
+        """Checks what arrived against what was announced, and copies it to where it is read."""
+        key, attempt = uploaded_key(stored.id), new_id()
         arrived = await self._objects.look(key)
         self._check_size(stored, arrived)
         if stored.sha256 is not None and arrived.sha256 != stored.sha256:
             seen = arrived.sha256.hex() if arrived.sha256 else "unknown"
             raise mismatch("CHECKSUM_MISMATCH", "SHA-256", stored.sha256.hex(), seen)
         await self._check_type(stored, key, arrived.version)
-        await self._objects.copy(key, arrived.version, kept_key(stored.id), stored.content_type)
-        return arrived.size_bytes
+        await self._objects.copy(key, arrived.version, kept_key(stored.id, attempt), stored.content_type)
+        return Accepted(arrived.size_bytes, attempt)
 
     def _check_size(self, stored: StoredFile, arrived: Object) -> None:
         size, announced = arrived.size_bytes, stored.size_bytes
@@ -148,12 +159,13 @@ class Uploads(Opening):
         if seen is not None:
             raise mismatch("CONTENT_TYPE_MISMATCH", "content type", declared, seen)
 
-    async def _completed_by_another(self, id: str, name: str) -> File:
-        """The file, where another call completed it meanwhile."""
+    async def _completed_by_another(self, id: str, name: str, attempt: str = "") -> File:
+        """The file, where another call completed it meanwhile: what this one accepted does not count."""
         stored = await self._files.one(id)
-        if stored is None:  # deleted meanwhile: the copy must not stay
-            with contextlib.suppress(Refusal):
-                await self._objects.delete(kept_key(id))
+        if stored is None or (attempt and stored.attempt != attempt):  # parts have none: what is there is one for all
+            with contextlib.suppress(Refusal):  # else the sweep does it
+                await self._objects.delete(kept_key(id, attempt))
+        if stored is None:
             raise missing(name)
         if stored.state == "PENDING":
             raise Precondition("No bytes have arrived.", reason="UPLOAD_MISSING", resource=(TYPE, name))
