@@ -9,13 +9,17 @@ from typing import NamedTuple
 
 from consumers.handlers import Poison
 from server.caller import SYSTEM
+from server.engine.content_types import ANYTHING, media_type
 from server.engine.files import Files
-from server.errors import Invalid, NotFound, Precondition
+from server.errors import Invalid, NotFound, Precondition, Unavailable
 
 ATTACHMENTS = 20
 """Most files attached to one mail."""
 BYTES = 20 << 20
 """Most bytes of a mail's text and attachments together, before encoding."""
+
+_NESTED = ("message", "multipart")
+"""What mails are made of: bytes that claim to be so would be taken for parts of this one."""
 
 
 class Mail(NamedTuple):
@@ -40,7 +44,7 @@ class Messages:
         self._sender = sender
 
     async def of(self, mail: Mail) -> EmailMessage:
-        """The message. Raises Poison where there can be none."""
+        """The message. Raises Poison where there can be none, Unavailable where an attachment is not READY yet."""
         message = EmailMessage()
         try:
             message["From"] = self._sender
@@ -64,14 +68,22 @@ class Messages:
             size += len(data)
             if size > BYTES:
                 raise Poison(f"a mail has at most {BYTES >> 20} MiB")
-            kind, _, subtype = content_type.partition(";")[0].strip().partition("/")
-            message.add_attachment(data, maintype=kind, subtype=subtype, filename=filename)
+            kind, _, subtype = content_type.partition("/")
+            try:
+                message.add_attachment(data, maintype=kind, subtype=subtype, filename=filename)
+            except (ValueError, TypeError, LookupError) as wrong:
+                raise Poison(f"its attachment {name} cannot be written: {wrong}") from wrong
         return message
 
     async def _attached(self, name: str) -> tuple[str, str, bytes]:
-        """Name for people, content type and bytes of a file."""
+        """Name for people, media type and bytes of a file that was looked at."""
         try:
             file = await self._files.get(SYSTEM, name)
-            return file.filename or name.rpartition("/")[2], file.content_type, await self._files.read(name, BYTES)
+            if file.state == "UPLOADED":  # nobody but its owner reads it yet, least of all by mail
+                raise Unavailable(f"its attachment {name} is being processed", reason="FILE_PROCESSING")
+            kind = media_type(file.content_type) or ANYTHING
+            if kind.startswith(_NESTED):
+                kind = ANYTHING
+            return file.filename or name.rpartition("/")[2], kind, await self._files.read(name, BYTES)
         except (NotFound, Invalid, Precondition) as wrong:
             raise Poison(f"its attachment {name} cannot be read: {wrong.message}") from wrong

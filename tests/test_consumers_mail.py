@@ -7,7 +7,7 @@ import email
 import email.policy
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from pathlib import Path
@@ -83,10 +83,16 @@ async def sending(ground: Ground, **changed: Any) -> AsyncIterator[Workshop]:
             await asyncio.wait_for(asyncio.gather(*running), 20)
 
 
-async def queue(shop: Workshop, to: str = "ann@example.com", subject: str = "Hello", text: str = "Dear Ann") -> None:
+async def queue(
+    shop: Workshop,
+    to: str = "ann@example.com",
+    subject: str = "Hello",
+    text: str = "Dear Ann",
+    attachments: Sequence[str] = (),
+) -> None:
     """Queues a mail, as a task would."""
     work = shop.work(Event())
-    work.mail(to, subject, text)
+    work.mail(to, subject, text, attachments)
     await work.commit()
 
 
@@ -172,6 +178,52 @@ async def test_a_mail_that_cannot_be_written_is_parked(ground: Ground) -> None:
     for words in ("1 to 50 recipients", "cannot be written", "files/none cannot be read"):
         assert words in reasons
     assert ground.value("select count(*) from transom.mails where last_error <> ''") == 3
+
+
+@asynchronous
+async def test_a_mail_waits_until_its_attachments_were_looked_at(ground: Ground) -> None:
+    [port] = ground.ports(1)
+    with Catcher(port) as catcher:
+        async with sending(ground, smtp=f"127.0.0.1:{port}") as shop:
+            file = await shop.parts.files.store("one", "a.bin", "image/png", b"words", "system")
+            ground.execute("update transom.files set state = 'UPLOADED'")
+            await queue(shop, attachments=[file.name])
+            await eventually(lambda: ground.value("select attempts from transom.mails") >= 1)
+            assert "is being processed" in ground.value("select last_error from transom.mails") and not catcher.mails
+            ground.execute("update transom.files set state = 'READY'")
+            await eventually(lambda: ground.value(SENT) == 1)
+    [[attached]] = [list(mail.iter_attachments()) for mail in catcher.mails]
+    assert attached.get_content_type() == "image/png" and attached.get_content() == b"words"
+
+
+@asynchronous
+async def test_an_attachment_that_claims_to_be_a_mail_is_only_bytes(ground: Ground) -> None:
+    data = b"Subject: this is no mail\n\nof ours"
+    kinds = ["message/delivery-status", "Message/RFC822", "message/partial", "multipart/mixed; boundary=x"]
+    [port] = ground.ports(1)
+    with Catcher(port) as catcher:
+        async with sending(ground, smtp=f"127.0.0.1:{port}") as shop:
+            files = [await shop.parts.files.store(kind, "a.eml", kind, data, "system") for kind in kinds]
+            await queue(shop, attachments=[file.name for file in files])
+            await eventually(lambda: ground.value(SENT) == 1)
+    attached = list(catcher.mails[0].iter_attachments())
+    assert [(one.get_content_type(), one.get_content()) for one in attached] == [("application/octet-stream", data)] * 4
+
+
+@asynchronous
+async def test_an_attachment_that_cannot_be_written_parks_its_mail(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("no such header")
+
+    monkeypatch.setattr(EmailMessage, "add_attachment", broken)
+    async with sending(ground) as shop:
+        file = await shop.parts.files.store("one", "a.bin", "image/png", b"words", "system")
+        await queue(shop, attachments=[file.name])
+        await eventually(lambda: ground.waiting(topology.DEAD) == 1)
+    [(_, headers)] = ground.parked()
+    assert f"{file.name} cannot be written: no such header" in headers["transom-reason"]
 
 
 @asynchronous

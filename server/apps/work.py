@@ -261,7 +261,7 @@ class Work:
         language: str = "",
         reply_to: str = "",
     ) -> None:
-        """Queues a mail; it is sent once this work is committed. `attachments` are names of files.
+        """Queues a mail; it is sent once this work is committed and its `attachments`, names of files, were looked at.
 
         Its subject, text and, where there shall be some, HTML are given, or made of the app's `template`, filled in with
         `data`, in the `language` if the app has it (docs/mail.md). Raises Invalid; TemplateFault where the template cannot
@@ -372,8 +372,9 @@ class Work:
         return str(file.name)
 
     async def read_file(self, name: str, variant: str = "") -> bytes:
-        """The bytes of a file; of its `variant` where it has that (docs/files.md). Raises NotFound, and Precondition where it is
-        not complete, was rejected, or has more than 32 MiB."""
+        """The bytes of a file; of its `variant` where it has that (docs/files.md). Of an upload that was not looked at yet they
+        are those that were sent: who passes them on waits for its `ready`. Raises NotFound, and Precondition where it is not
+        complete, was rejected, or has more than 32 MiB."""
         return await self._files.read(name, variant=variant) if variant else await self._files.read(name)
 
     async def account(self, user: str) -> Any:
